@@ -1,0 +1,47 @@
+# Everything runs in .venv, installed at the versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test test-all bench lint format constraints clean
+
+demo: $(INSTALLED)
+	$(BIN)/stanflow fit stan_models/eight_schools/eight_schools_noncentered.stan \
+		stan_models/eight_schools/eight_schools.json --seed 1 --out fits/demo --force
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/gradient_throughput.py --out benchmarks/results/gradient_throughput.json
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(INSTALLED): pyproject.toml setup.py constraints.txt stanflow/target/batch.c
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+		$(BIN)/python -m pip install --quiet --editable '.[cmdstan,test,lint]'
+	touch $@
+
+# Resolve the newest versions that pyproject.toml allows, and pin them.
+constraints:
+	$(PYTHON) -m venv .venv-constraints
+	.venv-constraints/bin/python -m pip install --quiet torch==2.13.0 '.[cmdstan,test,lint]'
+	.venv-constraints/bin/python -m pip freeze --all --exclude stanflow --exclude pip \
+		| sed 's/^torch==.*/torch==2.13.0/' > constraints.txt
+	rm -r .venv-constraints
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -r {} +
+	rm -f stanflow/target/_batch*.so
