@@ -1,0 +1,70 @@
+"""What can go wrong, as exceptions whose message is one sentence for the user."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Kind = Literal["program", "data", "engine", "numerics", "usage"]
+
+
+class StanFlowError(Exception):
+    """Base class: one sentence saying what is wrong, where, and what to do.
+
+    Parameters
+    ----------
+    message : str
+        The sentence.
+    detail : str, optional
+        What the Stan compiler, the engine or the operating system said, in full.
+
+    Attributes
+    ----------
+    kind : {"program", "data", "engine", "numerics", "usage"}
+        Which part of the input or run is at fault.
+    exit_status : int
+        The command line's exit status: 2 for wrong use or bad input, 1 for a run that failed.
+    """
+
+    kind: ClassVar[Kind] = "numerics"
+    exit_status: ClassVar[int] = 2
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class ProgramError(StanFlowError):
+    """The Stan program is missing, does not compile, or has nothing to fit."""
+
+    kind = "program"
+
+
+class DataError(StanFlowError):
+    """The data are missing, malformed, or do not fit the program's data block."""
+
+    kind = "data"
+
+
+class EngineError(StanFlowError):
+    """No engine, or not the one asked for, can run the program here."""
+
+    kind = "engine"
+
+
+class UsageError(StanFlowError):
+    """An option, a folder or an argument that cannot be used."""
+
+    kind = "usage"
+
+
+class InitializationError(StanFlowError):
+    """The log density is not finite at any starting point tried."""
+
+    kind = "numerics"
+
+
+class NumericsError(StanFlowError):
+    """A run that began well broke down in its numbers."""
+
+    kind = "numerics"
+    exit_status = 1

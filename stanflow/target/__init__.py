@@ -1,0 +1,1 @@
+"""A Stan program conditioned on data, as a density on unconstrained space."""

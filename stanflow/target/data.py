@@ -1,0 +1,378 @@
+"""Data for a Stan program, in the forms people have it, checked against its data block.
+
+The rules are those of Stan's JSON format
+(https://mc-stan.org/docs/cmdstan-guide/json_apdx.html): rectangular arrays of numbers, an object
+``{"1": ..., "2": ...}`` for a tuple, ``[re, im]`` for a complex number, no missing values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stanflow.errors import DataError
+from stanflow.target.declarations import Declaration, StanType, UnknownValueError, evaluate
+from stanflow.target.program import StanProgram
+
+DataLike = str | PathLike[str] | Mapping[str, Any] | None
+
+_SPECIAL_NUMBERS = {
+    "NaN": float("nan"),
+    **dict.fromkeys(("Inf", "+Inf", "Infinity", "+Infinity"), float("inf")),
+    **dict.fromkeys(("-Inf", "-Infinity"), float("-inf")),
+}
+_INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
+
+
+@dataclass(frozen=True)
+class StanData:
+    """Data that fit the program's data block.
+
+    Attributes
+    ----------
+    json : str
+        The data as Stan JSON, only the variables that the program declares.
+    ignored : tuple of str
+        Variables given that the program does not declare. Stan ignores these, too.
+    """
+
+    json: str
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the JSON text, hexadecimal."""
+        return hashlib.sha256(self.json.encode()).hexdigest()
+
+
+def bind_data(program: StanProgram, data: DataLike) -> StanData:
+    """Read data and check them against the program's data block.
+
+    Parameters
+    ----------
+    program : StanProgram
+        The program.
+    data : path, str, mapping or None
+        A Stan JSON file, JSON text (starting with ``{``), or a mapping from variable names to
+        numbers, booleans (0 and 1), lists, tuples or anything numpy takes as an array.
+
+    Returns
+    -------
+    StanData
+
+    Raises
+    ------
+    DataError
+        The file is missing or not JSON; a variable is missing, of the wrong type or shape, out of
+        its declared bounds, or has a missing value; there are data but no data block.
+
+    Examples
+    --------
+    >>> program = StanProgram.from_string("data { int<lower=0> N; vector[N] y; }")
+    >>> bind_data(program, {"N": 2, "y": [1, 2.5]}).json
+    '{"N": 2, "y": [1.0, 2.5]}'
+    >>> bind_data(program, {"N": 2, "y": [1]})
+    Traceback (most recent call last):
+        ...
+    stanflow.errors.DataError: the data variable y has shape (1,), but the program declares
+    `vector[N] y`, here of shape (2,)
+    """
+    values, source = _read(data)
+    if not program.has_block("data"):
+        if values:
+            raise DataError(
+                f"{source} has variables ({', '.join(list(values)[:5])}), but {program.label} has "
+                "no data block; leave the data out"
+            )
+        return StanData("{}")
+    reader = _Reader(source, lenient=isinstance(data, Mapping))
+    for declaration in program.data_declarations:
+        reader.read(declaration, values)
+    if not program.data_declarations:  # not followed here: the engine checks alone
+        return StanData(_to_json({name: _plain(value) for name, value in values.items()}))
+    ignored = tuple(name for name in values if name not in reader.json)
+    return StanData(_to_json(reader.json), ignored)
+
+
+# ---- Reading ----------------------------------------------------------------------------------
+
+
+def _read(data: DataLike) -> tuple[dict[str, Any], str]:
+    """Return the variables and what to call their source in messages."""
+    if data is None:
+        return {}, "the data"
+    if isinstance(data, Mapping):
+        for name in data:
+            if not isinstance(name, str):
+                raise DataError(f"data variables are named by strings, not by {name!r}")
+        return dict(data), "the data"
+    text = fspath(data)
+    if isinstance(data, str) and text.lstrip().startswith("{"):
+        return _parse(text, "the data"), "the data"
+    try:
+        return _parse(Path(text).read_bytes().decode("utf-8-sig"), text), text
+    except FileNotFoundError:
+        raise DataError(f"there is no data file at {text}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{text} is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise DataError(
+            f"{text} cannot be read: {(error.strerror or str(error)).lower()}"
+        ) from None
+
+
+def _parse(text: str, source: str) -> dict[str, Any]:
+    def refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise DataError(f"{source}: {name} is given {names.count(name)} times")
+        return dict(pairs)
+
+    try:
+        values = json.loads(text, object_pairs_hook=refuse_repeats)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{source} is not valid JSON: {error.msg.lower()} at line {error.lineno}, "
+            f"column {error.colno}"
+        ) from None
+    except RecursionError:
+        raise DataError(f"{source} is not valid Stan JSON: its arrays nest too deep") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{source} must be a JSON object, {{'N': 3, ...}}, not {_describe(values)}")
+    return values
+
+
+# ---- Checking ---------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Check variables in the order declared, so that sizes can use those before them."""
+
+    def __init__(self, source: str, *, lenient: bool) -> None:
+        self.prefix = "" if source == "the data" else f"{source}: "
+        self.lenient = lenient  # Python and numpy booleans count as 0 and 1
+        self.known: dict[str, Any] = {}
+        self.json: dict[str, Any] = {}
+
+    def read(self, declaration: Declaration, values: Mapping[str, Any]) -> None:
+        self.declaration = declaration
+        name = declaration.name
+        if name not in values:
+            raise DataError(
+                f"{self.prefix}the data variable {name} is missing; the program declares "
+                f"`{declaration.text}`"
+            )
+        self.json[name] = self._check(declaration.type, values[name], name)
+
+    def _error(self, name: str, problem: str) -> DataError:
+        return DataError(f"{self.prefix}the data variable {name} {problem}")
+
+    @property
+    def _declared(self) -> str:
+        return f"`{self.declaration.text}`"
+
+    def _check(self, kind: StanType, value: Any, name: str) -> Any:
+        if kind.base == "tuple":
+            return self._check_tuple(kind, value, name)
+        array = self._numbers(kind, value, name)
+        self._check_shape(kind, array, name)
+        self._check_bounds(kind, array, name)
+        if name == self.declaration.name:
+            self.known[name] = array.item() if array.ndim == 0 else array
+        return _encode(array)
+
+    def _check_tuple(self, kind: StanType, value: Any, name: str) -> Any:
+        if kind.sizes:
+            try:
+                size = evaluate(kind.sizes[0], self.known)
+            except UnknownValueError:
+                size = None
+            if not isinstance(value, list) or (size is not None and len(value) != size):
+                raise self._error(name, f"must be a list of tuples, as in {self._declared}")
+            inner = StanType(kind.base, kind.sizes[1:], kind.bounds, kind.elements)
+            return [self._check(inner, v, f"{name}[{i}]") for i, v in enumerate(value, start=1)]
+        n = len(kind.elements)
+        if isinstance(value, tuple):
+            value = {str(i): element for i, element in enumerate(value, start=1)}
+        if not isinstance(value, Mapping) or {str(k) for k in value} != set(
+            map(str, range(1, n + 1))
+        ):
+            raise self._error(
+                name, f'must be a tuple of {n}, {{"1": ..., "2": ...}}, as in {self._declared}'
+            )
+        by_position = {str(k): v for k, v in value.items()}
+        return {
+            str(i): self._check(element, by_position[str(i)], f"{name}.{i}")
+            for i, element in enumerate(kind.elements, start=1)
+        }
+
+    def _numbers(self, kind: StanType, value: Any, name: str) -> npt.NDArray[Any]:
+        """Return the value as an array of int64, float64, or float64 with a last axis of 2."""
+        array = self._as_array(value, name)
+        if array.size == 0:
+            return array.astype(np.int64 if kind.is_integer else np.float64)
+        if array.dtype.kind == "b":
+            if not self.lenient:
+                raise self._error(name, "holds true or false; Stan takes 0 and 1")
+            array = array.astype(np.int64)
+        if array.dtype.kind == "c":
+            if not kind.is_complex:
+                raise self._error(name, f"is complex, but the program declares {self._declared}")
+            array = np.stack([array.real, array.imag], axis=-1)
+        if array.dtype.kind in "OU":  # text, nulls, Python integers beyond 64 bits, ...
+            array = self._unusual(array.astype(object), kind, name)
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise self._error(
+                name,
+                f"has NaN{_at(np.isnan(array))}; Stan has no missing values, so leave such "
+                "entries out or make them parameters",
+            )
+        return self._integers(array, name) if kind.is_integer else array.astype(np.float64)
+
+    def _as_array(self, value: Any, name: str) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(_plain(value))
+        except (ValueError, OverflowError):
+            raise self._error(
+                name, "is not rectangular: all rows of an array must have the same length"
+            ) from None
+        except TypeError:
+            raise self._error(
+                name, f"is an object, but the program declares {self._declared}"
+            ) from None
+
+    def _integers(self, array: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
+        if array.dtype.kind == "f":
+            fractional = array % 1 != 0
+            shown = float(array.flat[int(np.argmax(fractional))])
+            raise self._error(
+                name,
+                f"is declared {self._declared}, so it must be whole numbers, written without a "
+                f"decimal point; it has {shown!r}{_at(fractional)}",
+            )
+        outside = (array < _INT_MIN) | (array > _INT_MAX)
+        if outside.any():
+            raise self._error(
+                name,
+                f"has {array[outside].flat[0]}{_at(outside)}, beyond the 32 bits of a Stan integer",
+            )
+        return array.astype(np.int64)
+
+    def _unusual(self, array: npt.NDArray[Any], kind: StanType, name: str) -> npt.NDArray[Any]:
+        flat = list(array.flat)
+        for i, entry in enumerate(flat):
+            where = _at(np.arange(array.size).reshape(array.shape) == i)
+            if entry is None:
+                raise self._error(
+                    name,
+                    f"has a missing value (null){where}; Stan has none, so leave such entries "
+                    "out or make them parameters",
+                )
+            if isinstance(entry, str):
+                raise self._error(
+                    name, f"must be numbers, as in {self._declared}; it has {entry!r}{where}"
+                )
+            if isinstance(entry, bool) and not self.lenient:
+                raise self._error(name, f"holds true or false{where}; Stan takes 0 and 1")
+            if not isinstance(entry, int | float):
+                raise self._error(
+                    name,
+                    f"must be numbers, as in {self._declared}; it has {_describe(entry)}{where}",
+                )
+            if kind.is_integer and isinstance(entry, int) and not _INT_MIN <= entry <= _INT_MAX:
+                raise self._error(name, f"has {entry}{where}, beyond the 32 bits of a Stan integer")
+        return np.array(list(map(float, flat))).reshape(array.shape)
+
+    def _check_shape(self, kind: StanType, array: npt.NDArray[Any], name: str) -> None:
+        expected: list[int] = []
+        for size in kind.sizes:
+            try:
+                value = evaluate(size, self.known)
+            except UnknownValueError:
+                return
+            if not isinstance(value, int):
+                return
+            if value < 0:
+                raise self._error(
+                    name, f"has a negative size: {size} is {value}, in {self._declared}"
+                )
+            expected.append(value)
+        if kind.is_complex:
+            expected.append(2)
+        shape = tuple(expected)
+        if array.shape != shape and not (array.size == 0 and 0 in shape):
+            here = f"here of shape {shape}" if shape else "a single number"
+            given = f"has shape {array.shape}" if array.shape else "is a single number"
+            raise self._error(name, f"{given}, but the program declares {self._declared}, {here}")
+
+    def _check_bounds(self, kind: StanType, array: npt.NDArray[Any], name: str) -> None:
+        for bound, expression in kind.bounds:
+            if bound not in ("lower", "upper"):
+                continue
+            try:
+                limit = np.broadcast_to(evaluate(expression, self.known), array.shape)
+            except (UnknownValueError, ValueError):
+                continue
+            outside = array < limit if bound == "lower" else array > limit
+            if outside.any():
+                found = array[outside].flat[0] if array.ndim else array.item()
+                edge = limit[outside].flat[0] if array.ndim else limit.item()
+                side = "below its lower" if bound == "lower" else "above its upper"
+                raise self._error(
+                    name, f"has {found:g}{_at(outside)}, {side} bound {edge:g}, in {self._declared}"
+                )
+
+
+def _plain(value: Any) -> Any:
+    """Return lists, tuples, arrays, series and Stan's spelled-out infinities as plain lists."""
+    if isinstance(value, str):
+        return _SPECIAL_NUMBERS.get(value, value)
+    if isinstance(value, list | tuple):
+        return [_plain(element) for element in value]
+    if isinstance(value, Mapping):
+        raise TypeError
+    if hasattr(value, "__array__"):
+        return np.asarray(value).tolist()
+    return value
+
+
+def _encode(array: npt.NDArray[Any]) -> Any:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        spelled = array.astype(object)
+        spelled[np.isposinf(array)] = "Infinity"
+        spelled[np.isneginf(array)] = "-Infinity"
+        return spelled.tolist()
+    return array.tolist()
+
+
+def _to_json(values: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the data cannot be written as Stan JSON: {error}") from None
+
+
+def _at(mask: npt.NDArray[np.bool_]) -> str:
+    """Where the first marked entry is, one-based, as Stan counts; nothing for a scalar."""
+    if mask.ndim == 0:
+        return ""
+    position = np.unravel_index(int(np.argmax(mask)), mask.shape)
+    return f" at [{', '.join(str(int(i) + 1) for i in position)}]"
+
+
+def _describe(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
+    if isinstance(value, str):
+        return f"{value!r}"
+    if value is None:
+        return "null"
+    return names.get(type(value), f"a {type(value).__name__}")

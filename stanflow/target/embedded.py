@@ -1,0 +1,187 @@
+"""The embedded engine: stanli, a Stan compiler and interpreter in one wheel, behind BridgeStan.
+
+stanli compiles a program to Stan's middle-level representation (MIR) and evaluates that. It
+gives the density without the constants that ``~`` statements drop. Whether a density call drops
+them is one byte of the MIR, the flag that the Stan compiler sets for ``~`` and ``_lupdf`` and
+clears for ``_lpdf``; a copy of the model with those bytes cleared therefore keeps every constant,
+whatever the program's distributions, truncations, functions and includes. The meaning of the byte
+is confirmed on a known pair of programs before it is relied on.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import re
+from collections.abc import Callable
+from functools import cache
+
+import bridgestan
+import stanli
+
+from stanflow.errors import DataError, EngineError
+from stanflow.target.compiler_messages import compiler_error
+from stanflow.target.data import StanData
+from stanflow.target.loaded import FloatArray, LoadedModel
+from stanflow.target.printing import PrintSink, print_to_stderr
+from stanflow.target.program import StanProgram
+
+_MIR_PREFIX = "STANLI2:"
+_DENSITY_CALL = re.compile(
+    rb"(?P<call>\x04[\x00\x02])(?P<length>....)(?P<name>[A-Za-z]\w*_lp[dm]f)(?P<drops_constants>\x01)",
+    re.DOTALL,
+)
+_INSTALL_NATIVE = (
+    "install BridgeStan's toolchain (a C++17 compiler, make, and BridgeStan's sources; "
+    "`stanflow doctor` shows how) and use --engine bridgestan"
+)
+
+
+def version() -> str:
+    """Return the embedded engine's version."""
+    return f"stanli {stanli.__version__}"
+
+
+def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
+    """Compile a program with the embedded engine and condition it on data.
+
+    Parameters
+    ----------
+    program, data
+        The program and its data.
+    seed : int
+        For random numbers in the transformed data block.
+
+    Raises
+    ------
+    ProgramError
+        The Stan compiler refused the program.
+    DataError
+        The data violate a constraint, or the transformed data block threw.
+    EngineError
+        The program is valid but uses something that this engine lacks.
+    """
+    mir = _compile(program)
+    library = ctypes.CDLL(str(stanli._runtime_lib_path()))
+    printing = print_to_stderr(library)
+
+    def construct(mir: str) -> bridgestan.StanModel:
+        try:
+            model: bridgestan.StanModel = stanli.bridgestan_model(
+                mir=mir, data=data.json, name=program.name, seed=seed, capture_stan_prints=False
+            )
+        except RuntimeError as error:
+            raise _construction_error(program, str(error)) from None
+        return model
+
+    stan_model = construct(mir)
+    return LoadedModel(
+        stan_model=stan_model,
+        engine="embedded",
+        engine_version=version(),
+        thread_safe=bool(stanli.thread_safe()),
+        printing=printing,
+        log_density_with_constants=_with_constants(mir, construct, printing),
+    )
+
+
+def _compile(program: StanProgram) -> str:
+    _ = program.expanded  # a missing include is reported by name and line
+    try:
+        return str(stanli.stan_to_mir(program.code, include_paths=list(program.search_path)))
+    except RuntimeError as error:
+        reported = compiler_error(program, str(error))
+        raise reported or EngineError(
+            f"the embedded engine cannot compile {program.label}; {_INSTALL_NATIVE}", str(error)
+        ) from None
+
+
+def _construction_error(program: StanProgram, message: str) -> DataError | EngineError:
+    if message.startswith("stanli compile:") and "extent" not in message:
+        limit = " ".join(message.removeprefix("stanli compile:").split("|")[0].split())
+        return EngineError(
+            f"the embedded engine cannot run {program.label} ({limit}); {_INSTALL_NATIVE}", message
+        )
+    problem = " ".join(message.removeprefix("stanli MIR check:").removeprefix("stanli").split())
+    return DataError(f"{program.label} refuses the data: {problem}", message)
+
+
+# ---- Stan's dropped constants -----------------------------------------------------------------
+
+
+def _with_constants(
+    mir: str, construct: Callable[[str], bridgestan.StanModel], printing: PrintSink
+) -> Callable[[FloatArray], float]:
+    models: list[bridgestan.StanModel] = []
+
+    def log_density(z: FloatArray) -> float:
+        with printing.muted():
+            if not models:
+                models.append(construct(keep_constants(mir)))
+            return float(models[0].log_density(z))
+
+    return log_density
+
+
+def keep_constants(mir: str) -> str:
+    """Return the same model with every density call keeping its constants.
+
+    Parameters
+    ----------
+    mir : str
+        A model as `stanli.stan_to_mir` writes it.
+
+    Raises
+    ------
+    EngineError
+        This version of stanli writes another format.
+    """
+    if not _flag_is_understood():
+        raise EngineError(
+            f"the constants that `~` statements drop cannot be told by this version of the "
+            f"embedded engine ({version()})"
+        )
+    return _clear_flags(mir)
+
+
+def _clear_flags(mir: str) -> str:
+    def clear(match: re.Match[bytes]) -> bytes:
+        if int.from_bytes(match["length"], "little") != len(match["name"]):
+            return match[0]
+        return match["call"] + match["length"] + match["name"] + b"\x00"
+
+    payload = base64.b64decode(mir.removeprefix(_MIR_PREFIX))
+    return _MIR_PREFIX + base64.b64encode(_DENSITY_CALL.sub(clear, payload)).decode()
+
+
+@cache
+def _flag_is_understood() -> bool:
+    """Whether clearing the flags turns `~` statements into exactly their `target +=` forms."""
+    shared = (
+        "functions { real own_lpdf(real x, real m) { return normal_lpdf(x | m, 2); } } "
+        "data { int k; } parameters { real x; real<lower=0> r; } "
+    )
+    drops = "x ~ normal(0, 1); k ~ poisson(r); r ~ gamma(2, 3) T[1, ]; x ~ own(r);"
+    keeps = (
+        "target += normal_lpdf(x | 0, 1); target += poisson_lpmf(k | r); "
+        "r ~ gamma(2, 3) T[1, ]; target += own_lpdf(x | r);"
+    )
+    dropping, keeping = (
+        str(stanli.stan_to_mir(f"{shared} model {{ {statements} }}"))
+        for statements in (drops, keeps)
+    )
+    return (
+        dropping.startswith(_MIR_PREFIX)
+        and dropping != keeping
+        and _clear_flags(dropping) == _clear_flags(keeping)
+        and _only_truncated_differ(keeping)
+    )
+
+
+def _only_truncated_differ(keeping: str) -> bool:
+    """In the `target +=` form, just the truncated statement's own flag was left to clear."""
+    before, after = (
+        base64.b64decode(mir.removeprefix(_MIR_PREFIX)) for mir in (keeping, _clear_flags(keeping))
+    )
+    changed = [i for i, (b, a) in enumerate(zip(before, after, strict=True)) if b != a]
+    return len(changed) == 1 and before[: changed[0]].endswith(b"gamma_lpdf")

@@ -1,0 +1,43 @@
+"""What either engine gives: a bridgestan.StanModel, and what the engine can promise of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import bridgestan
+import numpy as np
+import numpy.typing as npt
+
+from stanflow.target.printing import PrintSink
+
+EngineName = Literal["embedded", "bridgestan"]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A program conditioned on data, loaded by an engine.
+
+    Attributes
+    ----------
+    stan_model : bridgestan.StanModel
+        The model.
+    engine, engine_version : str
+        Which engine loaded it.
+    thread_safe : bool
+        Whether several threads may evaluate it at once.
+    printing : PrintSink
+        Where its print statements go.
+    log_density_with_constants : callable
+        Maps an unconstrained draw of shape (D,) to its log density with all the constants that
+        ``~`` statements drop. Raises EngineError where the engine cannot tell it.
+    """
+
+    stan_model: bridgestan.StanModel
+    engine: EngineName
+    engine_version: str
+    thread_safe: bool
+    printing: PrintSink
+    log_density_with_constants: Callable[[FloatArray], float]

@@ -1,0 +1,335 @@
+"""StanModel: a Stan program conditioned on data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import stanio
+
+from stanflow.errors import DataError, EngineError, InitializationError, ProgramError, UsageError
+from stanflow.target import batch
+from stanflow.target.data import DataLike, bind_data
+from stanflow.target.density import DensityBatch, NormalizingConstant, Target
+from stanflow.target.engine import EngineChoice, decide, load
+from stanflow.target.loaded import FloatArray
+from stanflow.target.program import StanProgram
+
+_POINTS_TO_VERIFY = 5
+_STARTS_TRIED = 100
+
+
+@dataclass(frozen=True)
+class ConstrainedDraws:
+    """Draws on the scale of the program.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        One name a scalar, as CmdStan's CSV files have them: ``mu``, ``theta.1``, ``L.2.1``.
+    values : array of shape (S, n)
+        One row a draw, last-index-major as ``columns``.
+    failed : int array
+        Rows for which generated quantities could not be computed; theirs are NaN.
+    """
+
+    columns: tuple[str, ...]
+    values: FloatArray
+    failed: npt.NDArray[np.intp]
+
+    def variables(self) -> dict[str, npt.NDArray[Any]]:
+        """Return each variable as an array of shape (S, *shape of the variable)."""
+        parsed = stanio.parse_header(",".join(self.columns))
+        return {name: variable.extract_reshape(self.values) for name, variable in parsed.items()}
+
+
+class StanModel(Target):
+    """A Stan program conditioned on data, as a density on unconstrained space.
+
+    Parameters
+    ----------
+    stan_file : path, optional
+        The program; give this or `stan_code`.
+    data : path, str, mapping or None
+        A Stan JSON file, or a mapping from variable names to numbers, lists or arrays.
+    stan_code : str, optional
+        The program as text.
+    include_paths : iterable of path
+        Folders searched for ``#include`` files, before the program's own.
+    engine : {"auto", "embedded", "bridgestan"}
+        What evaluates the program. ``"auto"`` takes BridgeStan's native build where its toolchain
+        is installed, else the embedded engine.
+    seed : int
+        For random numbers in the transformed data block.
+    threads : int, optional
+        Threads that share a batch; by default one a core.
+
+    Raises
+    ------
+    ProgramError, DataError, EngineError
+        With one sentence saying what is wrong, where, and what to do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> model = StanModel(
+    ...     stan_code="data { real y; } parameters { real mu; } "
+    ...     "model { mu ~ normal(0, 1); y ~ normal(mu, 1); }",
+    ...     data={"y": 2.0},
+    ...     engine="embedded",
+    ... )
+    >>> batch = model.log_density_gradient(np.zeros((3, 1)))
+    >>> batch.log_density
+    array([-2., -2., -2.])
+    >>> batch.gradient[0]
+    array([2.])
+    """
+
+    def __init__(
+        self,
+        stan_file: str | PathLike[str] | None = None,
+        data: DataLike = None,
+        *,
+        stan_code: str | None = None,
+        include_paths: Iterable[str | PathLike[str]] = (),
+        engine: EngineChoice = "auto",
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        if stan_file is not None and stan_code is None:
+            self.program = StanProgram.from_file(stan_file, include_paths)
+        elif stan_code is not None and stan_file is None:
+            self.program = StanProgram.from_string(stan_code, include_paths)
+        else:
+            raise UsageError("give the Stan program either as a file or as code")
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads must be at least 1, not {threads}")
+        self.data = bind_data(self.program, data)
+        self._decision = decide(engine)
+        self._loaded = load(self.program, self.data, self._decision, seed)
+        stan_model = self._loaded.stan_model
+        self._dim = stan_model.param_unc_num()
+        if self._dim == 0:
+            raise ProgramError(
+                f"{self.program.label} has no parameters, so there is no posterior to fit"
+            )
+        if not self._loaded.thread_safe:
+            threads = 1
+        self._evaluator = batch.BatchEvaluator(
+            stan_model, threads or batch.available_cores(), batch.compiled_loop()
+        )
+
+    def __repr__(self) -> str:
+        return f"StanModel({self.name!r}, dim={self.dim}, engine={self.engine!r})"
+
+    @property
+    def name(self) -> str:
+        """The program's name."""
+        return self.program.name
+
+    @property
+    def dim(self) -> int:
+        """Number of unconstrained parameters, D."""
+        return self._dim
+
+    @property
+    def engine(self) -> str:
+        """The engine that evaluates the program: ``"embedded"`` or ``"bridgestan"``."""
+        return self._loaded.engine
+
+    @property
+    def engine_version(self) -> str:
+        """The engine and its version."""
+        return self._loaded.engine_version
+
+    @property
+    def engine_reason(self) -> str:
+        """Why this engine was taken."""
+        return self._decision.reason
+
+    @property
+    def threads(self) -> int:
+        """Threads that share a batch."""
+        return self._evaluator.threads
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all constrained scalars, generated quantities included, as CmdStan has them."""
+        return self._columns(include_tp=True, include_gq=True)
+
+    @cached_property
+    def parameter_columns(self) -> tuple[str, ...]:
+        """Names of the scalars of the parameters block."""
+        return self._columns(include_tp=False, include_gq=False)
+
+    @cached_property
+    def unconstrained_names(self) -> tuple[str, ...]:
+        """Names of the D unconstrained parameters."""
+        return tuple(self._loaded.stan_model.param_unc_names())
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each variable, generated quantities included; () for a scalar."""
+        parsed = stanio.parse_header(",".join(self.columns))
+        return {name: tuple(variable.dimensions) for name, variable in parsed.items()}
+
+    def log_density_gradient(self, z: npt.ArrayLike) -> DensityBatch:
+        """Evaluate log density and gradient on a batch, in one call across threads.
+
+        The density is that of the unconstrained parameters, Jacobian included, without the
+        constants that ``~`` statements drop (see `normalizing_constant`).
+
+        Parameters
+        ----------
+        z : array of shape (B, D)
+
+        Returns
+        -------
+        DensityBatch
+            A row that throws or is not finite is not accepted, and disturbs no other.
+
+        Raises
+        ------
+        ValueError
+            `z` has another shape.
+        """
+        log_density, gradient, status = self._evaluator.log_density_gradient(self._as_batch(z))
+        return DensityBatch(log_density, gradient, status == batch.OK)
+
+    def constrain(
+        self, z: npt.ArrayLike, *, seed: int = 0, include_generated: bool = True
+    ) -> ConstrainedDraws:
+        """Map unconstrained draws to the program's scale.
+
+        Transformed parameters are included, and generated quantities unless told otherwise. Each
+        row has a random number generator of its own, so that the result depends on the seed alone
+        and not on the number of threads.
+
+        Parameters
+        ----------
+        z : array of shape (S, D)
+        seed : int
+            For the random numbers of generated quantities.
+        include_generated : bool
+            Include generated quantities.
+        """
+        rows = self._as_batch(z)
+        seeds = np.random.default_rng(seed).choice(2**32, size=len(rows), replace=False)
+        values, status = self._evaluator.constrain(
+            rows, seeds.astype(np.uint32), include_tp=True, include_gq=include_generated
+        )
+        failed = np.flatnonzero(status != batch.OK)
+        self._recover(rows, values, failed)
+        columns = self._columns(include_tp=True, include_gq=include_generated)
+        return ConstrainedDraws(columns, values, failed)
+
+    def unconstrain(self, parameters: Mapping[str, Any]) -> FloatArray:
+        """Map one set of parameters, by name, to its unconstrained draw of shape (D,).
+
+        Parameters
+        ----------
+        parameters : mapping
+            A value of its declared shape for each parameter of the program.
+
+        Raises
+        ------
+        DataError
+            A parameter is missing, of the wrong shape, or violates its constraint.
+        """
+        try:
+            return np.asarray(self._loaded.stan_model.param_unconstrain_json(dict(parameters)))
+        except (RuntimeError, TypeError) as error:
+            problem = " ".join(str(error).split())
+            raise DataError(f"these parameters cannot be unconstrained: {problem}") from None
+
+    @cached_property
+    def normalizing_constant(self) -> NormalizingConstant:
+        """What Stan's ``~`` statements dropped from the log density.
+
+        The log density is computed with and without these constants at several points; their
+        difference must be the same at all of them. It is what turns an unnormalised evidence
+        into the evidence.
+        """
+        points = self.starting_points(_POINTS_TO_VERIFY, np.random.default_rng(0))
+        with_constants = self._loaded.log_density_with_constants
+        try:
+            full = np.array([with_constants(point) for point in points])
+        except (EngineError, RuntimeError) as error:
+            return NormalizingConstant(0.0, known=False, reason=" ".join(str(error).split()))
+        dropped = full - self.log_density_gradient(points).log_density
+        spread = float(np.ptp(dropped))
+        tolerance = 1e-10 * float(np.max(np.abs(full), initial=1.0))
+        if not spread <= tolerance:
+            return NormalizingConstant(
+                0.0,
+                known=False,
+                reason="the density with all constants differs from the one without by an amount "
+                f"that varies (by {spread:.3g}) from point to point",
+            )
+        return NormalizingConstant(
+            float(np.median(dropped)),
+            known=True,
+            reason=f"the same at {_POINTS_TO_VERIFY} points within {tolerance:.1g}",
+        )
+
+    def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Return n points of finite log density, tried as Stan does: uniform on (-2, 2).
+
+        Where a radius of 2 finds none in 100 tries, smaller ones are tried, and 0 at last.
+
+        Raises
+        ------
+        InitializationError
+            No point was found; the message is Stan's for the last one.
+        """
+        for radius in (2.0, 0.5, 0.1, 0.0):
+            tried = rng.uniform(-radius, radius, size=(max(n, _STARTS_TRIED), self.dim))
+            found = tried[self.log_density_gradient(tried).accepted]
+            if len(found) > 0:
+                return np.resize(found, (n, self.dim))
+        raise InitializationError(
+            f"the log density of {self.program.label} is not finite at any of "
+            f"{3 * _STARTS_TRIED + 1} starting points: {self.explain(np.zeros(self.dim))}"
+        )
+
+    def explain(self, z: FloatArray) -> str:
+        """Say in Stan's words why an unconstrained draw of shape (D,) is not accepted."""
+        try:
+            log_density, gradient = self._loaded.stan_model.log_density_gradient(z)
+        except RuntimeError as error:
+            return " ".join(str(error).split())
+        if not np.isfinite(log_density):
+            return f"the log density is {log_density}"
+        bad = np.flatnonzero(~np.isfinite(gradient))
+        if len(bad) == 0:
+            return "the log density and its gradient are finite"
+        return f"the gradient is {gradient[bad[0]]} for {self.unconstrained_names[bad[0]]}"
+
+    def _columns(self, *, include_tp: bool, include_gq: bool) -> tuple[str, ...]:
+        return tuple(
+            self._loaded.stan_model.param_names(include_tp=include_tp, include_gq=include_gq)
+        )
+
+    def _as_batch(self, z: npt.ArrayLike) -> FloatArray:
+        rows = np.ascontiguousarray(z, dtype=np.float64)
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise ValueError(f"expected draws of shape (B, {self.dim}), not {rows.shape}")
+        return rows
+
+    def _recover(self, z: FloatArray, values: FloatArray, failed: npt.NDArray[np.intp]) -> None:
+        """Keep what can be had of draws whose generated quantities throw: their parameters."""
+        if len(failed) == 0:
+            return
+        no_seeds = np.zeros(len(failed), dtype=np.uint32)
+        rows = np.ascontiguousarray(z[failed])
+        for include_tp in (False, True):
+            part, status = self._evaluator.constrain(
+                rows, no_seeds, include_tp=include_tp, include_gq=False
+            )
+            whole = status == batch.OK
+            values[failed[whole], : part.shape[1]] = part[whole]

@@ -1,0 +1,164 @@
+"""A Stan program: its source, what it includes, and a hash of both."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike, fspath
+from pathlib import Path
+
+from stanflow.errors import ProgramError
+from stanflow.target.declarations import Declaration, find_blocks, parse_declarations
+
+_COMMENT_STRING_OR_INCLUDE = re.compile(
+    r"""//[^\n]* | /\*.*?\*/ | "[^"\n]*" | \#include[ \t]+(?P<file>"[^"\n]+"|<[^>\n]+>|[^\s]+)""",
+    re.VERBOSE | re.DOTALL,
+)
+_NOT_AN_IDENTIFIER = re.compile(r"\W+")
+
+
+@dataclass(frozen=True)
+class StanProgram:
+    """A Stan program, read once.
+
+    Parameters
+    ----------
+    code : str
+        The source, with its ``#include`` directives.
+    path : pathlib.Path, optional
+        The file it came from; None for a program given as a string.
+    include_paths : tuple of pathlib.Path
+        Folders searched, in order, for included files; the program's own folder (the current
+        one for a string) is searched last.
+
+    Examples
+    --------
+    >>> program = StanProgram.from_string("parameters { real x; } model { x ~ normal(0, 1); }")
+    >>> program.has_block("data")
+    False
+    """
+
+    code: str
+    path: Path | None = None
+    include_paths: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_file(
+        cls, stan_file: str | PathLike[str], include_paths: Iterable[str | PathLike[str]] = ()
+    ) -> StanProgram:
+        """Read a program from a ``.stan`` file.
+
+        Raises
+        ------
+        ProgramError
+            The file is missing or is not UTF-8 text, or an include folder does not exist.
+        """
+        path = Path(stan_file)
+        try:
+            code = path.read_bytes().decode("utf-8")
+        except FileNotFoundError:
+            raise ProgramError(f"there is no Stan program at {fspath(stan_file)}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProgramError(f"{fspath(stan_file)} cannot be read: {_reason(error)}") from None
+        return cls(code, path.resolve(), _existing_folders(include_paths))
+
+    @classmethod
+    def from_string(
+        cls, code: str, include_paths: Iterable[str | PathLike[str]] = ()
+    ) -> StanProgram:
+        """Take a program given as text."""
+        return cls(code, None, _existing_folders(include_paths))
+
+    @property
+    def name(self) -> str:
+        """The file's stem as an identifier, ``stan_program`` for a program given as a string."""
+        if self.path is None:
+            return "stan_program"
+        name = _NOT_AN_IDENTIFIER.sub("_", self.path.stem)
+        return name if name[:1].isalpha() else f"stan_{name}"
+
+    @property
+    def label(self) -> str:
+        """The program in messages: its file name, or "the Stan program"."""
+        return self.path.name if self.path is not None else "the Stan program"
+
+    @property
+    def search_path(self) -> tuple[Path, ...]:
+        """Folders where included files are looked for, in order."""
+        own = self.path.parent if self.path is not None else Path.cwd()
+        return tuple(dict.fromkeys((*self.include_paths, own)))
+
+    @cached_property
+    def expanded(self) -> str:
+        """The source with every include replaced by the included text.
+
+        Raises
+        ------
+        ProgramError
+            An included file is not found, or files include each other in a circle.
+        """
+        return self._expand(self.code, self.label, ())
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the expanded source, hexadecimal."""
+        return hashlib.sha256(self.expanded.encode()).hexdigest()
+
+    def has_block(self, name: str) -> bool:
+        """Whether the program has the block, ``"data"`` or ``"transformed parameters"``, say."""
+        return name in self._blocks
+
+    @cached_property
+    def data_declarations(self) -> tuple[Declaration, ...]:
+        """The declarations of the data block, in order; empty where there is none."""
+        return parse_declarations(self._blocks.get("data", ""))
+
+    @cached_property
+    def _blocks(self) -> dict[str, str]:
+        return find_blocks(self.expanded)
+
+    def _expand(self, text: str, label: str, including: tuple[Path, ...]) -> str:
+        def replace(match: re.Match[str]) -> str:
+            name = match["file"]
+            if name is None:
+                return match[0]
+            found = self._find_included(name.strip('"<>'), text, match.start(), label)
+            if found in including:
+                raise ProgramError(f"{found.name} includes itself (from {label})")
+            try:
+                included = found.read_bytes().decode("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ProgramError(
+                    f"the include file {found} cannot be read: {_reason(error)}"
+                ) from None
+            return self._expand(included, found.name, (*including, found))
+
+        return _COMMENT_STRING_OR_INCLUDE.sub(replace, text)
+
+    def _find_included(self, name: str, text: str, position: int, label: str) -> Path:
+        for folder in self.search_path:
+            if (folder / name).is_file():
+                return (folder / name).resolve()
+        line = text.count("\n", 0, position) + 1
+        searched = ", ".join(map(str, self.search_path))
+        raise ProgramError(
+            f"{label}, line {line}: the include file {name!r} is in none of the folders searched "
+            f"({searched}); name its folder with --include-path (include_paths= in Python)"
+        )
+
+
+def _existing_folders(paths: Iterable[str | PathLike[str]]) -> tuple[Path, ...]:
+    folders = tuple(Path(path).expanduser() for path in paths)
+    for folder in folders:
+        if not folder.is_dir():
+            raise ProgramError(f"the include folder {folder} does not exist")
+    return tuple(folder.resolve() for folder in folders)
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 text (byte {error.start})"
+    return (error.strerror or str(error)).lower()
