@@ -1,0 +1,1 @@
+"""The variational families: bijections of a base distribution, in torch."""

@@ -1,0 +1,1 @@
+"""From a target and an untrained flow to a trained flow."""
