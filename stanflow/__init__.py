@@ -1,0 +1,49 @@
+"""Black-box variational inference with normalizing flows for any Stan program.
+
+The public names are loaded when they are first used, so that importing the package is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from stanflow.errors import StanFlowError
+    from stanflow.fitting import fit
+    from stanflow.flow.config import FlowConfig
+    from stanflow.folder import load
+    from stanflow.result import Fit
+    from stanflow.target.model import StanModel
+    from stanflow.training.config import TrainConfig
+
+_HOMES = {
+    "Fit": "stanflow.result",
+    "FlowConfig": "stanflow.flow.config",
+    "StanFlowError": "stanflow.errors",
+    "StanModel": "stanflow.target.model",
+    "TrainConfig": "stanflow.training.config",
+    "fit": "stanflow.fitting",
+    "load": "stanflow.folder",
+}
+
+__all__ = [
+    "Fit",
+    "FlowConfig",
+    "StanFlowError",
+    "StanModel",
+    "TrainConfig",
+    "__version__",
+    "fit",
+    "load",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'stanflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

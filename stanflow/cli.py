@@ -1,0 +1,261 @@
+"""The command line.
+
+Results go to standard output, progress and messages to standard error. Exit status: 0 done, 1 the
+run failed, 2 wrong use or bad input.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+import stanflow
+from stanflow.errors import NumericsError, StanFlowError
+
+app = typer.Typer(
+    name="stanflow",
+    help="Black-box variational inference with normalizing flows for any Stan program.",
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[Path, typer.Argument(help="The Stan program, a .stan file.", show_default=False)]
+Data = Annotated[
+    Path | None, typer.Argument(help="Its data, a Stan JSON file.", show_default=False)
+]
+Engine = Annotated[
+    Literal["auto", "embedded", "bridgestan"],
+    typer.Option(
+        help="What evaluates the program: BridgeStan's native build, the embedded engine, or "
+        "whichever is here."
+    ),
+]
+IncludePath = Annotated[
+    list[Path] | None,
+    typer.Option(help="A folder to search for #include files; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stanflow {stanflow.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _stanflow(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def fit(
+    model: Model,
+    data: Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the fit; by default fits/MODEL, or fits/MODEL-2, ... where that is "
+            "taken.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a fit that --out holds.")] = False,
+    seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 1,
+    engine: Engine = "auto",
+    family: Annotated[
+        Literal["realnvp", "fullrank", "meanfield"],
+        typer.Option(help="Real NVP, or an affine map of the base, dense or elementwise."),
+    ] = "realnvp",
+    layers: Annotated[int, typer.Option(help="Coupling layers of Real NVP.")] = 16,
+    hidden: Annotated[int, typer.Option(help="Hidden units of each conditioner network.")] = 32,
+    base: Annotated[
+        Literal["student-t", "gaussian"], typer.Option(help="Base distribution.")
+    ] = "student-t",
+    batch: Annotated[int, typer.Option(help="Draws a training step.")] = 256,
+    max_steps: Annotated[int, typer.Option(help="Training steps.")] = 1500,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Stop training after this long.", show_default=False)
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Draws to take from the trained flow.")] = 4000,
+    include_path: IncludePath = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a flow to the posterior and save it, with draws, in a folder.
+
+    Ctrl-C stops training cleanly and keeps what was learnt.
+    """
+    from stanflow.fitting import fit as fit_model
+    from stanflow.flow.config import FlowConfig
+    from stanflow.folder import check_output_folder
+    from stanflow.target.model import StanModel
+    from stanflow.training.config import TrainConfig
+
+    flow = FlowConfig(family=family, layers=layers, hidden=hidden, base=base)
+    training = TrainConfig(batch=batch, max_steps=max_steps, max_seconds=max_seconds)
+    if out is not None:
+        check_output_folder(out, force=force)
+    stan_model = StanModel(model, data, include_paths=include_path or (), engine=engine)
+    if out is None:
+        out = check_output_folder(_free_folder(stan_model.name), force=False)
+    _tell(f"{stan_model.name}: {stan_model.dim} parameters, {stan_model.engine_version}")
+    _tell_ignored(stan_model.data.ignored)
+    result = fit_model(stan_model, seed=seed, draws=draws, flow=flow, training=training)
+    folder = result.save(out, force=force)
+    if as_json:
+        _print_json({**result.report, "out": str(folder)}, without=("columns",))
+    else:
+        typer.echo(result.summary())
+        typer.echo(f"\nsaved in {folder}")
+
+
+@app.command()
+def check(
+    model: Model,
+    data: Data = None,
+    engine: Engine = "auto",
+    include_path: IncludePath = None,
+    as_json: Json = False,
+) -> None:
+    """Compile a program, bind its data, and hold its gradient against finite differences."""
+    from stanflow.target.gradient_check import check_gradient
+    from stanflow.target.model import StanModel
+
+    stan_model = StanModel(model, data, include_paths=include_path or (), engine=engine)
+    gradient = check_gradient(stan_model, seed=0)
+    constant = stan_model.normalizing_constant
+    report = {
+        "model": stan_model.name,
+        "engine": stan_model.engine,
+        "engine_version": stan_model.engine_version,
+        "engine_reason": stan_model.engine_reason,
+        "dim": stan_model.dim,
+        "variables": {name: list(shape) for name, shape in stan_model.shapes.items()},
+        "ignored_data": list(stan_model.data.ignored),
+        "gradient_error": gradient.error,
+        "gradient_agrees": gradient.agrees,
+        "worst_parameter": gradient.worst_parameter,
+        "normalized": constant.known,
+        "normalizing_constant": constant.value if constant.known else None,
+        "normalizing_constant_reason": constant.reason,
+    }
+    if as_json:
+        _print_json(report)
+    else:
+        for line in _check_lines(report):
+            typer.echo(line)
+    if not gradient.agrees and as_json:
+        raise typer.Exit(NumericsError.exit_status)
+    if not gradient.agrees:
+        raise NumericsError(
+            f"the gradient of {stan_model.program.label} differs from finite differences by "
+            f"{gradient.error:.2g} (relative) for {gradient.worst_parameter}; if the density is "
+            "smooth there, please report this, and try the other engine"
+        )
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, what is missing, and the command that mends it."""
+    from stanflow.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json(
+            {
+                "ok": all(f.ok or not f.required for f in findings),
+                "findings": [f.as_dict() for f in findings],
+            }
+        )
+    else:
+        for finding in findings:
+            typer.echo(finding)
+    if any(finding.required and not finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; every error is one sentence on standard error, or JSON if asked."""
+    as_json = "--json" in sys.argv[1:]
+    try:
+        status = app(standalone_mode=False)
+    except StanFlowError as error:
+        _fail(str(error), error.kind, error.detail, error.exit_status, as_json=as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; nothing was saved", "usage", "", 1, as_json=as_json)
+    except typer.TyperException as error:
+        _fail(error.format_message(), "usage", "", 2, as_json=as_json)
+    except MemoryError:
+        _fail(
+            "there is not enough memory; try a smaller --batch", "numerics", "", 1, as_json=as_json
+        )
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, kind: str, detail: str, status: int, *, as_json: bool) -> None:
+    message = message[0].lower() + message[1:] if message[1:2].islower() else message
+    if as_json:
+        _print_json({"error": message, "kind": kind, "detail": detail})
+    else:
+        _tell(f"stanflow: {message}")
+        if detail and kind == "program":
+            _tell(detail)
+    sys.exit(status)
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _tell_ignored(names: tuple[str, ...]) -> None:
+    if names:
+        _tell(f"the program does not declare these data, so they are ignored: {', '.join(names)}")
+
+
+def _print_json(report: dict[str, Any], without: tuple[str, ...] = ()) -> None:
+    shown = {key: value for key, value in report.items() if key not in without}
+    typer.echo(json.dumps(shown, indent=2))
+
+
+def _free_folder(name: str) -> Path:
+    folder = Path("fits") / name
+    number = 2
+    while folder.exists():
+        folder = Path("fits") / f"{name}-{number}"
+        number += 1
+    return folder
+
+
+def _check_lines(report: dict[str, Any]) -> list[str]:
+    shapes = ", ".join(
+        f"{name}{shape if shape else ''}" for name, shape in report["variables"].items()
+    )
+    constant = (
+        f"{report['normalizing_constant']:.6g} ({report['normalizing_constant_reason']})"
+        if report["normalized"]
+        else f"not known: {report['normalizing_constant_reason']}"
+    )
+    lines = [
+        f"program    {report['model']} compiles and takes the data",
+        f"engine     {report['engine_version']}: {report['engine_reason']}",
+        f"parameters {report['dim']} unconstrained; variables {shapes}",
+        f"gradient   {'agrees' if report['gradient_agrees'] else 'DISAGREES'} with finite "
+        f"differences (largest relative error {report['gradient_error']:.1e})",
+        f"constants  that Stan drops: {constant}",
+    ]
+    if report["ignored_data"]:
+        lines.append(f"ignored    data not declared: {', '.join(report['ignored_data'])}")
+    return lines

@@ -1,0 +1,158 @@
+"""What is installed, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from stanflow.errors import EngineError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes
+    ----------
+    name : str
+        The thing.
+    ok : bool
+        Whether it is there and works.
+    required : bool
+        Whether StanFlow cannot do without it.
+    detail : str
+        Version, place, or what is wrong.
+    remedy : str
+        A command that mends it; empty where nothing is wrong.
+    """
+
+    name: str
+    ok: bool
+    required: bool
+    detail: str
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        mark = "ok      " if self.ok else "MISSING " if self.required else "absent  "
+        remedy = f"\n{'':30}{self.remedy}" if self.remedy else ""
+        return f"{mark}{self.name:<22}{self.detail}{remedy}"
+
+
+def examine() -> list[Finding]:
+    """Look at everything StanFlow can use.
+
+    Examples
+    --------
+    >>> all(finding.ok for finding in examine() if finding.required)
+    True
+    """
+    return [
+        Finding("Python", ok=True, required=True, detail=platform.python_version()),
+        _package("torch"),
+        _package("bridgestan"),
+        _works("embedded engine", _embedded_engine, "pip install --force-reinstall stanli==0.24.0"),
+        _compiled_loop(),
+        _bridgestan_toolchain(),
+        _cmdstan(),
+    ]
+
+
+def _package(name: str) -> Finding:
+    return _works(name, lambda: _import(name), f"pip install --force-reinstall {name}")
+
+
+def _import(name: str) -> str:
+    importlib.import_module(name)
+    return version(name)
+
+
+def _works(name: str, attempt: Callable[[], str], remedy: str) -> Finding:
+    try:
+        return Finding(name, ok=True, required=True, detail=attempt())
+    except Exception as error:  # whatever keeps it from working is what the user must know
+        problem = " ".join(str(error).split()) or type(error).__name__
+        return Finding(name, ok=False, required=True, detail=problem, remedy=remedy)
+
+
+def _embedded_engine() -> str:
+    from stanflow.target.model import StanModel
+
+    model = StanModel(
+        stan_code="parameters { real x; } model { x ~ normal(0, 1); }", engine="embedded"
+    )
+    if not model.normalizing_constant.known:
+        return f"{model.engine_version}, without the constants that Stan drops"
+    return f"{model.engine_version}, with the constants that Stan drops"
+
+
+def _compiled_loop() -> Finding:
+    from stanflow.target import batch
+
+    name = "compiled loop"
+    if batch.compiled_loop() is not None:
+        return Finding(
+            name, ok=True, required=False, detail=f"built, {batch.available_cores()} cores"
+        )
+    return Finding(
+        name,
+        ok=False,
+        required=False,
+        detail="not built, so gradients cost several times more",
+        remedy="install a C compiler, then pip install --force-reinstall --no-deps stanflow",
+    )
+
+
+def _bridgestan_toolchain() -> Finding:
+    from stanflow.target import native
+
+    name = "BridgeStan toolchain"
+    try:
+        toolchain = native.find_toolchain()
+    except EngineError as error:
+        return Finding(
+            name,
+            ok=False,
+            required=False,
+            detail=str(error),
+            remedy="not needed unless the embedded engine cannot run a program: install make and a "
+            "C++17 compiler, then `stanflow fit --engine bridgestan` downloads the sources",
+        )
+    detail = (
+        f"{toolchain.bridgestan_version} in {toolchain.folder}, {toolchain.stanc_version}, "
+        f"{toolchain.compiler_version}; compiled models in {native.cache_folder()}"
+    )
+    return Finding(name, ok=True, required=False, detail=detail)
+
+
+def _cmdstan() -> Finding:
+    name = "CmdStan"
+    try:
+        cmdstanpy_version = version("cmdstanpy")
+        import cmdstanpy
+
+        path = cmdstanpy.cmdstan_path()
+    except PackageNotFoundError:
+        return Finding(
+            name,
+            ok=False,
+            required=False,
+            detail="cmdstanpy is not installed",
+            remedy="pip install 'stanflow[cmdstan]'",
+        )
+    except ValueError:
+        return Finding(
+            name,
+            ok=False,
+            required=False,
+            detail=f"cmdstanpy {cmdstanpy_version} finds no CmdStan",
+            remedy="python -m cmdstanpy.install_cmdstan",
+        )
+    return Finding(name, ok=True, required=False, detail=f"{path} (cmdstanpy {cmdstanpy_version})")

@@ -1,0 +1,1 @@
+"""What a trained flow says of the target."""

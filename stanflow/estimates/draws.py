@@ -1,0 +1,87 @@
+"""Draws from a trained flow, in float64, with both log densities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stanflow.errors import NumericsError
+from stanflow.flow.realnvp import Flow
+from stanflow.target.density import Target
+from stanflow.target.loaded import FloatArray
+
+_CHUNK = 4096
+_MOST_TRIES_A_DRAW = 50
+
+
+@dataclass(frozen=True)
+class FlowDraws:
+    """S independent draws of the flow where the target's log density is finite.
+
+    Attributes
+    ----------
+    z : array of shape (S, D)
+        Unconstrained draws.
+    log_p : array of shape (S,)
+        The target's log density, without Stan's dropped constants.
+    log_q : array of shape (S,)
+        The flow's log density.
+    rejected : int
+        Draws left out on the way because the target has no finite log density there.
+    """
+
+    z: FloatArray
+    log_p: FloatArray
+    log_q: FloatArray
+    rejected: int
+
+    @property
+    def evaluated(self) -> int:
+        """Draws made in all, S of them kept."""
+        return len(self.z) + self.rejected
+
+
+def draw(flow: Flow, target: Target, n: int, seed: int) -> FlowDraws:
+    """Draw from the flow until n draws have a finite log density under the target.
+
+    Parameters
+    ----------
+    flow : Flow
+        In float64.
+    target : Target
+        The density it was trained on.
+    n : int
+        Draws wanted.
+    seed : int
+        For the draws.
+
+    Raises
+    ------
+    NumericsError
+        Fewer than one draw in fifty is accepted.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kept: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+    accepted = rejected = 0
+    while accepted < n:
+        with torch.no_grad():
+            z_torch, log_q_torch = flow.sample(min(_CHUNK, n), generator)
+        z, log_q = z_torch.numpy(), log_q_torch.numpy()
+        log_p = target.log_density_gradient(z).log_density
+        finite = np.flatnonzero(np.isfinite(log_p) & np.isfinite(log_q))
+        used = finite[: n - accepted]
+        kept.append((z[used], log_p[used], log_q[used]))
+        accepted += len(used)
+        # Draws after the last one used were not needed, so they count for nothing.
+        looked_at = len(z) if len(used) == len(finite) else int(used[-1]) + 1
+        rejected += looked_at - len(used)
+        if accepted < n and rejected > _MOST_TRIES_A_DRAW * max(accepted, 100):
+            raise NumericsError(
+                f"only {accepted} of {accepted + rejected} draws of the trained flow have a finite "
+                "log density; the program's parameters probably lack constraints that its model "
+                "block relies on"
+            )
+    z, log_p, log_q = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    return FlowDraws(z, log_p, log_q, rejected)

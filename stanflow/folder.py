@@ -1,0 +1,218 @@
+"""A fit as a folder: written whole or not at all, read back without the Stan toolchain."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import fields
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import stanio
+
+from stanflow.errors import UsageError
+from stanflow.result import Fit
+from stanflow.target.loaded import FloatArray
+
+if TYPE_CHECKING:
+    import arviz
+
+REPORT = "fit.json"
+DRAWS = "draws.nc"
+FLOW = "flow.safetensors"
+TRACE = "trace.csv"
+DATA = "data.json"
+
+
+def check_output_folder(folder: str | PathLike[str], *, force: bool) -> Path:
+    """Check, before any work is done, that a fit can be written to a folder.
+
+    Parameters
+    ----------
+    folder : path
+        Where the fit shall go: nothing, an empty folder, or with `force` an earlier fit.
+    force : bool
+        Whether an earlier fit may be replaced.
+
+    Raises
+    ------
+    UsageError
+        The folder holds something, or cannot be written.
+    """
+    path = Path(folder)
+    try:
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file; name a folder for the fit")
+        if (path / REPORT).exists():
+            if not force:
+                raise UsageError(
+                    f"{path} already holds a fit; name another folder with --out, or replace it "
+                    "with --force"
+                )
+        elif path.is_dir() and any(path.iterdir()):
+            raise UsageError(f"{path} is not empty and holds no fit; name another folder")
+        with _arriving(path):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {_reason(error)}") from None
+    return path
+
+
+def save(fit: Fit, folder: str | PathLike[str], *, force: bool = False) -> Path:
+    """Write a fit to a folder; see `Fit.save`."""
+    from safetensors.torch import save as to_safetensors
+
+    path = check_output_folder(folder, force=force)
+    report = {**fit.report, "out": str(path)}
+    try:
+        with _arriving(path) as arriving:
+            (arriving / f"{report['model']}.stan").write_text(fit.program, encoding="utf-8")
+            (arriving / DATA).write_text(fit.data, encoding="utf-8")
+            fit.trace.to_csv(arriving / TRACE, index=False)
+            (arriving / FLOW).write_bytes(to_safetensors(dict(fit.flow.state_dict())))
+            to_inference_data(fit).to_netcdf(str(arriving / DRAWS))
+            (arriving / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            _put_in_place(arriving, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {_reason(error)}") from None
+    return path
+
+
+def load(folder: str | PathLike[str]) -> Fit:
+    """Read a fit written by `Fit.save` or ``stanflow fit``.
+
+    Parameters
+    ----------
+    folder : path
+        The fit's folder.
+
+    Raises
+    ------
+    UsageError
+        The folder does not hold a whole fit.
+    """
+    path = Path(folder)
+    if not (path / REPORT).is_file():
+        raise UsageError(f"{path} holds no fit ({REPORT} is not there)")
+    try:
+        return _read(path)
+    except Exception as error:
+        raise UsageError(f"the fit in {path} is damaged: {error}") from error
+
+
+def to_inference_data(fit: Fit) -> arviz.InferenceData:
+    """Return a fit's draws as ArviZ InferenceData, one chain."""
+    import arviz
+
+    inference_data: arviz.InferenceData = arviz.from_dict(
+        posterior={name: values[None] for name, values in _numeric_variables(fit).items()},
+        sample_stats={"lp": fit.log_p[None], "log_q": fit.log_q[None]},
+        attrs={
+            "inference_library": "stanflow",
+            "inference_library_version": fit.report["versions"]["stanflow"],
+            "model": fit.report["model"],
+        },
+    )
+    return inference_data
+
+
+# ---- Writing ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _arriving(path: Path) -> Iterator[Path]:
+    """Make a folder beside the one wanted; it is gone again unless it was put in place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arriving = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        arriving.chmod(0o777 & ~_umask())
+        yield arriving
+    finally:
+        shutil.rmtree(arriving, ignore_errors=True)
+
+
+def _put_in_place(arriving: Path, path: Path) -> None:
+    """Rename the new folder to its place; an earlier fit is moved aside first, then removed."""
+    if not path.exists():
+        arriving.rename(path)
+        return
+    aside = arriving.with_name(f"{arriving.name}-before")
+    path.rename(aside)
+    try:
+        arriving.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _numeric_variables(fit: Fit) -> dict[str, Any]:
+    """Variables as real arrays: tuples and complex numbers, which NetCDF lacks, as scalars."""
+    variables: dict[str, Any] = {}
+    for name, variable in stanio.parse_header(",".join(fit.columns)).items():
+        if variable.type is stanio.reshape.VariableType.SCALAR:
+            variables[name] = variable.extract_reshape(fit.values)
+        else:
+            for column in variable.columns():
+                variables[fit.columns[column]] = fit.values[:, column]
+    return variables
+
+
+# ---- Reading ----------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> Fit:
+    import arviz
+    from safetensors.torch import load_file
+
+    from stanflow.flow.config import FlowConfig
+    from stanflow.flow.realnvp import build_flow
+
+    report = json.loads((path / REPORT).read_text(encoding="utf-8"))
+    known = {field.name for field in fields(FlowConfig)}
+    config = FlowConfig(**{k: v for k, v in report["flow_config"].items() if k in known})
+    flow = build_flow(config, report["dim"], seed=0).double()
+    flow.load_state_dict(load_file(path / FLOW))
+    inference_data: Any = arviz.InferenceData.from_netcdf(str(path / DRAWS))
+    columns = tuple(report["columns"])
+    return Fit(
+        report=report,
+        columns=columns,
+        values=_columns_of(inference_data.posterior, columns),
+        log_p=inference_data.sample_stats["lp"].values[0],
+        log_q=inference_data.sample_stats["log_q"].values[0],
+        flow=flow,
+        trace=pd.read_csv(path / TRACE),
+        program=(path / f"{report['model']}.stan").read_text(encoding="utf-8"),
+        data=(path / DATA).read_text(encoding="utf-8"),
+    )
+
+
+def _columns_of(posterior: Any, columns: tuple[str, ...]) -> FloatArray:
+    values = np.empty((posterior.sizes["draw"], len(columns)))
+    for name, variable in stanio.parse_header(",".join(columns)).items():
+        positions = list(variable.columns())
+        if name in posterior:
+            flat = posterior[name].values[0]
+            values[:, positions] = flat.reshape(len(flat), -1, order="F")
+        else:
+            for position in positions:
+                values[:, position] = posterior[columns[position]].values[0]
+    return values

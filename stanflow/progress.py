@@ -1,0 +1,102 @@
+"""Progress of training, on standard error."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from stanflow.training.config import TrainConfig
+from stanflow.training.trainer import TrainStep
+
+_SMOOTHING = 0.98
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class TrainProgress:
+    """Shows steps, ELBO, seconds and rejected draws: a bar on a terminal, lines in a log.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Says how many steps to expect.
+    constant : float
+        Added to the ELBO shown.
+    """
+
+    def __init__(self, config: TrainConfig, constant: float) -> None:
+        self._config = config
+        self._constant = constant
+        self._elbo = math.nan
+        self._weight = 0.0
+        self._rejected = 0
+        self._last_line = time.perf_counter()
+        self._bar: _Bar | None = _Bar(config.max_steps) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, step: TrainStep) -> None:
+        """Take note of a step."""
+        self._rejected += step.rejected
+        if not math.isnan(step.elbo):
+            before = self._weight * self._elbo if self._weight > 0 else 0.0
+            self._weight = _SMOOTHING * self._weight + 1
+            self._elbo = (_SMOOTHING * before + step.elbo) / self._weight
+        elbo = self._elbo + self._constant
+        if self._bar is not None:
+            self._bar.show(step, elbo, self._rejected)
+            return
+        now = time.perf_counter()
+        if now - self._last_line > _SECONDS_BETWEEN_LINES or step.step == self._config.max_steps:
+            self._last_line = now
+            print(
+                f"step {step.step}/{self._config.max_steps}  ELBO {elbo:.2f}  "
+                f"{step.seconds:.1f} s  rejected {self._rejected}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+class _Bar:
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("ELBO {task.fields[elbo]:.2f}"),
+            TextColumn("{task.fields[seconds]:.0f} s"),
+            TextColumn("rejected {task.fields[rejected]}"),
+            console=Console(stderr=True),
+            refresh_per_second=5,
+        )
+        self._task = self._progress.add_task(
+            "training", total=total, elbo=math.nan, seconds=0.0, rejected=0
+        )
+
+    def start(self) -> None:
+        self._progress.start()
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+    def show(self, step: TrainStep, elbo: float, rejected: int) -> None:
+        self._progress.update(
+            self._task, completed=step.step, elbo=elbo, seconds=step.seconds, rejected=rejected
+        )

@@ -1,0 +1,76 @@
+"""A fit's summary, as text for people and as a table for programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from stanflow.target.loaded import FloatArray
+
+_ROWS_SHOWN = 40
+_QUANTILES = {"5%": 0.05, "50%": 0.5, "95%": 0.95}
+
+
+def summarize(columns: list[str], values: FloatArray) -> pd.DataFrame:
+    """Return mean, sd, and 5 %, 50 %, 95 % quantiles of each scalar.
+
+    Parameters
+    ----------
+    columns : list of str
+        Names.
+    values : array of shape (S, n)
+        Draws.
+    """
+    quantiles = np.quantile(values, list(_QUANTILES.values()), axis=0)
+    deviations = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(len(columns), np.nan)
+    return pd.DataFrame(
+        {
+            "Mean": values.mean(axis=0),
+            "StdDev": deviations,
+            **dict(zip(_QUANTILES, quantiles, strict=True)),
+        },
+        index=pd.Index(columns, name="name"),
+    )
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """A summary that prints itself; `table` is the pandas DataFrame behind it.
+
+    Attributes
+    ----------
+    heading : str
+        What was fitted, and how.
+    table : pandas.DataFrame
+        Indexed by the scalars' names.
+    findings : tuple of str
+        Lines under the table: the ELBO, rejected draws, and what else must be known.
+    """
+
+    heading: str
+    table: pd.DataFrame
+    findings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        shown = self.table.head(_ROWS_SHOWN).reset_index()
+        body = shown.to_string(
+            index=False,
+            justify="right",
+            formatters=dict.fromkeys(self.table.columns, _format_number)
+            | {"name": lambda name: name.ljust(max(map(len, shown["name"])))},
+        )
+        hidden = len(self.table) - len(shown)
+        lines = [self.heading, "", body]
+        if hidden > 0:
+            lines.append(f"... and {hidden} more, in the table of fit.summary()")
+        return "\n".join([*lines, "", *self.findings])
+
+    __repr__ = __str__
+
+
+def _format_number(x: float) -> str:
+    if not np.isfinite(x) or x == 0 or 1e-3 <= abs(x) < 1e5:
+        return f"{x:.3f}" if abs(x) < 1000 else f"{x:.1f}"
+    return f"{x:.3g}"
