@@ -144,16 +144,20 @@ static double seconds_now(void) {
 /* Waking a thread costs some tens of microseconds: less work than this is done alone. */
 static const double WORTH_WAKING_SECONDS = 200e-6;
 
+/* Threads take rows in chunks of about this much work: long beside taking one, short beside the
+ * wait for the last. */
+static const double CHUNK_SECONDS = 20e-6;
+
 /* Runs the first rows on the calling thread, until it is known what a row costs; returns how many
- * rows were run and sets the seconds that the rest would take alone. */
-static size_t run_first_rows(const job* j, double* seconds_left) {
+ * rows were run and sets the seconds that one takes. */
+static size_t run_first_rows(const job* j, double* seconds_per_row) {
   size_t done = 0;
   for (size_t block = 1; done < j->n_rows; block *= 2) {
     const size_t last = done + block < j->n_rows ? done + block : j->n_rows;
     const double start = seconds_now();
     for (size_t row = done; row < last; ++row) j->run_row(j->arguments, row);
     const double elapsed = seconds_now() - start;
-    *seconds_left = elapsed / (double)(last - done) * (double)(j->n_rows - last);
+    *seconds_per_row = elapsed / (double)(last - done);
     done = last;
     if (elapsed > 10e-6) break;
   }
@@ -164,17 +168,17 @@ static void for_each_row(void (*run_row)(const void*, size_t), const void* argum
                          size_t n_rows, int n_threads) {
   job j = {.run_row = run_row, .arguments = arguments, .n_rows = n_rows, .chunk = 1};
   const int helpers = n_threads - 1 < MAX_WORKERS ? n_threads - 1 : MAX_WORKERS;
-  double seconds_left = 0;
-  const size_t done = helpers > 0 ? run_first_rows(&j, &seconds_left) : 0;
+  double seconds_per_row = 0;
+  const size_t done = helpers > 0 ? run_first_rows(&j, &seconds_per_row) : 0;
   atomic_init(&j.next_row, done);
-  if (seconds_left < WORTH_WAKING_SECONDS || pthread_mutex_trylock(&pool.in_use) != 0) {
+  const bool worth_waking = seconds_per_row * (double)(n_rows - done) > WORTH_WAKING_SECONDS;
+  if (!worth_waking || pthread_mutex_trylock(&pool.in_use) != 0) {
     j.chunk = n_rows > 0 ? n_rows : 1;
     run_rows(&j);
     return;
   }
-  /* Some eight chunks a thread: even when rows cost unevenly, few enough to cost nothing. */
-  j.chunk = (n_rows - done) / (8 * ((size_t)helpers + 1));
-  if (j.chunk == 0) j.chunk = 1;
+  const double rows_per_chunk = CHUNK_SECONDS / seconds_per_row;
+  j.chunk = rows_per_chunk > 1 ? (size_t)rows_per_chunk : 1;
   pthread_mutex_lock(&pool.lock);
   grow_pool(helpers);
   pool.current = &j;

@@ -228,8 +228,8 @@ class _Reader:
             if not kind.is_complex:
                 raise self._error(name, f"is complex, but the program declares {self._declared}")
             array = np.stack([array.real, array.imag], axis=-1)
-        if array.dtype.kind in "OU":  # text, nulls, Python integers beyond 64 bits, ...
-            array = self._unusual(array.astype(object), kind, name)
+        if array.dtype.kind == "O":  # text, nulls, Python integers beyond 64 bits, ...
+            array = self._unusual(array, kind, name)
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise self._error(
                 name,
@@ -240,7 +240,9 @@ class _Reader:
 
     def _as_array(self, value: Any, name: str) -> npt.NDArray[Any]:
         try:
-            return np.asarray(_plain(value))
+            array = np.asarray(_plain(value))
+            # Beside text, numpy would turn numbers into text, too.
+            return np.asarray(_plain(value), dtype=object) if array.dtype.kind == "U" else array
         except (ValueError, OverflowError):
             raise self._error(
                 name, "is not rectangular: all rows of an array must have the same length"
@@ -252,7 +254,7 @@ class _Reader:
 
     def _integers(self, array: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
         if array.dtype.kind == "f":
-            fractional = array % 1 != 0
+            fractional = ~np.isfinite(array) | (array != np.trunc(array))
             shown = float(array.flat[int(np.argmax(fractional))])
             raise self._error(
                 name,

@@ -30,11 +30,11 @@ _GRAMMAR = r"""
     expression: _piece+
     _piece: NAME | NUMBER | OPERATOR | group
     group: "(" _inner* ")" | "[" _inner* "]" | "{" _inner* "}"
-    _inner: _piece | COMPARISON | ","
+    _inner: _piece | COMPARISON | "<" | ">" | "=" | ","
     NAME: /[A-Za-z]\w*/
     NUMBER: /\d[\d_]*(\.\d*)?([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?/
-    OPERATOR: /[-+*\/%^'?:.&|!\\]+/
-    COMPARISON: /[<>=]+/
+    OPERATOR: /[-+*\/%^'?:.&|\\]+|!(?!=)/
+    COMPARISON: /[<>=!]=/
     %import common.WS
     %ignore WS
 """
@@ -106,8 +106,24 @@ def find_blocks(code: str) -> dict[str, str]:
     >>> find_blocks("data { int N; /* data { */ } model { { } }")["data"].split()
     ['int', 'N;']
     """
-    text = _COMMENT_OR_STRING.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), code)
-    blocks: dict[str, str] = {}
+    text = blank_comments_and_strings(code)
+    return {name: text[start:end] for name, (_, start, end) in block_spans(text).items()}
+
+
+def blank_comments_and_strings(code: str) -> str:
+    """Return code of the same length and lines with comments and strings made of spaces."""
+    return _COMMENT_OR_STRING.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), code)
+
+
+def block_spans(text: str) -> dict[str, tuple[int, int, int]]:
+    """Locate each top-level block of a program without comments and strings.
+
+    Returns
+    -------
+    dict
+        From block name to where its header starts, its text starts, and its text ends.
+    """
+    spans: dict[str, tuple[int, int, int]] = {}
     depth, header_start, body_start = 0, 0, 0
     for brace in re.finditer(r"[{}]", text):
         if brace[0] == "{":
@@ -118,9 +134,9 @@ def find_blocks(code: str) -> dict[str, str]:
             depth -= 1
             if depth == 0:
                 header = " ".join(text[header_start : body_start - 1].split())
-                blocks.setdefault(header, text[body_start : brace.start()])
+                spans.setdefault(header, (header_start, body_start, brace.start()))
                 header_start = brace.end()
-    return blocks
+    return spans
 
 
 def parse_declarations(block: str) -> tuple[Declaration, ...]:

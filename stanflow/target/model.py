@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from typing import Any
@@ -110,6 +110,7 @@ class StanModel(Target):
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}")
         self.data = bind_data(self.program, data)
+        self._seed = seed
         self._decision = decide(engine)
         self._loaded = load(self.program, self.data, self._decision, seed)
         stan_model = self._loaded.stan_model
@@ -322,14 +323,27 @@ class StanModel(Target):
         return rows
 
     def _recover(self, z: FloatArray, values: FloatArray, failed: npt.NDArray[np.intp]) -> None:
-        """Keep what can be had of draws whose generated quantities throw: their parameters."""
+        """Keep what can be had of draws whose generated quantities throw: all the rest."""
         if len(failed) == 0:
             return
-        no_seeds = np.zeros(len(failed), dtype=np.uint32)
-        rows = np.ascontiguousarray(z[failed])
-        for include_tp in (False, True):
-            part, status = self._evaluator.constrain(
-                rows, no_seeds, include_tp=include_tp, include_gq=False
-            )
-            whole = status == batch.OK
-            values[failed[whole], : part.shape[1]] = part[whole]
+        part, status = self._without_generated.constrain(
+            np.ascontiguousarray(z[failed]),
+            np.zeros(len(failed), dtype=np.uint32),
+            include_tp=True,
+            include_gq=False,
+        )
+        whole = status == batch.OK
+        values[failed[whole], : part.shape[1]] = part[whole]
+
+    @cached_property
+    def _without_generated(self) -> batch.BatchEvaluator:
+        """An evaluator that never runs the generated quantities block.
+
+        The embedded engine runs it whether asked to or not, so there it takes another model.
+        """
+        if self.engine == "bridgestan":
+            return self._evaluator
+        program = self.program.without_block("generated quantities")
+        with self._loaded.printing.muted():
+            loaded = load(program, self.data, self._decision, self._seed)
+        return replace(self._evaluator, stan_model=loaded.stan_model)

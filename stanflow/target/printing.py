@@ -40,11 +40,13 @@ class PrintSink:
     @contextmanager
     def muted(self) -> Iterator[None]:
         """Show nothing for a while: the program repeats what it has printed before."""
+        remaining = self._remaining
         self._muted = True
         try:
             yield
         finally:
             self._muted = False
+            self._remaining = remaining
 
     def _print(self, text: int, size: int) -> None:
         if self._muted or self._remaining <= 0:

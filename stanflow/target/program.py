@@ -5,13 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 
 from stanflow.errors import ProgramError
-from stanflow.target.declarations import Declaration, find_blocks, parse_declarations
+from stanflow.target.declarations import (
+    Declaration,
+    blank_comments_and_strings,
+    block_spans,
+    find_blocks,
+    parse_declarations,
+)
 
 _COMMENT_STRING_OR_INCLUDE = re.compile(
     r"""//[^\n]* | /\*.*?\*/ | "[^"\n]*" | \#include[ \t]+(?P<file>"[^"\n]+"|<[^>\n]+>|[^\s]+)""",
@@ -111,6 +117,14 @@ class StanProgram:
         """Whether the program has the block, ``"data"`` or ``"transformed parameters"``, say."""
         return name in self._blocks
 
+    def without_block(self, name: str) -> StanProgram:
+        """Return the program, includes expanded, without one of its blocks."""
+        spans = block_spans(blank_comments_and_strings(self.expanded))
+        if name not in spans:
+            return self
+        header_start, _, end = spans[name]
+        return replace(self, code=self.expanded[:header_start] + self.expanded[end + 1 :])
+
     @cached_property
     def data_declarations(self) -> tuple[Declaration, ...]:
         """The declarations of the data block, in order; empty where there is none."""
@@ -121,7 +135,7 @@ class StanProgram:
         return find_blocks(self.expanded)
 
     def _expand(self, text: str, label: str, including: tuple[Path, ...]) -> str:
-        def replace(match: re.Match[str]) -> str:
+        def include(match: re.Match[str]) -> str:
             name = match["file"]
             if name is None:
                 return match[0]
@@ -136,7 +150,7 @@ class StanProgram:
                 ) from None
             return self._expand(included, found.name, (*including, found))
 
-        return _COMMENT_STRING_OR_INCLUDE.sub(replace, text)
+        return _COMMENT_STRING_OR_INCLUDE.sub(include, text)
 
     def _find_included(self, name: str, text: str, position: int, label: str) -> Path:
         for folder in self.search_path:
