@@ -97,7 +97,9 @@ class StudentT(Base):
         constant = (
             torch.lgamma(0.5 * (nu + 1)) - torch.lgamma(0.5 * nu) - 0.5 * (math.pi * nu).log()
         )
-        return (constant - 0.5 * (nu + 1) * torch.log1p(e.square() / nu)).sum(-1)
+        # log(1 + e^2 / nu) / 2, without overflow
+        log_root = torch.hypot(torch.ones_like(e), e * torch.rsqrt(nu)).log()
+        return (constant - (nu + 1) * log_root).sum(-1)
 
     @override
     @torch.no_grad()

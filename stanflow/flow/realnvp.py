@@ -98,9 +98,15 @@ class Flow(nn.Module):
         return z, total
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Return the log density of points of shape (n, D), as (n,)."""
+        """Return the log density of points of shape (n, D), as (n,).
+
+        It is -infinity where the base point is too far out for a floating-point number: beyond
+        LOFT's tau + 700, say, where its inverse is exp(700).
+        """
         e, log_det = self.inverse(z)
-        return self.base.log_prob(e) - log_det
+        log_prob = self.base.log_prob(e) - log_det
+        overflowed = torch.isnan(log_prob) & torch.isfinite(z).all(-1)
+        return torch.where(overflowed, -torch.inf, log_prob)
 
 
 def build_flow(config: FlowConfig, dim: int, seed: int) -> Flow:

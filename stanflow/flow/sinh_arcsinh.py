@@ -40,9 +40,7 @@ class SinhArcsinh(Bijection):
 
     def _log_derivative(self, v: Tensor, w: Tensor) -> Tensor:
         log_cosh = w.abs() + torch.log1p((-2 * w.abs()).exp()) - math.log(2)
-        return (
-            self._clamp(self.raw_tail) + log_cosh - 0.5 * torch.log1p(v.square()) + self.log_scale
-        )
+        return self._clamp(self.raw_tail) + log_cosh - _root(v).log() + self.log_scale
 
     def _bend(self, v: Tensor) -> Tensor:
         return self._clamp(self.raw_tail).exp() * (torch.asinh(v) + self.skewness)
@@ -66,5 +64,11 @@ class SinhArcsinh(Bijection):
         v = self.location + scale * x
         w = self._bend(v)
         delta = self._clamp(self.raw_tail).exp()
-        slope = scale * (torch.tanh(w) * delta * torch.rsqrt(1 + v.square()) - v / (1 + v.square()))
+        root = _root(v)
+        slope = scale * (torch.tanh(w) * delta - v / root) / root
         return (score - slope) * (-self._log_derivative(v, w)).exp()
+
+
+def _root(v: Tensor) -> Tensor:
+    """Return sqrt(1 + v^2) without overflow."""
+    return torch.hypot(torch.ones_like(v), v)

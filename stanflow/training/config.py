@@ -34,7 +34,7 @@ class TrainConfig:
     batch: int = 256
     max_steps: int = 1500
     max_seconds: float | None = None
-    learning_rate: float = 1e-2
+    learning_rate: float = 2e-2
     max_gradient_norm: float = 100.0
 
     def __post_init__(self) -> None:

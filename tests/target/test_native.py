@@ -1,0 +1,224 @@
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stanflow.errors import EngineError
+from stanflow.target import native
+from stanflow.target.data import StanData
+from stanflow.target.engine import decide
+from stanflow.target.model import StanModel
+from stanflow.target.program import StanProgram
+
+PROGRAM = StanProgram.from_string("parameters { real x; } model { x ~ normal(0, 1); }")
+
+
+@pytest.fixture
+def toolchain():
+    try:
+        return native.find_toolchain()
+    except EngineError as error:
+        pytest.skip(f"no BridgeStan toolchain: {error}")
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A folder that looks like BridgeStan's sources, found through BRIDGESTAN."""
+    folder = tmp_path / "bridgestan"
+    (folder / "src").mkdir(parents=True)
+    (folder / "Makefile").write_text("")
+    write_version(folder, 2, 9, 0)
+    monkeypatch.setenv("BRIDGESTAN", str(folder))
+    return folder
+
+
+def write_version(folder, major, minor, patch):
+    (folder / "src" / "version.hpp").write_text(
+        f"#define BRIDGESTAN_MAJOR {major}\n#define BRIDGESTAN_MINOR {minor}\n"
+        f"#define BRIDGESTAN_PATCH {patch}\n"
+    )
+    native._sources_version.cache_clear()
+
+
+def compile_c(source: Path, library: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    subprocess.run([compiler, "-shared", "-fPIC", "-w", source, "-o", library], check=True)
+
+
+# ---- Choosing ----
+
+
+def test_auto_takes_bridgestan_where_its_toolchain_is(sources):
+    decision = decide("auto")
+    assert decision.name == "bridgestan"
+    assert str(sources) in decision.reason
+
+
+def test_auto_takes_the_embedded_engine_where_no_toolchain_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("BRIDGESTAN", str(tmp_path))
+    decision = decide("auto")
+    assert decision.name == "embedded"
+    assert str(tmp_path) in decision.reason
+
+
+def test_asking_for_bridgestan_says_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("BRIDGESTAN", str(tmp_path / "nowhere"))
+    with pytest.raises(EngineError, match=r"BRIDGESTAN names .*nowhere.* does not hold"):
+        decide("bridgestan")
+
+
+@pytest.mark.parametrize(("variable", "tool"), [("CXX", "no-such-g++"), ("MAKE", "no-such-make")])
+def test_a_missing_tool_is_named(sources, monkeypatch, variable, tool):
+    monkeypatch.setenv(variable, tool)
+    with pytest.raises(EngineError, match=rf"{tool.replace('+', '.')} is not on the PATH"):
+        decide("bridgestan")
+    assert decide("auto").name == "embedded"
+
+
+# ---- Versions that clash ----
+
+
+def test_sources_older_than_the_package_are_named(sources):
+    write_version(sources, 2, 6, 1)
+    with pytest.raises(EngineError, match=r"version 2\.6\.1, but the bridgestan .* 2\.9") as caught:
+        decide("bridgestan")
+    assert "install bridgestan==2.6.1" in str(caught.value)
+    assert "2.6.1" in decide("auto").reason
+
+
+def test_a_library_of_an_older_bridgestan_is_named(tmp_path):
+    library = tmp_path / "old_model.so"
+    compile_c(Path(__file__).with_name("old_bridgestan.c"), library)
+    with pytest.raises(EngineError, match=r"built by BridgeStan 2\.1\.0 and lacks bs_param_init"):
+        native.open_library(library, PROGRAM, StanData("{}"))
+
+
+def test_a_library_that_is_none_is_refused(tmp_path):
+    library = tmp_path / "model.so"
+    library.write_bytes(b"\x7fELF and nothing more")
+    with pytest.raises(EngineError, match=r"model\.so cannot be loaded"):
+        native.open_library(library, PROGRAM, StanData("{}"))
+
+
+# ---- The cache ----
+
+
+def key(program, toolchain):
+    return native._cache_key(program, toolchain)
+
+
+def test_the_cache_key_covers_all_that_goes_into_a_library(sources, monkeypatch, tmp_path):
+    toolchain = native.find_toolchain()
+    first = key(PROGRAM, toolchain)
+    assert first == key(PROGRAM, native.find_toolchain())
+    seen = {first}
+
+    (tmp_path / "part.stan").write_text("// one")
+    program = StanProgram.from_string("#include part.stan\nmodel { }", [tmp_path])
+    seen.add(key(program, toolchain))
+    (tmp_path / "part.stan").write_text("// two")
+    seen.add(key(StanProgram.from_string("#include part.stan\nmodel { }", [tmp_path]), toolchain))
+
+    (sources / "make").mkdir()
+    (sources / "make" / "local").write_text("CXXFLAGS+=-march=native")
+    seen.add(key(PROGRAM, toolchain))
+    monkeypatch.setenv("CXXFLAGS", "-O1")
+    seen.add(key(PROGRAM, toolchain))
+    write_version(sources, 2, 10, 0)
+    seen.add(key(PROGRAM, native.find_toolchain()))
+    monkeypatch.setenv("CXX", "cc")
+    seen.add(key(PROGRAM, native.find_toolchain()))
+    assert len(seen) == 7
+
+
+def test_a_cache_that_cannot_be_written_is_named(sources, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STANFLOW_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(EngineError, match="cannot be written .* set STANFLOW_CACHE_DIR"):
+        native.compiled_library(PROGRAM, native.find_toolchain())
+
+
+def fake_makefile(sources, body):
+    """A Makefile whose build of a model is a shell command; BridgeStan's own rules apply."""
+    (sources / "Makefile").write_text(f"%_model.so: %.stan\n\t{body}\n")
+
+
+def test_a_build_that_fails_leaves_nothing_to_reuse(sources, monkeypatch, tmp_path):
+    monkeypatch.setenv("STANFLOW_CACHE_DIR", str(tmp_path / "cache"))
+    fake_makefile(sources, "echo half > $@; echo the disk is full >&2; exit 1")
+    with pytest.raises(EngineError, match="could not build .*the disk is full"):
+        native.compiled_library(PROGRAM, native.find_toolchain())
+    assert list((tmp_path / "cache").rglob("*.so")) == []
+
+
+def test_a_killed_build_leaves_nothing_to_reuse(sources, monkeypatch, tmp_path):
+    cache = tmp_path / "cache"
+    started = tmp_path / "started"
+    fake_makefile(sources, f"echo half > $@; touch {started}; sleep 60")
+    code = (
+        "from stanflow.target import native; from stanflow.target.program import StanProgram; "
+        f"native.compiled_library(StanProgram.from_string({PROGRAM.code!r}), "
+        "native.find_toolchain())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "STANFLOW_CACHE_DIR": str(cache)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not started.exists():
+        assert process.poll() is None
+    os.killpg(process.pid, 9)
+    process.wait()
+    assert list(cache.rglob("*.so")) == []
+
+    monkeypatch.setenv("STANFLOW_CACHE_DIR", str(cache))
+    fake_makefile(sources, "echo whole > $@")
+    library = native.compiled_library(PROGRAM, native.find_toolchain())
+    assert library.read_text() == "whole\n"
+    assert [file.name for file in cache.rglob("*.so")] == [library.name]
+
+
+def test_builds_at_once_compile_once(sources, monkeypatch, tmp_path):
+    monkeypatch.setenv("STANFLOW_CACHE_DIR", str(tmp_path / "cache"))
+    log = tmp_path / "log"
+    fake_makefile(sources, f"echo built >> {log}; sleep 0.3; echo whole > $@")
+    toolchain = native.find_toolchain()
+    threads = [
+        threading.Thread(target=native.compiled_library, args=(PROGRAM, toolchain))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.read_text() == "built\n"
+
+
+# ---- With the real toolchain ----
+
+
+def test_a_program_is_compiled_once(toolchain, capsys):
+    program = StanProgram.from_string(PROGRAM.code)
+    library = native.compiled_library(program, toolchain)
+    capsys.readouterr()
+    before = library.stat().st_mtime_ns
+    assert native.compiled_library(program, toolchain) == library
+    assert library.stat().st_mtime_ns == before
+    assert capsys.readouterr().err == ""
+
+
+def test_programs_in_folders_with_spaces_compile(toolchain, tmp_path):
+    folder = tmp_path / "my models, old"
+    folder.mkdir()
+    (folder / "part.stan").write_text("parameters { real x; }")
+    (folder / "a model.stan").write_text("#include part.stan\nmodel { x ~ normal(0, 1); }")
+    model = StanModel(folder / "a model.stan", engine="bridgestan")
+    np.testing.assert_allclose(model.log_density_gradient([[2.0]]).log_density, [-2.0])
