@@ -74,7 +74,9 @@ def fit(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a fit that --out holds.")] = False,
-    seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Source of every random choice.")
+    ] = 1,
     engine: Engine = "auto",
     family: Annotated[
         Literal["realnvp", "fullrank", "meanfield"],
@@ -90,7 +92,7 @@ def fit(
     max_seconds: Annotated[
         float | None, typer.Option(help="Stop training after this long.", show_default=False)
     ] = None,
-    draws: Annotated[int, typer.Option(help="Draws to take from the trained flow.")] = 4000,
+    draws: Annotated[int, typer.Option(min=2, help="Draws to take from the trained flow.")] = 4000,
     include_path: IncludePath = None,
     as_json: Json = False,
 ) -> None:
@@ -98,9 +100,8 @@ def fit(
 
     Ctrl-C stops training cleanly and keeps what was learnt.
     """
-    from stanflow.fitting import fit as fit_model
     from stanflow.flow.config import FlowConfig
-    from stanflow.folder import check_output_folder
+    from stanflow.output import check_output_folder
     from stanflow.target.model import StanModel
     from stanflow.training.config import TrainConfig
 
@@ -113,6 +114,9 @@ def fit(
         out = check_output_folder(_free_folder(stan_model.name), force=False)
     _tell(f"{stan_model.name}: {stan_model.dim} parameters, {stan_model.engine_version}")
     _tell_ignored(stan_model.data.ignored)
+    # Torch takes a second to load; bad input is found before.
+    from stanflow.fitting import fit as fit_model
+
     result = fit_model(stan_model, seed=seed, draws=draws, flow=flow, training=training)
     folder = result.save(out, force=force)
     if as_json:

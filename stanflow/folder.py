@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
@@ -18,51 +13,17 @@ import pandas as pd
 import stanio
 
 from stanflow.errors import UsageError
+from stanflow.output import REPORT, check_output_folder, written_whole
 from stanflow.result import Fit
 from stanflow.target.loaded import FloatArray
 
 if TYPE_CHECKING:
     import arviz
 
-REPORT = "fit.json"
 DRAWS = "draws.nc"
 FLOW = "flow.safetensors"
 TRACE = "trace.csv"
 DATA = "data.json"
-
-
-def check_output_folder(folder: str | PathLike[str], *, force: bool) -> Path:
-    """Check, before any work is done, that a fit can be written to a folder.
-
-    Parameters
-    ----------
-    folder : path
-        Where the fit shall go: nothing, an empty folder, or with `force` an earlier fit.
-    force : bool
-        Whether an earlier fit may be replaced.
-
-    Raises
-    ------
-    UsageError
-        The folder holds something, or cannot be written.
-    """
-    path = Path(folder)
-    try:
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"{path} is a file; name a folder for the fit")
-        if (path / REPORT).exists():
-            if not force:
-                raise UsageError(
-                    f"{path} already holds a fit; name another folder with --out, or replace it "
-                    "with --force"
-                )
-        elif path.is_dir() and any(path.iterdir()):
-            raise UsageError(f"{path} is not empty and holds no fit; name another folder")
-        with _arriving(path):
-            pass
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {_reason(error)}") from None
-    return path
 
 
 def save(fit: Fit, folder: str | PathLike[str], *, force: bool = False) -> Path:
@@ -71,17 +32,13 @@ def save(fit: Fit, folder: str | PathLike[str], *, force: bool = False) -> Path:
 
     path = check_output_folder(folder, force=force)
     report = {**fit.report, "out": str(path)}
-    try:
-        with _arriving(path) as arriving:
-            (arriving / f"{report['model']}.stan").write_text(fit.program, encoding="utf-8")
-            (arriving / DATA).write_text(fit.data, encoding="utf-8")
-            fit.trace.to_csv(arriving / TRACE, index=False)
-            (arriving / FLOW).write_bytes(to_safetensors(dict(fit.flow.state_dict())))
-            to_inference_data(fit).to_netcdf(str(arriving / DRAWS))
-            (arriving / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-            _put_in_place(arriving, path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {_reason(error)}") from None
+    with written_whole(path) as arriving:
+        (arriving / f"{report['model']}.stan").write_text(fit.program, encoding="utf-8")
+        (arriving / DATA).write_text(fit.data, encoding="utf-8")
+        fit.trace.to_csv(arriving / TRACE, index=False)
+        (arriving / FLOW).write_bytes(to_safetensors(dict(fit.flow.state_dict())))
+        to_inference_data(fit).to_netcdf(str(arriving / DRAWS))
+        (arriving / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -111,56 +68,18 @@ def to_inference_data(fit: Fit) -> arviz.InferenceData:
     """Return a fit's draws as ArviZ InferenceData, one chain."""
     import arviz
 
+    attributes = {
+        "inference_library": "stanflow",
+        "inference_library_version": fit.report["versions"]["stanflow"],
+        "model": fit.report["model"],
+    }
     inference_data: arviz.InferenceData = arviz.from_dict(
         posterior={name: values[None] for name, values in _numeric_variables(fit).items()},
         sample_stats={"lp": fit.log_p[None], "log_q": fit.log_q[None]},
-        attrs={
-            "inference_library": "stanflow",
-            "inference_library_version": fit.report["versions"]["stanflow"],
-            "model": fit.report["model"],
-        },
+        posterior_attrs=attributes,
+        sample_stats_attrs=attributes,
     )
     return inference_data
-
-
-# ---- Writing ----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _arriving(path: Path) -> Iterator[Path]:
-    """Make a folder beside the one wanted; it is gone again unless it was put in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arriving = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        arriving.chmod(0o777 & ~_umask())
-        yield arriving
-    finally:
-        shutil.rmtree(arriving, ignore_errors=True)
-
-
-def _put_in_place(arriving: Path, path: Path) -> None:
-    """Rename the new folder to its place; an earlier fit is moved aside first, then removed."""
-    if not path.exists():
-        arriving.rename(path)
-        return
-    aside = arriving.with_name(f"{arriving.name}-before")
-    path.rename(aside)
-    try:
-        arriving.rename(path)
-    except OSError:
-        aside.rename(path)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def _numeric_variables(fit: Fit) -> dict[str, Any]:

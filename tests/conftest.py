@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from stanflow.errors import EngineError
+from stanflow.target import native
+
 ZOO = Path(__file__).parents[1] / "stan_models"
 
 
@@ -13,3 +16,12 @@ ZOO = Path(__file__).parents[1] / "stan_models"
 def zoo() -> Path:
     """The folder of models that come with StanFlow."""
     return ZOO
+
+
+@pytest.fixture(scope="session")
+def toolchain() -> native.Toolchain:
+    """BridgeStan's toolchain; tests that need it are skipped where it is not installed."""
+    try:
+        return native.find_toolchain()
+    except EngineError as error:
+        pytest.skip(f"no BridgeStan toolchain: {error}")

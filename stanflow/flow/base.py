@@ -69,7 +69,7 @@ class StudentT(Base):
 
     Examples
     --------
-    >>> StudentT(2).degrees_of_freedom.detach()
+    >>> StudentT(2).degrees_of_freedom.detach().round()
     tensor([30., 30.])
     """
 

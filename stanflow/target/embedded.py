@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import os
 import re
 from collections.abc import Callable
 from functools import cache
@@ -26,6 +27,7 @@ from stanflow.target.loaded import FloatArray, LoadedModel
 from stanflow.target.printing import PrintSink, print_to_stderr
 from stanflow.target.program import StanProgram
 
+_NO_INTERPRETER = "STANLI_NO_INTERPRETER"
 _MIR_PREFIX = "STANLI2:"
 _DENSITY_CALL = re.compile(
     rb"(?P<call>\x04[\x00\x02])(?P<length>....)(?P<name>[A-Za-z]\w*_lp[dm]f)(?P<drops_constants>\x01)",
@@ -75,6 +77,7 @@ def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
         return model
 
     stan_model = construct(mir)
+    _refuse_missing_quantities(program, stan_model, lambda: construct(mir))
     return LoadedModel(
         stan_model=stan_model,
         engine="embedded",
@@ -104,6 +107,30 @@ def _construction_error(program: StanProgram, message: str) -> DataError | Engin
         )
     problem = " ".join(message.removeprefix("stanli MIR check:").removeprefix("stanli").split())
     return DataError(f"{program.label} refuses the data: {problem}", message)
+
+
+def _refuse_missing_quantities(
+    program: StanProgram, model: bridgestan.StanModel, construct: Callable[[], object]
+) -> None:
+    """Raise where the engine left out transformed parameters and generated quantities.
+
+    It does so, with no more than a warning, for programs that it can only evaluate in part.
+    Constructing the model again with its interpreter switched off makes it say so by an error.
+    """
+    declared = any(map(program.has_text, ("transformed parameters", "generated quantities")))
+    if not declared or model.param_num(include_tp=True, include_gq=True) > model.param_num():
+        return
+    os.environ[_NO_INTERPRETER] = "1"
+    try:
+        construct()
+    except (DataError, EngineError) as error:
+        raise EngineError(
+            f"the embedded engine cannot compute the transformed parameters and generated "
+            f"quantities of {program.label}; {_INSTALL_NATIVE}",
+            error.detail,
+        ) from None
+    finally:
+        del os.environ[_NO_INTERPRETER]
 
 
 # ---- Stan's dropped constants -----------------------------------------------------------------

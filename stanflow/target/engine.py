@@ -57,7 +57,7 @@ def decide(engine: EngineChoice) -> EngineDecision:
     except EngineError as error:
         if engine == "bridgestan":
             raise
-        return EngineDecision(None, f"BridgeStan's toolchain cannot be used here: {error}")
+        return EngineDecision(None, f"there is no usable BridgeStan toolchain: {error}")
     asked = (
         "BridgeStan was asked for" if engine == "bridgestan" else "BridgeStan's toolchain is here"
     )

@@ -39,7 +39,6 @@ from stanflow.target.program import StanProgram
 MAKE_ARGS = ("STAN_THREADS=true",)
 _NEEDED_SYMBOLS = ("bs_model_construct", "bs_param_initialize", "bs_log_density_gradient")
 _PACKAGE_VERSION = version("bridgestan")
-_DOWNLOAD = "`python -c 'import bridgestan; bridgestan.compile.get_bridgestan_path()'`"
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _sources_folder(*, download: bool) -> Path:
             "BridgeStan's sources"
         )
     if not download:
-        raise EngineError(f"BridgeStan's sources are not in {folder}; {_DOWNLOAD} downloads them")
+        raise EngineError(f"BridgeStan's sources are not in {folder}")
     print("downloading BridgeStan's sources, once", file=sys.stderr)
     try:
         with contextlib.redirect_stdout(sys.stderr):

@@ -117,6 +117,10 @@ class StanProgram:
         """Whether the program has the block, ``"data"`` or ``"transformed parameters"``, say."""
         return name in self._blocks
 
+    def has_text(self, name: str) -> bool:
+        """Whether the program has the block and something in it."""
+        return bool(self._blocks.get(name, "").strip())
+
     def without_block(self, name: str) -> StanProgram:
         """Return the program, includes expanded, without one of its blocks."""
         spans = block_spans(blank_comments_and_strings(self.expanded))

@@ -33,7 +33,8 @@ def mean_field_start(target: Target, rng: np.random.Generator) -> LocationScale:
     Rprop (Riedmiller and Braun 1993) looks at the signs of a gradient alone: a coordinate's step
     grows while its sign stays and halves when it turns. So a posterior a thousand units away is
     reached in some fifty steps whatever the scales are, and near it the noise of the draws makes
-    the steps die out. The average of the last steps is returned, or the start if its ELBO is higher.
+    the steps die out. The average of the last steps is returned, or the start if its ELBO is
+    higher.
 
     Parameters
     ----------

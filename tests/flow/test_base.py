@@ -88,9 +88,7 @@ def test_the_degrees_of_freedom_move_samples_as_the_quantile_function_does(nu):
     normal = torch.randn(1, 400, generator=again, dtype=torch.float64).numpy()[0]
     chi2 = nu * (normal / e.detach().numpy()[0]) ** 2
     level, h = stats.chi2.cdf(chi2, nu), 1e-4
-    up, down = (
-        normal * np.sqrt((nu + s) / stats.chi2.ppf(level, nu + s)) for s in (h, -h)
-    )
+    up, down = (normal * np.sqrt((nu + s) / stats.chi2.ppf(level, nu + s)) for s in (h, -h))
     quotient = (up - down) / (2 * h)
     usable = (level > 1e-6) & (level < 1 - 1e-6)
     # torch approximates the derivative of the gamma quantile to about three digits.

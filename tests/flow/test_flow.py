@@ -71,7 +71,7 @@ def test_inverting_gives_the_base_points_back(config, dim, seed):
 def test_in_one_dimension_the_density_integrates_to_one(family, base):
     config = FlowConfig(family=family, layers=5, base=base)
     flow = random_flow(config, 1, seed=4, spread=0.2)
-    # z = sinh(t) covers the tails with an even grid in t, far beyond where LOFT's inverse overflows.
+    # z = sinh(t) covers the tails with an even grid in t, beyond where LOFT's inverse overflows.
     t = torch.linspace(-30, 30, 400_001, dtype=torch.float64)
     density = (flow.log_prob(torch.sinh(t)[:, None]).exp() * torch.cosh(t)).detach().numpy()
     assert np.trapezoid(density, t.numpy()) == pytest.approx(1, abs=1e-6)

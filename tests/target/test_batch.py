@@ -97,9 +97,9 @@ def test_each_row_has_a_generator_of_its_own(model):
 
 def test_an_empty_batch_is_an_empty_answer(model):
     for compiled in (True, False):
-        log_density, gradient, status = evaluator(
-            model, 2, compiled=compiled
-        ).log_density_gradient(np.empty((0, 2)))
+        log_density, gradient, status = evaluator(model, 2, compiled=compiled).log_density_gradient(
+            np.empty((0, 2))
+        )
         assert log_density.shape == status.shape == (0,)
         assert gradient.shape == (0, 2)
 

@@ -82,8 +82,7 @@ def test_undeclared_variables_are_left_out_and_named():
 
 def test_sizes_and_bounds_may_depend_on_earlier_variables():
     program = StanProgram.from_string(
-        "data { int N; array[N] int n; vector[sum(n)] y; "
-        "vector[N] low; vector<lower=low>[N] x; }"
+        "data { int N; array[N] int n; vector[sum(n)] y; vector[N] low; vector<lower=low>[N] x; }"
     )
     good = {"N": 2, "n": [1, 2], "y": [1, 2, 3], "low": [0, 5], "x": [1, 6]}
     bind_data(program, good)
@@ -210,7 +209,7 @@ def test_any_json_either_fits_or_is_refused_in_one_sentence(j, y, group):
         try:
             bind_data(SCHOOLS, form)
         except DataError as error:
-            assert str(error)  # noqa: PT017
+            assert str(error)
 
 
 @settings(max_examples=200)

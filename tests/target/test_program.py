@@ -74,7 +74,7 @@ def test_unreadable_files_are_reported(tmp_path):
         StanProgram.from_file(tmp_path / "latin.stan")
     with pytest.raises(ProgramError, match="cannot be read: is a directory"):
         StanProgram.from_file(tmp_path)
-    with pytest.raises(ProgramError, match="include folder .* does not exist"):
+    with pytest.raises(ProgramError, match=r"include folder .* does not exist"):
         StanProgram.from_string(PARAMETERS, include_paths=[tmp_path / "nope"])
 
 

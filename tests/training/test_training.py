@@ -1,8 +1,4 @@
 import math
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -192,7 +188,7 @@ def test_a_run_without_any_usable_draw_breaks_down_in_words():
             accepted = np.full(len(z), self.evaluations < 10_000)
             return DensityBatch(batch.log_density, batch.gradient, accepted)
 
-    with pytest.raises(NumericsError, match="broke down at step .*100 steps in a row"):
+    with pytest.raises(NumericsError, match=r"broke down at step .*100 steps in a row"):
         trained(FlowConfig(layers=2), Vanishing([0.0, 0.0], np.eye(2)))
 
 
@@ -207,28 +203,6 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted():
     flow, result = trained(FlowConfig(layers=4), Spiky([0.0, 0.0], np.eye(2)), max_steps=50)
     assert result.skipped_steps == pytest.approx(10, abs=2)
     assert all(torch.isfinite(p).all() for p in flow.parameters())
-
-
-def test_ctrl_c_keeps_what_was_learnt(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys, stanflow\n"
-        "model = stanflow.StanModel(engine='embedded',\n"
-        "    stan_code='parameters { vector[2] x; } model { x ~ normal(5, 1); }')\n"
-        "fit = stanflow.fit(model, training=stanflow.TrainConfig(max_steps=10**6))\n"
-        "print(fit.report['stopped'], fit.report['steps'], fit.stan_variable('x').mean())\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-u", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(12)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    stopped, steps, mean = out.split()
-    assert stopped == "interrupted"
-    assert int(steps) < 10**6
-    assert float(mean) == pytest.approx(5, abs=0.5)
 
 
 @pytest.mark.parametrize(

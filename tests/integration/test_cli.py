@@ -1,0 +1,219 @@
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+
+import pytest
+
+import stanflow
+from stanflow import cli
+from tests.command_line import STANFLOW, run, run_json
+
+QUICK = ("--max-steps", 20, "--draws", 200, "--engine", "embedded")
+CONTRACT = {
+    "model", "engine", "engine_version", "dim", "family", "elbo", "elbo_se", "log_evidence",
+    "log_evidence_se", "normalized", "pareto_k", "importance_ess", "verdict", "reasons", "steps",
+    "gradient_evaluations", "seconds", "peak_memory_mb", "out",
+}  # fmt: skip
+NOT_ESTIMATED_YET = {
+    "log_evidence", "log_evidence_se", "pareto_k", "importance_ess", "verdict", "reasons"
+}  # fmt: skip
+MEASURED_ANEW = {"seconds", "peak_memory_mb", "out"}
+
+
+@pytest.fixture
+def schools(zoo):
+    folder = zoo / "eight_schools"
+    return folder / "eight_schools_noncentered.stan", folder / "eight_schools.json"
+
+
+def test_fit_prints_one_json_object_with_the_contracts_keys(schools, tmp_path):
+    result = run("fit", *schools, "--seed", 1, "--json", *QUICK, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report.keys() >= CONTRACT
+    assert all(report[key] is None for key in NOT_ESTIMATED_YET)
+    assert all(report[key] is not None for key in CONTRACT - NOT_ESTIMATED_YET)
+    assert (report["dim"], report["engine"], report["steps"]) == (10, "embedded", 20)
+    assert report["normalized"] is True
+    assert report["peak_memory_mb"] > 50
+    assert (tmp_path / report["out"] / "fit.json").is_file()
+
+
+def test_the_same_seed_gives_the_same_numbers(schools, tmp_path):
+    reports = [
+        run_json("fit", *schools, "--seed", seed, *QUICK, cwd=tmp_path)[1] for seed in (1, 1, 2)
+    ]
+    one, again, other = (
+        {k: v for k, v in report.items() if k not in MEASURED_ANEW} for report in reports
+    )
+    assert one == again
+    assert one["elbo"] != other["elbo"]
+    fits = [stanflow.load(tmp_path / report["out"]) for report in reports]
+    assert (fits[0].values == fits[1].values).all()
+    assert [report["out"] for report in reports] == [
+        f"fits/eight_schools_noncentered{suffix}" for suffix in ("", "-2", "-3")
+    ]
+
+
+def test_fit_prints_a_table_the_elbo_and_the_folder(schools, tmp_path):
+    result = run("fit", *schools, *QUICK, "--out", tmp_path / "out")
+    assert result.returncode == 0
+    header = next(line for line in result.stdout.splitlines() if "Mean" in line)
+    assert header.split() == ["name", "Mean", "StdDev", "5%", "50%", "95%"]
+    for name in ("mu", "tau", "theta_raw[1]", "theta[8]"):
+        assert f"\n{name} " in result.stdout
+    assert "ELBO" in result.stdout
+    assert "Stan's constants included" in result.stdout
+    assert result.stdout.rstrip().endswith(f"saved in {tmp_path / 'out'}")
+    assert "step 20/20" in result.stderr
+
+
+def test_a_fit_folder_holds_what_it_promises(schools, tmp_path):
+    run("fit", *schools, *QUICK, "--out", tmp_path / "out")
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {
+        "fit.json", "draws.nc", "flow.safetensors", "trace.csv", "data.json",
+        "eight_schools_noncentered.stan",
+    }  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    trace = (tmp_path / "out" / "trace.csv").read_text().splitlines()
+    assert trace[0] == "step,seconds,elbo,gradient_norm,rejected"
+    assert len(trace) == 21
+
+
+def test_fit_takes_every_family_and_base(schools, tmp_path):
+    for family, base in (("fullrank", "student-t"), ("meanfield", "gaussian")):
+        status, report = run_json(
+            "fit", *schools, *QUICK, "--family", family, "--base", base, cwd=tmp_path
+        )
+        assert (status, report["family"]) == (0, family)
+        assert report["flow_config"]["base"] == base
+
+
+def test_fit_stops_at_max_seconds(schools, tmp_path):
+    _, report = run_json(
+        "fit", *schools, "--max-steps", 10**6, "--max-seconds", 1, "--engine", "embedded",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert report["stopped"] == "max_seconds"
+    assert 0 < report["steps"] < 10**6
+
+
+def test_print_statements_go_to_standard_error(tmp_path):
+    (tmp_path / "noisy.stan").write_text(
+        'transformed data { print("from the data"); } parameters { real x; }\n'
+        'model { print("from the model ", x); x ~ normal(0, 1); }\n'
+        'generated quantities { print("from the quantities"); }\n'
+    )
+    result = run("fit", "noisy.stan", "--json", *QUICK, cwd=tmp_path)
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["dim"] == 1
+    assert result.stderr.count("from the data") == 1
+    assert 0 < result.stderr.count("from the model") <= 100
+    assert "further output of print statements is not shown" in result.stderr
+
+
+def test_data_that_are_ignored_are_named(zoo, tmp_path):
+    (tmp_path / "data.json").write_text('{"K": 3, "extra": 1}')
+    result = run("fit", zoo / "funnel/funnel.stan", tmp_path / "data.json", *QUICK, cwd=tmp_path)
+    assert result.returncode == 0
+    assert "ignored: extra" in result.stderr
+
+
+def test_check_says_engine_gradient_and_constants(schools):
+    result = run("check", *schools, "--engine", "embedded")
+    assert result.returncode == 0
+    assert "agrees with finite differences" in result.stdout
+    assert "stanli" in result.stdout
+    status, report = run_json("check", *schools, "--engine", "embedded")
+    assert status == 0
+    assert report["dim"] == 10
+    assert report["variables"]["theta"] == [8]
+    assert report["gradient_agrees"] is True
+    assert report["gradient_error"] < 1e-6
+    assert report["normalizing_constant"] == pytest.approx(-39.9547567654)
+
+
+def test_check_finds_a_gradient_that_is_not_the_densitys(tmp_path):
+    (tmp_path / "step.stan").write_text(
+        "parameters { real x; } model { x ~ normal(0, 1); target += 1e-3 * floor(1e4 * x); }"
+    )
+    status, report = run_json("check", "step.stan", "--engine", "embedded", cwd=tmp_path)
+    assert (status, report["gradient_agrees"]) == (1, False)
+    result = run("check", "step.stan", "--engine", "embedded", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "differs from finite differences" in result.stderr
+
+
+def test_doctor_names_what_is_here_and_what_mends_the_rest():
+    result = run("doctor", BRIDGESTAN="/nowhere")
+    assert result.returncode == 0
+    for name in ("Python", "torch", "embedded engine", "compiled loop", "BridgeStan toolchain"):
+        assert name in result.stdout
+    assert "/nowhere" in result.stdout
+    status, report = run_json("doctor")
+    assert (status, report["ok"]) == (0, True)
+
+
+def test_version_and_help_do_not_load_torch():
+    code = "import sys; from stanflow.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "print({'torch', 'arviz', 'stanli', 'pandas', 'numpy'} & set(sys.modules))"
+    for option in ("--version", "--help"):
+        result = subprocess.run(
+            [sys.executable, "-c", code, option], capture_output=True, text=True, check=True
+        )
+        assert result.stdout.rstrip().endswith("set()")
+    assert run("--version").stdout == f"stanflow {stanflow.__version__}\n"
+
+
+def test_on_a_terminal_a_bar_shows_the_training(schools, tmp_path):
+    main, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [STANFLOW, "fit", *map(str, schools), *map(str, QUICK), "--out", tmp_path / "out"],
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(terminal)
+    shown = b""
+    while process.poll() is None or select.select([main], [], [], 0.2)[0]:
+        if select.select([main], [], [], 0.2)[0]:
+            try:
+                shown += os.read(main, 65536)
+            except OSError:
+                break
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "20/20" in text
+    assert "ELBO" in text
+    assert "rejected 0" in text
+
+
+def test_ctrl_c_saves_what_was_learnt(schools, tmp_path):
+    process = subprocess.Popen(
+        [STANFLOW, "fit", *map(str, schools), "--max-steps", "1000000", "--json", "--engine",
+         "embedded", "--out", tmp_path / "out"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stderr:
+        if line.startswith("step"):
+            break
+    process.send_signal(2)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert json.loads(out)["stopped"] == "interrupted"
+    assert len(stanflow.load(tmp_path / "out").values) == 4000
+
+
+def test_ctrl_c_before_anything_was_learnt_is_said(monkeypatch, capsys):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "stanflow: interrupted; nothing was saved\n"

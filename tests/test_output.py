@@ -1,0 +1,92 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from stanflow.errors import UsageError
+from stanflow.output import check_output_folder, written_whole
+
+
+def test_a_folder_appears_with_all_that_was_written(tmp_path):
+    with written_whole(tmp_path / "deep" / "fit") as folder:
+        (folder / "a").write_text("one")
+        assert not (tmp_path / "deep" / "fit").exists()
+    assert (tmp_path / "deep" / "fit" / "a").read_text() == "one"
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["fit"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    for text in ("one", "two"):
+        with written_whole(tmp_path / "fit") as folder:
+            (folder / text).write_text(text)
+    assert [p.name for p in (tmp_path / "fit").iterdir()] == ["two"]
+    assert [p.name for p in tmp_path.iterdir()] == ["fit"]
+
+
+def test_after_an_error_everything_is_as_before(tmp_path):
+    with written_whole(tmp_path / "fit") as folder:
+        (folder / "a").write_text("one")
+    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "fit") as folder:
+        (folder / "a").write_text("half")
+        _ = 1 / 0
+    assert (tmp_path / "fit" / "a").read_text() == "one"
+    assert [p.name for p in tmp_path.iterdir()] == ["fit"]
+
+
+def test_a_kill_leaves_what_was_there(tmp_path):
+    code = (
+        "import os; from pathlib import Path; from stanflow.output import written_whole\n"
+        f"with written_whole(Path({str(tmp_path / 'fit')!r})) as folder:\n"
+        "    (folder / 'a').write_text('half')\n"
+        f"    os.kill(os.getpid(), {signal.SIGKILL})\n"
+    )
+    (tmp_path / "fit").mkdir()
+    (tmp_path / "fit" / "a").write_text("one")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert (tmp_path / "fit" / "a").read_text() == "one"
+
+
+def test_the_folder_gets_the_users_permissions(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with written_whole(tmp_path / "fit"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "fit").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_full_disk_is_an_error_in_words(tmp_path):
+    with (
+        pytest.raises(UsageError, match="fit cannot be written: no space left on device"),
+        written_whole(tmp_path / "fit"),
+        Path("/dev/full").write_text("x" * 100_000),
+    ):
+        full.write("x" * 100_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checking_leaves_no_trace(tmp_path):
+    check_output_folder(tmp_path / "a" / "b" / "fit", force=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    check_output_folder(tmp_path / "empty", force=False)
+
+
+def test_without_permission_it_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    code = (
+        "import os\n"
+        "from stanflow.errors import UsageError\n"
+        "from stanflow.output import check_output_folder\n"
+        "if os.geteuid() == 0: os.setuid(65534)  # root may write anywhere\n"
+        f"try: check_output_folder({str(tmp_path / 'fit')!r}, force=False)\n"
+        "except UsageError as error: print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    tmp_path.chmod(0o700)
+    assert "cannot be written: permission denied" in result.stdout

@@ -1,0 +1,189 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import stanflow
+from stanflow.errors import UsageError
+
+CODE = """
+parameters { real mu; matrix[2, 3] A; array[2] vector[2] v; }
+transformed parameters { real twice = 2 * mu; }
+model { mu ~ normal(1, 2); to_vector(A) ~ std_normal(); for (i in 1:2) v[i] ~ std_normal(); }
+generated quantities { array[2] int k; k[1] = poisson_rng(3); k[2] = 7; }
+"""
+
+
+@pytest.fixture(scope="module")
+def fit():
+    model = stanflow.StanModel(stan_code=CODE, engine="embedded")
+    quick = stanflow.TrainConfig(max_steps=30)
+    return stanflow.fit(model, seed=3, draws=500, training=quick, progress=False)
+
+
+@pytest.fixture(scope="module")
+def saved(fit, tmp_path_factory):
+    return fit.save(tmp_path_factory.mktemp("fits") / "one")
+
+
+@pytest.fixture(scope="module", params=["fresh", "loaded"])
+def either(request, fit, saved):
+    """What holds for a fit must hold for it after saving and loading."""
+    return fit if request.param == "fresh" else stanflow.load(saved)
+
+
+def test_columns_are_named_as_cmdstanpy_names_them(either):
+    assert either.column_names[:4] == ("lp_approx__", "lp__", "mu", "A[1,1]")
+    assert either.column_names[4] == "A[2,1]"  # column-major, as in Stan's CSV files
+    assert either.column_names[-2:] == ("k[1]", "k[2]")
+    assert either.draws().shape == (500, len(either.column_names))
+
+
+def test_variables_have_their_declared_shapes(either):
+    shapes = {name: values.shape for name, values in either.stan_variables().items()}
+    assert shapes == {
+        "mu": (500,), "A": (500, 2, 3), "v": (500, 2, 2), "twice": (500,), "k": (500, 2)
+    }  # fmt: skip
+    table = either.draws_pd()
+    np.testing.assert_array_equal(either.stan_variable("A")[:, 1, 2], table["A[2,3]"])
+    np.testing.assert_array_equal(either.stan_variable("v")[:, 1, 0], table["v[2,1]"])
+    np.testing.assert_array_equal(either.stan_variable("twice"), 2 * table["mu"])
+    assert set(either.stan_variable("k")[:, 1]) == {7}
+
+
+def test_tables_can_be_limited_to_variables_or_columns(either):
+    assert list(either.draws_pd("v")) == ["v[1,1]", "v[2,1]", "v[1,2]", "v[2,2]"]
+    assert list(either.draws_pd(["mu", "A[2,1]", "lp__"])) == ["mu", "A[2,1]", "lp__"]
+    for call in (either.draws_pd, either.stan_variable):
+        with pytest.raises(UsageError, match="no variable 'sigma'; it has mu, A, v"):
+            call("sigma")
+
+
+def test_log_densities_belong_to_the_draws(either):
+    model = stanflow.StanModel(stan_code=CODE, engine="embedded")
+    names = ("mu", "A", "v")
+    z = np.stack(
+        [
+            model.unconstrain({name: either.stan_variable(name)[i] for name in names})
+            for i in range(20)
+        ]
+    )
+    stats = either.method_variables()
+    np.testing.assert_allclose(model.log_density_gradient(z).log_density, stats["lp__"][:20])
+    with torch.no_grad():
+        log_q = either.flow.log_prob(torch.from_numpy(z)).numpy()
+    np.testing.assert_allclose(log_q, stats["lp_approx__"][:20], rtol=1e-9, atol=1e-9)
+
+
+def test_the_summary_is_that_of_the_draws(either):
+    table = either.summary().table
+    draws = either.draws_pd().drop(columns=["lp__", "lp_approx__"])
+    assert list(table.index) == list(draws.columns)
+    np.testing.assert_allclose(table["Mean"], draws.mean())
+    np.testing.assert_allclose(table["StdDev"], draws.std())
+    for percent in (5, 50, 95):
+        np.testing.assert_allclose(table[f"{percent}%"], draws.quantile(percent / 100))
+
+
+def test_the_elbo_is_that_of_the_draws(either):
+    constant = either.report["normalizing_constant"]["value"]
+    stats = either.method_variables()
+    ratio = stats["lp__"] - stats["lp_approx__"] + constant
+    assert either.elbo == pytest.approx(ratio.mean())
+    assert either.elbo_se == pytest.approx(ratio.std(ddof=1) / np.sqrt(500))
+    assert either.normalized
+
+
+def test_arviz_gets_posterior_and_sample_stats(either):
+    data = either.to_arviz()
+    assert data.posterior["A"].shape == (1, 500, 2, 3)
+    np.testing.assert_array_equal(data.posterior["A"][0], either.stan_variable("A"))
+    np.testing.assert_array_equal(data.sample_stats["lp"][0], either.log_p)
+    assert data.posterior.attrs["inference_library"] == "stanflow"
+
+
+def test_a_loaded_fit_is_the_fit(fit, saved):
+    loaded = stanflow.load(saved)
+    np.testing.assert_array_equal(loaded.draws(), fit.draws())
+    assert loaded.columns == fit.columns
+    assert {**loaded.report, "out": None} == json.loads(json.dumps(dict(fit.report)))
+    pd.testing.assert_frame_equal(loaded.trace, fit.trace)
+    assert loaded.program == CODE
+    for name, tensor in fit.flow.state_dict().items():
+        assert torch.equal(loaded.flow.state_dict()[name], tensor)
+
+
+def test_the_summary_says_what_must_be_known(fit):
+    text = str(fit.summary())
+    assert "Stan's constants included" in text
+    assert "30 steps" in text
+    bad = {
+        "normalized": False,
+        "normalizing_constant": {"value": 0.0, "known": False, "reason": "it varies"},
+        "rejected_draws": 12,
+        "failed_generated_quantities": 3,
+        "skipped_steps": 4,
+        "stopped": "max_seconds",
+    }
+    text = str(stanflow.Fit(**{**vars(fit), "report": {**fit.report, **bad}}).summary())
+    assert "WITHOUT Stan's dropped constants" in text
+    assert "it varies" in text
+    for line in ("12 draws were rejected", "failed for 3 draws", "4 training steps had no finite"):
+        assert line in text
+    assert "cut short (max_seconds) at step 30" in text
+
+
+def test_long_summaries_are_cut_and_say_so():
+    model = stanflow.StanModel(
+        stan_code="parameters { vector[60] x; } model { x ~ std_normal(); }", engine="embedded"
+    )
+    fit = stanflow.fit(model, training=stanflow.TrainConfig(max_steps=2), progress=False)
+    text = str(fit.summary())
+    assert "x[40]" in text
+    assert "x[41]" not in text
+    assert "and 20 more" in text
+    assert len(fit.summary().table) == 60
+
+
+def test_tuples_and_complex_numbers_are_saved(fit, tmp_path):
+    """As scalars, under the names that Stan gives them: NetCDF has neither."""
+    columns = ("x", "z.real", "z.imag", "t:1", "t:2.1", "t:2.2", "B.1.1", "B.2.1", "B.1.2", "B.2.2")
+    values = np.random.default_rng(0).normal(size=(500, len(columns)))
+    report = {**fit.report, "columns": list(columns)}
+    odd = replace(fit, columns=columns, values=values, report=report)
+    np.testing.assert_array_equal(odd.stan_variable("z"), values[:, 1] + 1j * values[:, 2])
+    loaded = stanflow.load(odd.save(tmp_path / "fit"))
+    np.testing.assert_array_equal(loaded.draws(), odd.draws())
+    np.testing.assert_array_equal(loaded.stan_variable("z"), odd.stan_variable("z"))
+    first, second = loaded.stan_variable("t")[7]
+    assert (first, *second) == tuple(values[7, 3:6])
+
+
+def test_folders_that_hold_no_fit_or_a_damaged_one_are_refused(saved, tmp_path):
+    with pytest.raises(UsageError, match="holds no fit"):
+        stanflow.load(tmp_path)
+    for name in ("fit.json", "draws.nc", "flow.safetensors", "trace.csv", "data.json"):
+        damaged = tmp_path / name
+        damaged.mkdir()
+        for file in saved.iterdir():
+            content = file.read_bytes()
+            (damaged / file.name).write_bytes(
+                content if file.name != name else content[: len(content) // 3]
+            )
+        if name in ("fit.json", "draws.nc", "flow.safetensors"):
+            with pytest.raises(UsageError, match="is damaged"):
+                stanflow.load(damaged)
+        (damaged / name).unlink()
+        with pytest.raises(UsageError, match=r"is damaged|holds no fit"):
+            stanflow.load(damaged)
+
+
+def test_the_public_names_are_there_and_no_others_are_promised():
+    for name in stanflow.__all__:
+        assert getattr(stanflow, name) is not None
+    assert dir(stanflow) == stanflow.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nuts'"):
+        _ = stanflow.nuts
