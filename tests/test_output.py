@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,9 +63,8 @@ def test_a_full_disk_is_an_error_in_words(tmp_path):
     with (
         pytest.raises(UsageError, match="fit cannot be written: no space left on device"),
         written_whole(tmp_path / "fit"),
-        Path("/dev/full").write_text("x" * 100_000),
     ):
-        full.write("x" * 100_000)
+        Path("/dev/full").write_text("x" * 100_000)
     assert list(tmp_path.iterdir()) == []
 
 
