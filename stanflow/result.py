@@ -137,9 +137,9 @@ class Fit:
         """
         report = self.report
         heading = (
-            f"{report['model']}: {len(self.values)} draws of {report['dim']} parameters by "
-            f"{_FAMILIES[report['family']]}, {report['steps']} steps in "
-            f"{report['seconds']:.1f} s ({report['engine_version']})"
+            f"{report['model']}: {len(self.values)} draws by {_FAMILIES[report['family']]}\n"
+            f"{report['dim']} parameters, {report['steps']} steps in {report['seconds']:.1f} s, "
+            f"{report['engine_version']}"
         )
         table = summarize([bracketed(column) for column in self.columns], self.values)
         return FitSummary(heading, table, tuple(self._findings()))

@@ -54,13 +54,9 @@ class FitSummary:
     findings: tuple[str, ...]
 
     def __str__(self) -> str:
-        shown = self.table.head(_ROWS_SHOWN).reset_index()
-        body = shown.to_string(
-            index=False,
-            justify="right",
-            formatters=dict.fromkeys(self.table.columns, _format_number)
-            | {"name": lambda name: name.ljust(max(map(len, shown["name"])))},
-        )
+        shown = self.table.head(_ROWS_SHOWN)
+        formatters = dict.fromkeys(self.table.columns, _format_number)
+        body = shown.to_string(index_names=False, formatters=formatters)
         hidden = len(self.table) - len(shown)
         lines = [self.heading, "", body]
         if hidden > 0:

@@ -62,7 +62,7 @@ def test_fit_prints_a_table_the_elbo_and_the_folder(schools, tmp_path):
     result = run("fit", *schools, *QUICK, "--out", tmp_path / "out")
     assert result.returncode == 0
     header = next(line for line in result.stdout.splitlines() if "Mean" in line)
-    assert header.split() == ["name", "Mean", "StdDev", "5%", "50%", "95%"]
+    assert header.split() == ["Mean", "StdDev", "5%", "50%", "95%"]
     for name in ("mu", "tau", "theta_raw[1]", "theta[8]"):
         assert f"\n{name} " in result.stdout
     assert "ELBO" in result.stdout
