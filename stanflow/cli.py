@@ -7,6 +7,7 @@ run failed, 2 wrong use or bad input.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -149,7 +150,7 @@ def check(
         "dim": stan_model.dim,
         "variables": {name: list(shape) for name, shape in stan_model.shapes.items()},
         "ignored_data": list(stan_model.data.ignored),
-        "gradient_error": gradient.error,
+        "gradient_error": gradient.error if math.isfinite(gradient.error) else None,
         "gradient_agrees": gradient.agrees,
         "worst_parameter": gradient.worst_parameter,
         "normalized": constant.known,
@@ -201,7 +202,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; nothing was saved", "usage", "", 1, as_json=as_json)
     except typer.TyperException as error:
-        _fail(error.format_message(), "usage", "", 2, as_json=as_json)
+        message = error.format_message()
+        _fail(message[:1].lower() + message[1:], "usage", "", 2, as_json=as_json)
     except MemoryError:
         _fail(
             "there is not enough memory; try a smaller --batch", "numerics", "", 1, as_json=as_json
@@ -210,7 +212,6 @@ def main() -> None:
 
 
 def _fail(message: str, kind: str, detail: str, status: int, *, as_json: bool) -> None:
-    message = message[0].lower() + message[1:] if message[1:2].islower() else message
     if as_json:
         _print_json({"error": message, "kind": kind, "detail": detail})
     else:
@@ -231,7 +232,7 @@ def _tell_ignored(names: tuple[str, ...]) -> None:
 
 def _print_json(report: dict[str, Any], without: tuple[str, ...] = ()) -> None:
     shown = {key: value for key, value in report.items() if key not in without}
-    typer.echo(json.dumps(shown, indent=2))
+    typer.echo(json.dumps(shown, indent=2, allow_nan=False))
 
 
 def _free_folder(name: str) -> Path:
@@ -247,6 +248,7 @@ def _check_lines(report: dict[str, Any]) -> list[str]:
     shapes = ", ".join(
         f"{name}{shape if shape else ''}" for name, shape in report["variables"].items()
     )
+    error = "none finite" if (e := report["gradient_error"]) is None else f"{e:.1e}"
     constant = (
         f"{report['normalizing_constant']:.6g} ({report['normalizing_constant_reason']})"
         if report["normalized"]
@@ -257,7 +259,7 @@ def _check_lines(report: dict[str, Any]) -> list[str]:
         f"engine     {report['engine_version']}: {report['engine_reason']}",
         f"parameters {report['dim']} unconstrained; variables {shapes}",
         f"gradient   {'agrees' if report['gradient_agrees'] else 'DISAGREES'} with finite "
-        f"differences (largest relative error {report['gradient_error']:.1e})",
+        f"differences (largest relative error {error})",
         f"constants  that Stan drops: {constant}",
     ]
     if report["ignored_data"]:

@@ -98,7 +98,6 @@ def fit(
 
             on_step = stack.enter_context(TrainProgress(train_config, constant.value))
         result = train(network, model, train_config, train_seed, on_step)
-    network.double()
     taken = draw(network, model, draws, draw_seed)
     elbo = estimate_elbo(taken, constant)
     constrained = model.constrain(taken.z, seed=generated_seed)

@@ -20,8 +20,8 @@ class TrainConfig:
         Steps to take; the learning rate falls from its start to near zero over them.
     max_seconds : float, optional
         Stop after this long, wherever the steps are.
-    learning_rate : float
-        Adam's, at the start.
+    learning_rate : float, optional
+        Adam's, at the start; by default 0.02, less above ten dimensions.
     max_gradient_norm : float
         Gradients longer than this are shortened to it.
 
@@ -34,7 +34,7 @@ class TrainConfig:
     batch: int = 256
     max_steps: int = 1500
     max_seconds: float | None = None
-    learning_rate: float = 2e-2
+    learning_rate: float | None = None
     max_gradient_norm: float = 100.0
 
     def __post_init__(self) -> None:

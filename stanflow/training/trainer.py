@@ -18,13 +18,12 @@ from stanflow.target.density import Target
 from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import accumulate_path_gradient
 from stanflow.training.interruption import Interruption
+from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.warmstart import mean_field_start
 
 StopReason = Literal["max_steps", "max_seconds", "interrupted"]
 
 _FINAL_LEARNING_RATE = 0.01  # as a share of the first
-# A mean-field fit is narrower than the posterior, and a flow narrows more easily than it widens.
-_LOG_WIDER = math.log(3)
 _FAILED_STEPS_IN_A_ROW = 100
 _NUMBERS_WORTH_A_SECOND_THREAD = 16_384
 
@@ -88,7 +87,10 @@ def train(
     seed: int,
     on_step: Callable[[TrainStep], None] = lambda step: None,
 ) -> TrainResult:
-    """Fit a flow to a target by path gradients and Adam, in the flow's own precision.
+    """Fit a flow to a target by path gradients and Adam.
+
+    Training runs in the precision of the flow given, in units of a mean-field fit that comes
+    first; the flow is in float64 afterwards.
 
     A draw whose log density or gradient is not finite takes no part in its step; a step
     without any finite gradient is skipped and counted. Ctrl-C ends the run after the step under
@@ -97,7 +99,7 @@ def train(
     Parameters
     ----------
     flow : Flow
-        Trained in place.
+        Untrained; trained in place.
     target : Target
         The density.
     config : TrainConfig
@@ -119,16 +121,16 @@ def train(
     with Interruption() as interruption, _threads_that_pay(config.batch * flow.dim):
         start = mean_field_start(target, np.random.default_rng(seed))
         result.gradient_evaluations += start.gradient_evaluations
-        with torch.no_grad():
-            flow.output.shift.copy_(torch.from_numpy(start.location))
-            flow.output.log_scale.copy_(torch.from_numpy(start.log_scale) + _LOG_WIDER)
-        optimizer = torch.optim.Adam(flow.parameters(), lr=config.learning_rate, fused=True)
+        log_scale = start.log_scale + _log_widening(target.dim)
+        standardized = StandardizedTarget(target, start.location, log_scale)
+        learning_rate = _learning_rate(config, target.dim)
+        optimizer = torch.optim.Adam(flow.parameters(), lr=learning_rate, fused=True)
         generator = torch.Generator().manual_seed(seed)
         failed_in_a_row = 0
         for step in range(1, config.max_steps + 1):
-            _set_learning_rate(optimizer, config, (step - 1) / config.max_steps)
+            _set_learning_rate(optimizer, learning_rate, (step - 1) / config.max_steps)
             optimizer.zero_grad(set_to_none=True)
-            batch = accumulate_path_gradient(flow, target, config.batch, generator)
+            batch = accumulate_path_gradient(flow, standardized, config.batch, generator)
             result.gradient_evaluations += config.batch
             norm = _step(optimizer, flow, config)
             failed_in_a_row = failed_in_a_row + 1 if math.isnan(norm) else 0
@@ -147,8 +149,25 @@ def train(
             if config.max_seconds is not None and seconds >= config.max_seconds:
                 result.stopped = "max_seconds"
                 break
+    standardized.restore_units(flow)
     result.seconds = time.perf_counter() - began
     return result
+
+
+def _log_widening(dim: int) -> float:
+    """Return by how much to widen the start of the flow beyond the mean-field fit.
+
+    A mean-field fit is narrower than the posterior, and a flow narrows more easily than it widens.
+    But what is too wide costs ELBO in each dimension, so the more there are the less is added.
+    """
+    return math.log(3) * min(1.0, math.sqrt(10 / dim))
+
+
+def _learning_rate(config: TrainConfig, dim: int) -> float:
+    """Return the first learning rate: smaller in many dimensions, whose errors add up."""
+    if config.learning_rate is not None:
+        return config.learning_rate
+    return 0.02 * min(1.0, math.sqrt(10 / dim))
 
 
 @contextmanager
@@ -164,13 +183,13 @@ def _threads_that_pay(numbers_per_layer: int) -> Iterator[None]:
 
 
 def _set_learning_rate(
-    optimizer: torch.optim.Optimizer, config: TrainConfig, progress: float
+    optimizer: torch.optim.Optimizer, learning_rate: float, progress: float
 ) -> None:
     """Fall along a half cosine from the first learning rate to a hundredth of it."""
     share = 0.5 * (1 + math.cos(math.pi * progress))
     share = _FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * share
     for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * share
+        group["lr"] = learning_rate * share
 
 
 def _step(optimizer: torch.optim.Optimizer, flow: Flow, config: TrainConfig) -> float:

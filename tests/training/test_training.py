@@ -61,7 +61,7 @@ TARGET = GaussianTarget([1.0, -2.0, 30.0], [[1.0, 0.8, 0], [0.8, 1.0, 0], [0, 0,
 def trained(flow_config, target=TARGET, seed=1, **settings):
     flow = build_flow(flow_config, target.dim, seed)
     result = train(flow, target, TrainConfig(**settings), seed)
-    return flow.double(), result
+    return flow, result
 
 
 def grads(flow):
@@ -159,6 +159,28 @@ def test_a_full_rank_fit_recovers_a_gaussian_exactly():
     assert abs(np.mean(log_p - log_q)) < 0.002
     assert result.stopped == "max_steps"
     assert len(result.trace) == 1500
+
+
+@pytest.mark.parametrize(("location", "scale"), [(1e4, 1e-3), (-1e6, 1.0), (0.0, 1e-7), (1e3, 1e5)])
+def test_posteriors_of_any_location_and_scale_are_fitted_alike(location, scale):
+    """float32 cannot tell 10,000 from 10,000.0005: training must not notice."""
+    correlated = scale**2 * np.array([[1.0, 0.7], [0.7, 1.0]])
+    target = GaussianTarget([location, location], correlated)
+    flow, _ = trained(FlowConfig(family="fullrank", base="gaussian"), target, max_steps=1500)
+    z, log_q = (t.detach().numpy() for t in flow.sample(2000, torch.Generator().manual_seed(9)))
+    log_p = target.log_density_gradient(z).log_density + target.normalizing_constant.value
+    assert np.std(log_p - log_q) < 0.02
+    assert abs(np.mean(log_p - log_q)) < 0.002
+
+
+def test_the_trace_holds_the_elbo_in_the_targets_own_units():
+    _, result = trained(
+        FlowConfig(family="fullrank", base="gaussian"),
+        GaussianTarget([50.0, 3.0], np.diag([100.0, 1e-4])),
+        max_steps=300,
+    )
+    evidence = np.log(2 * np.pi * 10 * 1e-2)  # the constant was left out of the density
+    assert result.trace[-1].elbo == pytest.approx(evidence, abs=0.01)
 
 
 def test_the_count_of_gradient_evaluations_is_true():
