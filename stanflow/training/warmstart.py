@@ -9,8 +9,10 @@ import numpy as np
 from stanflow.target.density import Target
 from stanflow.target.loaded import FloatArray
 
-_STEPS = 400
+_STEPS_A_ROUND = 200
 _AVERAGED = 100
+_MOST_ROUNDS = 20
+_GAIN_WORTH_A_ROUND = 0.5  # nats of ELBO
 _BATCH = 16
 _BATCH_FOR_ELBO = 64
 _GROW, _SHRINK = 1.2, 0.5
@@ -33,8 +35,8 @@ def mean_field_start(target: Target, rng: np.random.Generator) -> LocationScale:
     Rprop (Riedmiller and Braun 1993) looks at the signs of a gradient alone: a coordinate's step
     grows while its sign stays and halves when it turns. So a posterior a thousand units away is
     reached in some fifty steps whatever the scales are, and near it the noise of the draws makes
-    the steps die out. The average of the last steps is returned, or the start if its ELBO is
-    higher.
+    the steps die out. After each round of 200 steps the last 100 are averaged; when that no longer
+    raises the ELBO, the best average is returned.
 
     Parameters
     ----------
@@ -53,26 +55,55 @@ def mean_field_start(target: Target, rng: np.random.Generator) -> LocationScale:
     dim = target.dim
     start = np.concatenate([starts[best], np.full(dim, -1.0)])
     longest = np.repeat([_LONGEST_STEP_OF_LOCATION, _LONGEST_STEP_OF_LOG_SCALE], dim)
-    parameters, usable = start, start
-    steps, signs = np.full(2 * dim, _FIRST_STEP), np.zeros(2 * dim)
-    total = np.zeros(2 * dim)
-    for step in range(_STEPS):
-        gradient = _path_gradient(target, parameters, rng)
+    search = _Rprop(target, start, longest, rng)
+    centre, elbo = start, _elbo(target, start, rng)
+    rounds = 0
+    for _ in range(_MOST_ROUNDS):
+        rounds += 1
+        mean = search.run()
+        new_elbo = _elbo(target, mean, rng)
+        gain = new_elbo - elbo
+        if gain > 0:
+            centre, elbo = mean, new_elbo
+        if not gain > _GAIN_WORTH_A_ROUND and np.isfinite(elbo):
+            break
+    evaluations = _BATCH + _BATCH_FOR_ELBO + rounds * (_STEPS_A_ROUND * _BATCH + _BATCH_FOR_ELBO)
+    return LocationScale(centre[:dim], centre[dim:], evaluations)
+
+
+class _Rprop:
+    """The state of the search: parameters are (location, log scale), 2 D numbers."""
+
+    def __init__(
+        self, target: Target, start: FloatArray, longest: FloatArray, rng: np.random.Generator
+    ) -> None:
+        self._target, self._rng = target, rng
+        self._parameters = self._usable = start
+        self._steps = np.full(len(start), _FIRST_STEP)
+        self._signs = np.zeros(len(start))
+        self._longest = longest
+
+    def run(self) -> FloatArray:
+        """Take a round of steps and return the average of the last ones."""
+        total = np.zeros(len(self._parameters))
+        for step in range(_STEPS_A_ROUND):
+            self._step()
+            if step >= _STEPS_A_ROUND - _AVERAGED:
+                total += self._usable / _AVERAGED
+        return total
+
+    def _step(self) -> None:
+        gradient = _path_gradient(self._target, self._parameters, self._rng)
         if gradient is None:  # too far: go back, and on from there more carefully
-            parameters = np.concatenate([usable[:dim], usable[dim:] - _FIRST_STEP])
-            steps = _SHRINK * steps
-        else:
-            usable = parameters
-            turned = np.sign(gradient) * signs < 0
-            steps = np.minimum(np.where(turned, _SHRINK, _GROW) * steps, longest)
-            signs = np.sign(gradient)
-            parameters = parameters - steps * signs
-        if step >= _STEPS - _AVERAGED:
-            total += usable / _AVERAGED
-    elbos = [_elbo(target, candidate, rng) for candidate in (total, start)]
-    mean = total if elbos[0] >= elbos[1] else start
-    evaluations = _BATCH * (_STEPS + 1) + 2 * _BATCH_FOR_ELBO
-    return LocationScale(mean[:dim], mean[dim:], evaluations)
+            self._parameters = self._usable.copy()
+            self._parameters[self._target.dim :] -= _FIRST_STEP
+            self._steps = _SHRINK * self._steps
+            return
+        self._usable = self._parameters
+        turned = np.sign(gradient) * self._signs < 0
+        self._steps = np.minimum(np.where(turned, _SHRINK, _GROW) * self._steps, self._longest)
+        self._signs = np.sign(gradient)
+        self._parameters = self._parameters - self._steps * self._signs
 
 
 def _path_gradient(
