@@ -86,11 +86,11 @@ def fit(
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, not {seed}")
     began = time.perf_counter()
     flow_config, train_config = flow or FlowConfig(), training or TrainConfig()
-    train_seed, draw_seed, generated_seed = (
-        int(s) for s in np.random.SeedSequence(seed).generate_state(3)
+    flow_seed, train_seed, draw_seed, generated_seed = (
+        int(s) for s in np.random.SeedSequence(seed).generate_state(4)
     )
     constant = model.normalizing_constant
-    network = build_flow(flow_config, model.dim, train_seed)
+    network = build_flow(flow_config, model.dim, flow_seed)
     with contextlib.ExitStack() as stack:
         on_step: Any = lambda step: None  # noqa: E731
         if progress:

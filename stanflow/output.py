@@ -25,13 +25,18 @@ def check_output_folder(folder: str | PathLike[str], *, force: bool) -> Path:
     force : bool
         Whether an earlier fit may be replaced.
 
+    Returns
+    -------
+    pathlib.Path
+        The folder, absolute, with symbolic links followed.
+
     Raises
     ------
     UsageError
         The folder holds something, or cannot be written.
     """
-    path = Path(folder)
     try:
+        path = Path(folder).resolve()
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file; name a folder for the fit")
         if (path / REPORT).exists():
@@ -42,11 +47,11 @@ def check_output_folder(folder: str | PathLike[str], *, force: bool) -> Path:
                 )
         elif path.is_dir() and any(path.iterdir()):
             raise UsageError(f"{path} is not empty and holds no fit; name another folder")
-        ancestor = next(folder for folder in path.absolute().parents if folder.exists())
+        ancestor = next(p for p in (path, *path.parents) if p.exists())
         with tempfile.TemporaryDirectory(dir=ancestor):
             pass
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {_reason(error)}") from None
+        raise UsageError(f"{folder} cannot be written: {_reason(error)}") from None
     return path
 
 
@@ -54,8 +59,14 @@ def check_output_folder(folder: str | PathLike[str], *, force: bool) -> Path:
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a new folder to write into; it takes its place when the block ends without error.
 
-    A folder that was there is replaced at that moment, by renaming. After an error, or a kill,
-    what was there before is untouched.
+    A fit that was there is replaced at that moment, by renaming. Into an empty folder that was
+    there, perhaps the current one or a mounted one, the files are moved, `fit.json` last: before
+    that it holds no fit. After an error, or a kill, a fit that was there is untouched.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        As `check_output_folder` returns it.
 
     Raises
     ------
@@ -64,15 +75,26 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        arriving = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        fill = path.is_dir() and not any(path.iterdir())
+        arriving = Path(
+            tempfile.mkdtemp(prefix=f".{path.name}-", dir=path if fill else path.parent)
+        )
         try:
             arriving.chmod(0o777 & ~_umask())
             yield arriving
-            _put_in_place(arriving, path)
+            if fill:
+                _move_files(arriving, path)
+            else:
+                _put_in_place(arriving, path)
         finally:
             shutil.rmtree(arriving, ignore_errors=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {_reason(error)}") from None
+
+
+def _move_files(arriving: Path, path: Path) -> None:
+    for file in sorted(arriving.iterdir(), key=lambda file: file.name == REPORT):
+        file.rename(path / file.name)
 
 
 def _put_in_place(arriving: Path, path: Path) -> None:

@@ -106,7 +106,7 @@ class Fit:
         wanted = [vars] if isinstance(vars, str) else list(vars)
         kept: list[str] = []
         for name in wanted:
-            found = [c for c in table.columns if name in (c, c.partition("[")[0])]
+            found = [c for c in table.columns if name in (c, re.split(r"[\[.:]", c)[0])]
             if not found:
                 raise self._unknown(name)
             kept += found

@@ -85,6 +85,14 @@ def bind_data(program: StanProgram, data: DataLike) -> StanData:
     stanflow.errors.DataError: the data variable y has shape (1,), but the program declares
     `vector[N] y`, here of shape (2,)
     """
+    try:
+        return _bind(program, data)
+    except RecursionError:
+        source = "the data" if isinstance(data, Mapping) else str(data)[:200]
+        raise DataError(f"{source}: arrays nest too deep for valid Stan JSON") from None
+
+
+def _bind(program: StanProgram, data: DataLike) -> StanData:
     values, source = _read(data)
     if not program.has_block("data"):
         if values:
@@ -114,7 +122,12 @@ def _read(data: DataLike) -> tuple[dict[str, Any], str]:
             if not isinstance(name, str):
                 raise DataError(f"data variables are named by strings, not by {name!r}")
         return dict(data), "the data"
-    text = fspath(data)
+    try:
+        text = fspath(data)
+    except TypeError:
+        raise DataError(
+            f"data are a file, JSON text or a mapping of variable names, not {_describe(data)}"
+        ) from None
     if isinstance(data, str) and text.lstrip().startswith("{"):
         return _parse(text, "the data"), "the data"
     try:
@@ -127,6 +140,8 @@ def _read(data: DataLike) -> tuple[dict[str, Any], str]:
         raise DataError(
             f"{text} cannot be read: {(error.strerror or str(error)).lower()}"
         ) from None
+    except ValueError as error:  # a file name with a NUL byte
+        raise DataError(f"{text!r} cannot be read: {error}") from None
 
 
 def _parse(text: str, source: str) -> dict[str, Any]:
@@ -144,8 +159,8 @@ def _parse(text: str, source: str) -> dict[str, Any]:
             f"{source} is not valid JSON: {error.msg.lower()} at line {error.lineno}, "
             f"column {error.colno}"
         ) from None
-    except RecursionError:
-        raise DataError(f"{source} is not valid Stan JSON: its arrays nest too deep") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise DataError(f"{source} is not valid Stan JSON: {error}") from None
     if not isinstance(values, dict):
         raise DataError(f"{source} must be a JSON object, {{'N': 3, ...}}, not {_describe(values)}")
     return values
@@ -186,7 +201,7 @@ class _Reader:
         array = self._numbers(kind, value, name)
         self._check_shape(kind, array, name)
         self._check_bounds(kind, array, name)
-        if name == self.declaration.name:
+        if name == self.declaration.name and not kind.is_complex:
             self.known[name] = array.item() if array.ndim == 0 else array
         return _encode(array)
 
@@ -230,6 +245,10 @@ class _Reader:
             array = np.stack([array.real, array.imag], axis=-1)
         if array.dtype.kind == "O":  # text, nulls, Python integers beyond 64 bits, ...
             array = self._unusual(array, kind, name)
+        if array.dtype.kind not in "iuf":
+            raise self._error(
+                name, f"must be numbers, as in {self._declared}, not {_describe(value)}"
+            )
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise self._error(
                 name,
@@ -292,7 +311,10 @@ class _Reader:
                 )
             if kind.is_integer and isinstance(entry, int) and not _INT_MIN <= entry <= _INT_MAX:
                 raise self._error(name, f"has {entry}{where}, beyond the 32 bits of a Stan integer")
-        return np.array(list(map(float, flat))).reshape(array.shape)
+        try:
+            return np.array(list(map(float, flat))).reshape(array.shape)
+        except OverflowError:
+            raise self._error(name, "has a whole number beyond the range of real numbers") from None
 
     def _check_shape(self, kind: StanType, array: npt.NDArray[Any], name: str) -> None:
         expected: list[int] = []

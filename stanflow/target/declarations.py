@@ -214,8 +214,21 @@ def _expressions(node: Tree[Token], block: str) -> tuple[str, ...]:
 def _divide(left: Any, right: Any) -> Any:
     """Stan's ``/``: between integers it truncates toward zero."""
     if isinstance(left, int) and isinstance(right, int):
-        return math.trunc(left / right)
+        quotient = abs(left) // abs(right)
+        return quotient if (left < 0) == (right < 0) else -quotient
     return left / right
+
+
+def _remainder(left: Any, right: Any) -> Any:
+    """Stan's ``%``, which has the sign of the dividend."""
+    return left - right * _divide(left, right)
+
+
+def _length(x: Any) -> int:
+    """Stan's ``size`` of one-dimensional containers; of others it depends on their type."""
+    if np.ndim(x) != 1:
+        raise UnknownValueError("size")
+    return len(x)
 
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -223,13 +236,11 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: _divide,
-    ast.Mod: operator.mod,
+    ast.Mod: _remainder,
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "size": lambda x: len(np.atleast_1d(x)),
+    "size": _length,
     "num_elements": np.size,
-    "rows": lambda x: np.shape(x)[0],
-    "cols": lambda x: np.shape(x)[1],
     "max": lambda *x: np.max(x).item(),
     "min": lambda *x: np.min(x).item(),
     "sum": lambda x: np.sum(x).item(),
@@ -275,13 +286,21 @@ def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand, values)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-            return _BINARY[type(op)](_value(left, values), _value(right, values))
+            return _BINARY[type(op)](_scalar(left, values), _scalar(right, values))
         case ast.Subscript(value=array, slice=index):
             indices = index.elts if isinstance(index, ast.Tuple) else [index]
             return _index(array, indices, values)
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
             return _FUNCTIONS[name](*(_value(argument, values) for argument in arguments))
     raise UnknownValueError(ast.unparse(node))
+
+
+def _scalar(node: ast.expr, values: Mapping[str, Any]) -> Any:
+    """Return a number: between containers Stan's arithmetic is not numpy's."""
+    value = _value(node, values)
+    if np.ndim(value) != 0:
+        raise UnknownValueError(ast.unparse(node))
+    return value
 
 
 def _index(array: ast.expr, indices: list[ast.expr], values: Mapping[str, Any]) -> Any:

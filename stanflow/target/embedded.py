@@ -100,8 +100,8 @@ def _compile(program: StanProgram) -> str:
 
 
 def _construction_error(program: StanProgram, message: str) -> DataError | EngineError:
-    if message.startswith("stanli compile:") and "extent" not in message:
-        limit = " ".join(message.removeprefix("stanli compile:").split("|")[0].split())
+    if message.startswith(("stanli compile:", "mir:")) and "extent" not in message:
+        limit = " ".join(message.partition(":")[2].split("|")[0].split())
         return EngineError(
             f"the embedded engine cannot run {program.label} ({limit}); {_INSTALL_NATIVE}", message
         )

@@ -243,10 +243,17 @@ class StanModel(Target):
             A parameter is missing, of the wrong shape, or violates its constraint.
         """
         try:
-            return np.asarray(self._loaded.stan_model.param_unconstrain_json(dict(parameters)))
+            z = np.asarray(self._loaded.stan_model.param_unconstrain_json(dict(parameters)))
         except (RuntimeError, TypeError) as error:
             problem = " ".join(str(error).split())
             raise DataError(f"these parameters cannot be unconstrained: {problem}") from None
+        if not np.isfinite(z).all():
+            name = self.unconstrained_names[int(np.argmin(np.isfinite(z)))]
+            raise DataError(
+                f"these parameters cannot be unconstrained: {name} is not finite, or lies on the "
+                "boundary of its constraint"
+            )
+        return z
 
     @cached_property
     def normalizing_constant(self) -> NormalizingConstant:

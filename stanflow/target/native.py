@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -39,6 +40,7 @@ from stanflow.target.program import StanProgram
 MAKE_ARGS = ("STAN_THREADS=true",)
 _NEEDED_SYMBOLS = ("bs_model_construct", "bs_param_initialize", "bs_log_density_gradient")
 _PACKAGE_VERSION = version("bridgestan")
+_NOT_DOWNLOADED = "not downloaded"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def find_toolchain(*, download: bool = False) -> Toolchain:
     return Toolchain(
         folder=folder,
         bridgestan_version=sources or "unknown",
-        stanc_version=_first_line(str(folder / "bin" / "stanc"), "--version") or "not downloaded",
+        stanc_version=_first_line(str(folder / "bin" / "stanc"), "--version") or _NOT_DOWNLOADED,
         compiler_version=_first_line(*compiler.split(), "--version") or compiler,
     )
 
@@ -155,21 +157,34 @@ def load(program: StanProgram, data: StanData, seed: int, toolchain: Toolchain) 
 
 def compiled_library(program: StanProgram, toolchain: Toolchain) -> Path:
     """Return the program's compiled library, from the cache or by compiling it now."""
-    folder = cache_folder()
-    library = folder / f"{program.name}-{_cache_key(program, toolchain)}.so"
+    library = _cached(program, toolchain)
     if library.is_file():
         return library
+    folder = library.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{library.stem}.lock"):
-            if not library.is_file():
-                _compile_into(library, program, toolchain)
+            if library.is_file():
+                return library
+            with _built(program) as built:
+                if toolchain.stanc_version == _NOT_DOWNLOADED:  # the build has downloaded it
+                    library = _cached(program, find_toolchain())
+                arriving = library.with_suffix(f".arriving-{os.getpid()}")
+                try:
+                    shutil.copy2(built, arriving)
+                    arriving.replace(library)
+                finally:
+                    arriving.unlink(missing_ok=True)
     except OSError as error:
         raise EngineError(
             f"the cache folder {folder} cannot be written ({error.strerror}); set "
             "STANFLOW_CACHE_DIR to one that can"
         ) from None
     return library
+
+
+def _cached(program: StanProgram, toolchain: Toolchain) -> Path:
+    return cache_folder() / f"{program.name}-{_cache_key(program, toolchain)}.so"
 
 
 def open_library(library: Path, program: StanProgram, data: StanData, seed: int = 0) -> LoadedModel:
@@ -229,7 +244,9 @@ def _cache_key(program: StanProgram, toolchain: Toolchain) -> str:
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _compile_into(library: Path, program: StanProgram, toolchain: Toolchain) -> None:
+@contextlib.contextmanager
+def _built(program: StanProgram) -> Iterator[Path]:
+    """Compile a program in a folder of its own, gone when the block ends; give the library."""
     print(f"compiling {program.label} with BridgeStan, once (about a minute)", file=sys.stderr)
     # make cannot handle spaces, which a user's own folders may have.
     with tempfile.TemporaryDirectory(prefix="stanflow-") as scratch:
@@ -248,12 +265,7 @@ def _compile_into(library: Path, program: StanProgram, toolchain: Toolchain) -> 
             )
         except RuntimeError as error:
             raise _build_error(program, str(error)) from None
-        arriving = library.with_suffix(f".arriving-{os.getpid()}")
-        try:
-            shutil.copy2(built, arriving)
-            arriving.replace(library)
-        finally:
-            arriving.unlink(missing_ok=True)
+        yield built
 
 
 def _build_error(program: StanProgram, message: str) -> StanFlowError:

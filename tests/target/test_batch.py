@@ -3,11 +3,13 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from stanflow.target import batch
+from stanflow.errors import UsageError
+from stanflow.target import batch, engine
 from stanflow.target.model import StanModel
 
 CODE = """
@@ -85,6 +87,62 @@ def test_a_gradient_that_is_not_finite_is_marked(compiled):
     )
     assert gradient[1, 0] == -np.inf
     np.testing.assert_array_equal(status, [batch.OK, batch.GRADIENT_NOT_FINITE, batch.OK])
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_every_coordinate_of_a_gradient_is_looked_at(compiled):
+    code = "parameters { vector[3] x; } model { target += acos(x[3]) - x[1]; }"
+    model = StanModel(stan_code=code, engine="embedded")
+    points = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 1.0]])
+    _, _, status = evaluator(model, 1, compiled=compiled).log_density_gradient(points)
+    np.testing.assert_array_equal(status, [batch.OK, batch.GRADIENT_NOT_FINITE])
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (3, 3), (2,), (1, 3, 2)])
+def test_draws_of_another_shape_are_refused(model, shape):
+    """The loop in C would read beyond them."""
+    for call in (model.log_density_gradient, model.constrain):
+        with pytest.raises(ValueError, match=r"shape \(B, 2\)"):
+            call(np.zeros(shape))
+
+
+def test_threads_are_limited_to_what_the_engine_allows(monkeypatch):
+    def load_without_threads(*arguments):
+        return replace(engine.load(*arguments), thread_safe=False)
+
+    monkeypatch.setattr("stanflow.target.model.load", load_without_threads)
+    code = "parameters { real x; } model { x ~ normal(0, 1); }"
+    assert StanModel(stan_code=code, engine="embedded", threads=2).threads == 1
+    monkeypatch.undo()
+    assert StanModel(stan_code=code, engine="embedded", threads=2).threads == 2
+    with pytest.raises(UsageError, match="threads must be at least 1"):
+        StanModel(stan_code=code, engine="embedded", threads=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.usefixtures("_built")
+def test_a_large_batch_wakes_other_threads_and_a_small_one_does_not(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, numpy as np\n"
+        "from stanflow.target.model import StanModel\n"
+        "y = np.zeros(20_000)\n"
+        "code = 'data { int N; vector[N] y; } parameters { real m; } model { y ~ normal(m, 1); }'\n"
+        "data = {'N': len(y), 'y': y}\n"
+        "model = StanModel(stan_code=code, data=data, engine='embedded', threads=3)\n"
+        "count = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before = count(); model.log_density_gradient(np.zeros((1, 1))); small = count()\n"
+        "model.log_density_gradient(np.zeros((500, 1))); large = count()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    assert count() == 1\n"
+        "    model.log_density_gradient(np.zeros((500, 1)))\n"
+        "    os._exit(count())\n"
+        "forked = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "print(small - before, large - before, forked)\n"
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["0", "2", "3"]
 
 
 def test_each_row_has_a_generator_of_its_own(model):

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from stanflow.errors import DataError
 from stanflow.target.data import bind_data
+from stanflow.target.model import StanModel
 from stanflow.target.program import StanProgram
 
 SCHOOLS = StanProgram.from_string(
@@ -92,6 +93,31 @@ def test_sizes_and_bounds_may_depend_on_earlier_variables():
         bind_data(program, {**good, "x": [1, 4]})
 
 
+@pytest.mark.parametrize(
+    ("block", "data"),
+    [
+        ("matrix[2, 3] X; vector[size(X)] y;", {"X": [[1, 2, 3]] * 2, "y": [0] * 6}),
+        ("row_vector[3] r; vector[rows(r)] y;", {"r": [1, 2, 3], "y": [0]}),
+        ("int a; int<lower=a % 3> b;", {"a": -7, "b": 0}),
+        ("row_vector[2] r; vector[2] v; vector<lower=r*v>[2] y;",
+         {"r": [1, 1], "v": [1, -5], "y": [0, 0]}),
+        ("int<upper=2147483647> a; int b;", {"a": 2**31 - 1, "b": -(2**31)}),
+        ("real<lower=0, upper=1> p; vector<lower=-1>[1] q;", {"p": 0, "q": [-1]}),
+        ("array[0] int a; array[2, 0] real b; vector[0] c;", {"a": [], "b": [[], []], "c": []}),
+    ],
+)  # fmt: skip
+def test_data_that_stan_takes_are_not_refused(block, data):
+    code = f"data {{ {block} }} parameters {{ real x; }} model {{ x ~ normal(0, 1); }}"
+    StanModel(stan_code=code, data=data, engine="embedded")
+
+
+def test_the_hash_is_that_of_the_data():
+    one, again, other = (
+        bind_data(SCHOOLS, {**GOOD, "y": y}).hash for y in ([1, 2, 3], [1, 2, 3], [1, 2, 4])
+    )
+    assert one == again != other
+
+
 # ---- What is refused, by name and place ----
 
 
@@ -123,6 +149,12 @@ def test_sizes_and_bounds_may_depend_on_earlier_variables():
         ({"group": [1, 2**40, 3]}, r"group has 1099511627776 at \[2\], beyond the 32 bits"),
         ({"group": [1, 2**70, 3]}, r"group has \d+ at \[2\], beyond the 32 bits"),
         ({"J": float("inf")}, "J is declared .* it has inf"),
+        ({"y": [10**400, 1, 2]}, "y has a whole number beyond the range"),
+        ({"y": b"abc"}, "y must be numbers"),
+        ({"y": np.array(["2020-01-01"] * 3, dtype="datetime64[D]")}, "y must be numbers"),
+        ({"y": []}, r"y has shape \(0,\)"),
+        ({"group": [1, 2, -(2**31) - 1]}, "beyond the 32 bits"),
+        ({"group": [1, 2, 2**31]}, "beyond the 32 bits"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(change, message):
@@ -140,7 +172,14 @@ def test_data_that_do_not_fit_are_refused(change, message):
         ("[1, 2]", "must be a JSON object"),
         ('{"J": true, "y": [], "sigma": [], "group": []}', "J holds true or false"),
         ('{"J": 1, "J": 2}', "J is given 2 times"),
-        ("[" * 100_000, "not valid"),
+        ("[" * 100_000, "nest too deep"),
+        ('{"y": ' + "[" * 900 + "1" + "]" * 900 + "}", "the data variable J is missing"),
+        (
+            '{"J": 1, "y": ' + "[" * 950 + "1" + "]" * 950 + "}",
+            "nest too deep|not rectangular|shape",
+        ),
+        ('{"J": ' + "9" * 5000 + "}", "not valid Stan JSON"),
+        ('{"J": 1' + "0" * 400 + "}", "beyond"),
     ],
 )
 def test_malformed_files_are_refused_by_name(tmp_path, text, message):
@@ -156,6 +195,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         bind_data(SCHOOLS, tmp_path / "nope.json")
     with pytest.raises(DataError, match="cannot be read: is a directory"):
         bind_data(SCHOOLS, tmp_path)
+    with pytest.raises(DataError, match="cannot be read: embedded null"):
+        bind_data(SCHOOLS, "a\0b")
+    with pytest.raises(DataError, match="not a list"):
+        bind_data(SCHOOLS, [1])
     (tmp_path / "latin.json").write_bytes(b'{"\xe9": 1}')
     with pytest.raises(DataError, match="not UTF-8"):
         bind_data(SCHOOLS, tmp_path / "latin.json")
@@ -166,6 +209,12 @@ def test_data_for_a_program_without_a_data_block_are_refused():
     assert bind_data(program, None).json == bind_data(program, {}).json == "{}"
     with pytest.raises(DataError, match=r"has variables \(J, y, .*no data block"):
         bind_data(program, GOOD)
+
+
+def test_a_negative_size_is_refused():
+    program = StanProgram.from_string("data { int N; vector[N] y; }")
+    with pytest.raises(DataError, match=r"y has a negative size: N is -1"):
+        bind_data(program, {"N": -1, "y": []})
 
 
 def test_tuples_of_another_length_are_refused():

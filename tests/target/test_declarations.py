@@ -22,6 +22,9 @@ from stanflow.target.declarations import (
         ("matrix<offset=mu, multiplier=2>[R, C] m", "matrix", ("R", "C"),
          (("offset", "mu"), ("multiplier", "2"))),
         ("cov_matrix[K] S", "cov_matrix", ("K", "K"), ()),
+        ("corr_matrix[K] S", "corr_matrix", ("K", "K"), ()),
+        ("cholesky_factor_corr[K] S", "cholesky_factor_corr", ("K", "K"), ()),
+        ("cholesky_factor_cov[K] S", "cholesky_factor_cov", ("K", "K"), ()),
         ("cholesky_factor_cov[M, N] L", "cholesky_factor_cov", ("M", "N"), ()),
         ("array[max({N, 3}), size(x)] int x", "int", ("max({N, 3})", "size(x)"), ()),
         ("complex_vector[3] z", "complex_vector", ("3",), ()),
@@ -63,6 +66,23 @@ def test_integer_division_truncates_toward_zero_as_in_stan(a, b):
     assert evaluate("a / b", {"a": a, "b": b}) == math.trunc(a / b)
 
 
+@given(st.integers(-100, 100), st.integers(-100, 100).filter(bool))
+def test_remainders_have_the_sign_of_the_dividend_as_in_stan(a, b):
+    assert evaluate("a % b", {"a": a, "b": b}) == int(math.fmod(a, b))
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("-N", -3), ("max(n)", 6), ("min(n)", 5), ("max(N, 9)", 9), ("sum(n)", 11), ("size(n)", 2),
+        ("num_elements(A)", 4), ("A[2, 1] - 1", 2), ("n[2]", 6), ("2 * 1.5", 3.0),
+        ("negative_infinity()", -math.inf), ("positive_infinity()", math.inf), ("7.0 / 2", 3.5),
+    ],
+)  # fmt: skip
+def test_what_is_followed(expression, value):
+    assert evaluate(expression, {"N": 3, "n": [5, 6], "A": [[1, 2], [3, 4]]}) == value
+
+
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 def test_arithmetic_follows_precedence(a, b, c):
     values = {"a": a, "b": b, "c": c}
@@ -76,8 +96,10 @@ def test_indexing_counts_from_one():
 
 
 @pytest.mark.parametrize(
-    "expression", ["foo(N)", "N ? 1 : 2", "M", "x[0]", "x[3]", "N'", "__import__('os')", "N.real"]
-)
+    "expression",
+    ["foo(N)", "N ? 1 : 2", "M", "x[0]", "x[3]", "N'", "__import__('os')", "N.real", "x * x",
+     "A[1] * A[2]", "x + 1", "size(A)", "rows(A)", "N / 0"],
+)  # fmt: skip
 def test_other_expressions_are_left_to_the_engine(expression):
     with pytest.raises(UnknownValueError):
-        evaluate(expression, {"N": 2, "x": [1, 2]})
+        evaluate(expression, {"N": 2, "x": [1, 2], "A": [[1, 2], [3, 4]]})

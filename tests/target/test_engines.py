@@ -1,5 +1,9 @@
 """One contract, held against both engines."""
 
+import base64
+import os
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -105,7 +109,15 @@ def test_unconstrain_undoes_constrain(model, z):
 
 
 @pytest.mark.parametrize(
-    "change", [{"sigma": -1.0}, {"p": [0.5, 0.4, 0.2]}, {"A": [[1.0]]}, {"mu": None}]
+    "change",
+    [
+        {"mu": float("nan")},
+        {"sigma": 0.0},
+        {"sigma": -1.0},
+        {"p": [0.5, 0.4, 0.2]},
+        {"A": [[1.0]]},
+        {"mu": None},
+    ],
 )
 def test_parameters_that_violate_constraints_are_refused(model, z, change):
     draws = model.constrain(z[:1]).variables()
@@ -160,6 +172,48 @@ def test_a_constant_that_varies_is_not_called_known(engine):
     assert not constant.known
     assert "varies" in constant.reason
     assert constant.value == 0
+
+
+@pytest.mark.parametrize("size", ["1e-6", "not_a_number()"])
+def test_a_small_or_undefined_variation_is_noticed(engine, size):
+    code = f"""
+    parameters {{ real x; }}
+    model {{ x ~ normal(0, 1); target += {size} * normal_lupdf(0 | 0, exp(0 * x)) * 0;
+            if (x > 0) target += 1e-5 * (normal_lupdf(3 | 0, 2.5) - normal_lpdf(3 | 0, 2.5)); }}
+    """
+    model = StanModel(stan_code=code, engine=engine)
+    if size.startswith("not"):
+        with pytest.raises(InitializationError):
+            _ = model.normalizing_constant
+    else:
+        assert not model.normalizing_constant.known
+
+
+def test_a_constant_that_is_not_a_number_is_not_known(engine, monkeypatch):
+    model = StanModel(stan_code="parameters { real x; } model { x ~ normal(0, 1); }", engine=engine)
+    loaded = replace(model._loaded, log_density_with_constants=lambda z: float("nan"))
+    monkeypatch.setattr(model, "_loaded", loaded)
+    assert not model.normalizing_constant.known
+
+
+def test_draws_can_be_had_without_generated_quantities(model, z):
+    draws = model.constrain(z, include_generated=False)
+    assert set(draws.variables()) == {"mu", "sigma", "p", "A", "twice"}
+    everything = model.constrain(z).variables()
+    for name, values in draws.variables().items():
+        np.testing.assert_array_equal(values, everything[name])
+
+
+def test_recovered_draws_use_the_models_own_transformed_data(engine):
+    code = """
+    transformed data { real m = normal_rng(0, 1); }
+    parameters { real x; } transformed parameters { real y = x + m; }
+    model { x ~ normal(0, 1); }
+    generated quantities { real g = m; if (x < 0) reject("negative"); }
+    """
+    model = StanModel(stan_code=code, engine=engine, seed=2)
+    draws = model.constrain([[1.0], [-1.0]]).values
+    assert draws[1, 1] - draws[1, 0] == pytest.approx(draws[0, 1] - draws[0, 0], abs=1e-12)
 
 
 def test_rows_that_fail_are_marked_and_disturb_no_other(engine):
@@ -302,6 +356,7 @@ def test_quantities_that_the_embedded_engine_would_leave_out_are_refused():
     """
     with pytest.raises(EngineError, match=r"cannot compute the .* generated quantities"):
         StanModel(stan_code=code, engine="embedded")
+    assert "STANLI_NO_INTERPRETER" not in os.environ
     empty = "parameters { real x; } model { x ~ normal(0, 1); } generated quantities { if (1) { } }"
     assert StanModel(stan_code=empty, engine="embedded").columns == ("x",)
 
@@ -309,6 +364,51 @@ def test_quantities_that_the_embedded_engine_would_leave_out_are_refused():
 def test_an_unknown_engine_is_refused():
     with pytest.raises(UsageError, match="no engine 'cmdstan'"):
         StanModel(stan_code="parameters { real x; } model { }", engine="cmdstan")
+
+
+def test_a_size_that_only_the_engine_can_work_out_is_the_datas_fault():
+    code = "data { int N; vector[N ? N : 1] y; } parameters { real x; } model { x ~ normal(0, 1); }"
+    with pytest.raises(DataError, match="refuses the data"):
+        StanModel(stan_code=code, data={"N": -2, "y": []}, engine="embedded")
+
+
+def test_arrays_of_tuples_as_data_name_the_other_engine():
+    code = (
+        "data { array[2] tuple(int, real) t; } parameters { real x; } model { x ~ std_normal(); }"
+    )
+    with pytest.raises(EngineError, match="--engine bridgestan"):
+        StanModel(stan_code=code, data={"t": [(1, 2.0), (3, 4.0)]}, engine="embedded")
+
+
+@pytest.mark.parametrize(
+    "near_miss",
+    [
+        lambda payload: payload.replace(b"poisson_lpmf\x00", b"poisson_lpmf\x02"),
+        lambda payload: payload.replace(b"normal_lpdf\x01", b"normal_lpdf\x03"),
+        lambda payload: payload.replace(b"gamma_lpdf\x01", b"gamma_lpdf\x00"),
+    ],
+)
+def test_a_compiled_program_that_only_resembles_the_format_is_not_trusted(near_miss, monkeypatch):
+    compile_program = embedded.stanli.stan_to_mir
+
+    def other_format(code, **options):
+        mir = compile_program(code, **options)
+        payload = base64.b64decode(mir.removeprefix(embedded._MIR_PREFIX))
+        return embedded._MIR_PREFIX + base64.b64encode(near_miss(payload)).decode()
+
+    embedded._flag_is_understood.cache_clear()
+    assert embedded._flag_is_understood()
+    embedded._flag_is_understood.cache_clear()
+    monkeypatch.setattr(embedded.stanli, "stan_to_mir", other_format)
+    assert not embedded._flag_is_understood()
+    embedded._flag_is_understood.cache_clear()
+
+
+def test_names_that_merely_end_like_a_density_are_left_alone():
+    name = b"x" * 8 + b"_lpdf"
+    call = b"\x04\x00" + (len(name) + 1).to_bytes(4, "little") + name + b"\x01"
+    mir = embedded._MIR_PREFIX + base64.b64encode(call).decode()
+    assert embedded._clear_flags(mir) == mir
 
 
 def test_the_meaning_of_the_density_flag_is_confirmed_before_use(monkeypatch):

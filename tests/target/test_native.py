@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,13 @@ def test_the_cache_key_covers_all_that_goes_into_a_library(sources, monkeypatch,
     seen.add(key(PROGRAM, native.find_toolchain()))
     monkeypatch.setenv("CXX", "cc")
     seen.add(key(PROGRAM, native.find_toolchain()))
-    assert len(seen) == 7
+    monkeypatch.setenv("CPPFLAGS", "-DX")
+    seen.add(key(PROGRAM, native.find_toolchain()))
+    for change in ({"stanc_version": "other"}, {"compiler_version": "other"}):
+        seen.add(key(PROGRAM, replace(toolchain, **change)))
+    monkeypatch.setattr(native, "MAKE_ARGS", ("STAN_THREADS=true", "STAN_OPENCL=true"))
+    seen.add(key(PROGRAM, native.find_toolchain()))
+    assert len(seen) == 11
 
 
 def test_a_cache_that_cannot_be_written_is_named(sources, monkeypatch, tmp_path):
@@ -194,7 +201,60 @@ def test_builds_at_once_compile_once(sources, monkeypatch, tmp_path):
     assert log.read_text() == "built\n"
 
 
+def test_a_copy_that_breaks_off_leaves_nothing_to_reuse(sources, monkeypatch, tmp_path):
+    monkeypatch.setenv("STANFLOW_CACHE_DIR", str(tmp_path / "cache"))
+    fake_makefile(sources, "echo whole > $@")
+
+    def half_a_copy(_, target):
+        Path(target).write_text("ha")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(native.shutil, "copy2", half_a_copy)
+    with pytest.raises(EngineError, match=r"cannot be written \(No space left"):
+        native.compiled_library(PROGRAM, native.find_toolchain())
+    assert [f.suffix for f in (tmp_path / "cache" / "models").iterdir()] == [".lock"]
+
+
+def test_the_build_that_downloads_the_stan_compiler_is_reused(sources, monkeypatch, tmp_path):
+    monkeypatch.setenv("STANFLOW_CACHE_DIR", str(tmp_path / "cache"))
+    log = tmp_path / "log"
+    stanc = sources / "bin" / "stanc"
+    fake_makefile(
+        sources,
+        f"echo built >> {log}; mkdir -p {stanc.parent}; echo 'echo stanc 2.38' > {stanc}; "
+        f"sed -i '1i #!/bin/sh' {stanc}; chmod +x {stanc}; echo whole > $@",
+    )
+    first = native.compiled_library(PROGRAM, native.find_toolchain())
+    assert native.find_toolchain().stanc_version == "stanc 2.38"
+    assert native.compiled_library(PROGRAM, native.find_toolchain()) == first
+    assert log.read_text() == "built\n"
+
+
+def test_auto_never_downloads(monkeypatch, tmp_path):
+    monkeypatch.delenv("BRIDGESTAN", raising=False)
+    monkeypatch.setattr(native, "CURRENT_BRIDGESTAN", tmp_path / "nowhere")
+
+    def download(**_):
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr(native.bridgestan.compile, "get_bridgestan_path", download)
+    assert decide("auto").name == "embedded"
+    with pytest.raises(EngineError, match=r"could not be downloaded.*asked the network"):
+        decide("bridgestan")
+
+
 # ---- With the real toolchain ----
+
+
+@pytest.mark.usefixtures("toolchain")
+@pytest.mark.parametrize(("flag", "safe"), [("true", True), ("false", False)])
+def test_a_library_built_without_threads_is_used_by_one(monkeypatch, flag, safe):
+    info = f"Stan version: 2.38.0\nStan C++ Defines:\n\tSTAN_THREADS={flag}\n"
+    library = native.compiled_library(PROGRAM, native.find_toolchain())
+    monkeypatch.setattr(native.bridgestan.StanModel, "model_info", lambda _: info)
+    loaded = native.open_library(library, PROGRAM, StanData("{}"))
+    assert loaded.thread_safe is safe
+    assert loaded.engine_version.endswith("Stan 2.38.0")
 
 
 def test_a_program_is_compiled_once(toolchain, capsys):
