@@ -68,6 +68,47 @@ def test_a_full_disk_is_an_error_in_words(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_empty_folder_is_filled_in_place(tmp_path, monkeypatch):
+    """It may be the current folder, a mounted one, or the end of a symbolic link."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    monkeypatch.chdir(tmp_path / "here")
+    before = (tmp_path / "here").stat().st_ino
+    for name in (".", "../link"):
+        with written_whole(check_output_folder(name, force=False)) as folder:
+            (folder / "fit.json").write_text("{}")
+            (folder / "a").write_text("one")
+        with pytest.raises(UsageError, match="already holds a fit"):
+            check_output_folder(name, force=False)
+    assert (tmp_path / "here").stat().st_ino == before
+    assert (tmp_path / "link").is_symlink()
+    for name in ("here", "there"):
+        assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["a", "fit.json"]
+    with written_whole(check_output_folder("../link", force=True)) as folder:
+        (folder / "fit.json").write_text("new")
+    assert (tmp_path / "there" / "fit.json").read_text() == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["here", "link", "there"]
+
+
+def test_a_fit_that_cannot_be_replaced_is_still_there(tmp_path, monkeypatch):
+    fit = tmp_path / "fit"
+    fit.mkdir()
+    (fit / "fit.json").write_text("one")
+    rename = Path.rename
+
+    def refuse_to_arrive(self, target):
+        if self.name.startswith(".fit-") and not self.name.endswith("-before"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_to_arrive)
+    with pytest.raises(UsageError, match="no space left"), written_whole(fit) as folder:
+        (folder / "fit.json").write_text("two")
+    assert (fit / "fit.json").read_text() == "one"
+    assert list(tmp_path.iterdir()) == [fit]
+
+
 def test_checking_leaves_no_trace(tmp_path):
     check_output_folder(tmp_path / "a" / "b" / "fit", force=False)
     assert list(tmp_path.iterdir()) == []

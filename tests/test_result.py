@@ -8,6 +8,7 @@ import torch
 
 import stanflow
 from stanflow.errors import UsageError
+from stanflow.summary import FitSummary, summarize
 
 CODE = """
 parameters { real mu; matrix[2, 3] A; array[2] vector[2] v; }
@@ -48,6 +49,8 @@ def test_variables_have_their_declared_shapes(either):
         "mu": (500,), "A": (500, 2, 3), "v": (500, 2, 2), "twice": (500,), "k": (500, 2)
     }  # fmt: skip
     table = either.draws_pd()
+    np.testing.assert_array_equal(table["lp__"], either.log_p)
+    np.testing.assert_array_equal(table["lp_approx__"], either.log_q)
     np.testing.assert_array_equal(either.stan_variable("A")[:, 1, 2], table["A[2,3]"])
     np.testing.assert_array_equal(either.stan_variable("v")[:, 1, 0], table["v[2,1]"])
     np.testing.assert_array_equal(either.stan_variable("twice"), 2 * table["mu"])
@@ -116,6 +119,69 @@ def test_a_loaded_fit_is_the_fit(fit, saved):
         assert torch.equal(loaded.flow.state_dict()[name], tensor)
 
 
+def test_saving_replaces_a_fit_only_by_force(fit, tmp_path):
+    folder = fit.save(tmp_path / "fit")
+    assert stanflow.load(folder).report["out"] == str(folder)
+    with pytest.raises(UsageError, match="already holds a fit"):
+        fit.save(folder)
+    assert fit.save(folder, force=True) == folder
+
+
+def test_numbers_of_any_size_can_be_read_in_the_table():
+    table = summarize(["x"], np.array([[1e-6], [1e7], [0.25], [-3.0]]))
+    text = str(FitSummary("", table, ()))
+    assert "2.5e+06" in text
+    assert "1e-06" in str(FitSummary("", summarize(["x"], np.full((3, 1), 1e-6)), ()))
+
+
+def test_what_went_wrong_on_the_way_is_counted():
+    code = """
+    parameters { real x; } model { if (x < -0.1) reject("no"); x ~ normal(0, 1); }
+    generated quantities { real y = 1; if (x > 1) reject("too far"); }
+    """
+    model = stanflow.StanModel(stan_code=code, engine="embedded")
+    fit = stanflow.fit(model, draws=300, training=stanflow.TrainConfig(max_steps=3), progress=False)
+    report, x = fit.report, fit.stan_variable("x")
+    assert report["failed_generated_quantities"] == (x > 1).sum() > 0
+    assert np.isnan(fit.stan_variable("y")).sum() == (x > 1).sum()
+    assert np.isfinite(x).all()
+    assert report["rejected_draws"] > 0
+    assert report["rejected_in_training"] == fit.trace["rejected"].sum() > 0
+    steps = report["gradient_evaluations"] - 3 * 256 - 300 - report["rejected_draws"]
+    assert steps > 1000  # the warm start's
+    for words in ("draws were rejected", "generated quantities failed"):
+        assert words in str(fit.summary())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"draws": 1}, "draws must be"), ({"seed": -1}, "seed must be"), ({"seed": 2**32}, "seed")],
+)
+def test_draws_and_seed_must_be_in_range(change, message):
+    model = stanflow.StanModel(
+        stan_code="parameters { real x; } model { x ~ normal(0, 1); }", engine="embedded"
+    )
+    with pytest.raises(UsageError, match=message):
+        stanflow.fit(model, **change)
+
+
+def test_every_random_choice_follows_the_seed():
+    """Weights, draws in training, draws of the fit and generated quantities, each on its own."""
+    model = stanflow.StanModel(stan_code=CODE, engine="embedded")
+    quick = stanflow.TrainConfig(max_steps=1, learning_rate=1e-30)
+    fits = [
+        stanflow.fit(model, seed=s, draws=50, training=quick, progress=False) for s in (1, 1, 2)
+    ]
+    weights = [fit.flow.state_dict()["layers.0.hidden.weight"] for fit in fits]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    counts = [fit.stan_variable("k")[:, 0] for fit in fits]
+    assert (counts[0] == counts[1]).all()
+    assert (counts[0] != counts[2]).any()
+    assert fits[0].trace["elbo"].equals(fits[1].trace["elbo"])
+    assert not fits[0].trace["elbo"].equals(fits[2].trace["elbo"])
+
+
 def test_the_summary_says_what_must_be_known(fit):
     text = str(fit.summary())
     assert "Stan's constants included" in text
@@ -158,6 +224,8 @@ def test_tuples_and_complex_numbers_are_saved(fit, tmp_path):
     loaded = stanflow.load(odd.save(tmp_path / "fit"))
     np.testing.assert_array_equal(loaded.draws(), odd.draws())
     np.testing.assert_array_equal(loaded.stan_variable("z"), odd.stan_variable("z"))
+    assert list(loaded.draws_pd("t")) == ["t:1", "t:2[1]", "t:2[2]"]
+    assert list(loaded.draws_pd(["z", "B[2,1]"])) == ["z.real", "z.imag", "B[2,1]"]
     first, second = loaded.stan_variable("t")[7]
     assert (first, *second) == tuple(values[7, 3:6])
 

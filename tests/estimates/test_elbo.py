@@ -65,6 +65,34 @@ def test_draws_follow_the_seed_and_do_not_depend_on_rejections_elsewhere():
     assert len(np.unique(one[:, 0])) == 5000  # chunks do not repeat
 
 
+def test_the_standard_error_counts_the_share_left_out():
+    """Delta method: log(1 - r) with r binomial over n draws has variance r / ((1 - r) n)."""
+    draws = FlowDraws(np.zeros((300, 1)), np.zeros(300), np.zeros(300), rejected=100)
+    elbo = estimate_elbo(draws, NOTHING)
+    assert elbo.value == pytest.approx(np.log(0.75))
+    assert elbo.se == pytest.approx(np.sqrt(0.25 / (0.75 * 400)))
+
+
+def test_draws_after_the_last_one_used_count_for_nothing():
+    """So the share left out is not biased by the size of the chunks."""
+    target = model("if (x[1] < 0) reject(x[1]); x ~ normal(0, 1);")
+    rejected = [draw(gaussian_flow(2), target, 10, seed).rejected for seed in range(200)]
+    # Failures before the tenth success: negative binomial, mean 10, variance 20.
+    assert np.mean(rejected) == pytest.approx(10, abs=4.5 * np.sqrt(20 / 200))
+
+
+def test_draws_without_a_finite_density_of_their_own_are_left_out():
+    class Odd(torch.nn.Module):
+        def sample(self, n, generator):
+            log_q = torch.zeros(n, dtype=torch.float64)
+            log_q[::4] = -torch.inf
+            return torch.randn(n, 2, generator=generator, dtype=torch.float64), log_q
+
+    draws = draw(Odd(), model("x ~ normal(0, 1);"), 300, 1)
+    assert np.isfinite(draws.log_q).all()
+    assert draws.rejected == 100
+
+
 def test_an_unknown_constant_is_not_called_normalized():
     draws = FlowDraws(np.zeros((3, 1)), np.zeros(3), np.zeros(3), 0)
     unknown = NormalizingConstant(0.0, known=False, reason="")

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stanflow.errors import UsageError
+from stanflow.flow.clamp import AsymmetricSoftClamp
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.realnvp import build_flow
@@ -103,6 +104,15 @@ def test_couplings_take_turns_so_that_every_coordinate_moves():
         for layer in flow.bijections[:2]:
             x, _ = layer(x)
         assert (x != e).all()
+
+
+def test_the_configuration_reaches_the_layers():
+    config = FlowConfig(layers=3, hidden=11, clamp_positive=0.3, clamp_negative=1.7, loft_tau=42.0)
+    *couplings, loft, _ = build_flow(config, 4, 1).bijections
+    assert len(couplings) == 3
+    assert couplings[0].raw_scale.in_features == 11
+    assert couplings[0]._clamp == AsymmetricSoftClamp(positive=0.3, negative=1.7)
+    assert loft.tau == 42.0
 
 
 def test_one_dimension_takes_sinh_arcsinh_layers_in_place_of_couplings():

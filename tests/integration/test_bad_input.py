@@ -181,6 +181,8 @@ def test_output_folders_that_cannot_be_used(folder, out, message):
     (folder / "full" / "thesis.tex").write_text("precious")
     assert_refused(folder, ["model.stan", "data.json", "--out", out], "usage", message)
     assert_refused(folder, ["model.stan", "data.json", "--out", out, "--force"], "usage", message)
+    refused = run("fit", "model.stan", "data.json", "--out", out, cwd=folder)
+    assert "parameters" not in refused.stderr  # before any work was done
 
 
 def test_a_folder_that_holds_a_fit_asks_for_force(folder):

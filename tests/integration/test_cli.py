@@ -9,6 +9,7 @@ import pytest
 
 import stanflow
 from stanflow import cli
+from stanflow.errors import NumericsError
 from tests.command_line import STANFLOW, run, run_json
 
 QUICK = ("--max-steps", 20, "--draws", 200, "--engine", "embedded")
@@ -39,6 +40,7 @@ def test_fit_prints_one_json_object_with_the_contracts_keys(schools, tmp_path):
     assert (report["dim"], report["engine"], report["steps"]) == (10, "embedded", 20)
     assert report["normalized"] is True
     assert report["peak_memory_mb"] > 50
+    assert "columns" not in report
     assert (tmp_path / report["out"] / "fit.json").is_file()
 
 
@@ -68,7 +70,10 @@ def test_fit_prints_a_table_the_elbo_and_the_folder(schools, tmp_path):
     assert "ELBO" in result.stdout
     assert "Stan's constants included" in result.stdout
     assert result.stdout.rstrip().endswith(f"saved in {tmp_path / 'out'}")
-    assert "step 20/20" in result.stderr
+    (progress,) = [line for line in result.stderr.splitlines() if line.startswith("step 20/20")]
+    elbo = json.loads((tmp_path / "out" / "fit.json").read_text())["elbo"]
+    shown = float(progress.split("ELBO")[1].split()[0])
+    assert shown == pytest.approx(elbo, abs=10)  # Stan's constants, -40, are in both
 
 
 def test_a_fit_folder_holds_what_it_promises(schools, tmp_path):
@@ -148,6 +153,25 @@ def test_check_finds_a_gradient_that_is_not_the_densitys(tmp_path):
     assert "differs from finite differences" in result.stderr
 
 
+def test_a_gradient_that_cannot_be_compared_is_valid_json(tmp_path):
+    (tmp_path / "point.stan").write_text(
+        'parameters { real x; } model { if (x != 0) reject("x"); target += x; }'
+    )
+    status, report = run_json("check", "point.stan", "--engine", "embedded", cwd=tmp_path)
+    assert (status, report["gradient_agrees"], report["gradient_error"]) == (1, False, None)
+
+
+def test_included_files_are_found_by_their_folder(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "part.stan").write_text("parameters { real x; }")
+    (tmp_path / "main.stan").write_text("#include part.stan\nmodel { x ~ normal(0, 1); }")
+    for command in (("check",), ("fit", *QUICK[:4])):
+        status, report = run_json(
+            command[0], "main.stan", *command[1:], "--include-path", "shared", cwd=tmp_path
+        )
+        assert (status, report["dim"]) == (0, 1)
+
+
 def test_doctor_names_what_is_here_and_what_mends_the_rest():
     result = run("doctor", BRIDGESTAN="/nowhere")
     assert result.returncode == 0
@@ -206,6 +230,21 @@ def test_ctrl_c_saves_what_was_learnt(schools, tmp_path):
     assert process.returncode == 0
     assert json.loads(out)["stopped"] == "interrupted"
     assert len(stanflow.load(tmp_path / "out").values) == 4000
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [(MemoryError(), 1, "not enough memory"), (NumericsError("broke down"), 1, "broke down")],
+)
+def test_runs_that_fail_have_exit_status_one(monkeypatch, capsys, error, status, words):
+    def failing(**_):
+        raise error
+
+    monkeypatch.setattr(cli, "app", failing)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == status
+    assert words in capsys.readouterr().err
 
 
 def test_ctrl_c_before_anything_was_learnt_is_said(monkeypatch, capsys):

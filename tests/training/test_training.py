@@ -1,4 +1,6 @@
 import math
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from stanflow.errors import NumericsError, UsageError
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
+from stanflow.training import trainer, warmstart
 from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import accumulate_path_gradient
+from stanflow.training.interruption import Interruption
 from stanflow.training.trainer import train
 from stanflow.training.warmstart import mean_field_start
 
@@ -112,6 +116,37 @@ def test_rejected_draws_take_no_part():
     assert all(torch.isfinite(g).all() for g in grads(flow))
 
 
+def test_rejections_do_not_shrink_the_gradient():
+    """It is the mean over the accepted draws."""
+    target, everywhere = (kind([1.0, 0.0], np.eye(2)) for kind in (HalfGaussian, GaussianTarget))
+    flow = build_flow(FlowConfig(family="meanfield", base="gaussian"), 2, 1).double()
+    z, log_q, score = (
+        t.detach() for t in flow.sample_with_score(64, torch.Generator().manual_seed(1))
+    )
+    batch = accumulate_path_gradient(flow, target, 64, torch.Generator().manual_seed(1))
+    kept = z[:, 0] > 0
+    exact = everywhere.log_density_gradient(z.numpy())
+    cotangent = (score - torch.from_numpy(exact.gradient))[kept].mean(0)
+    torch.testing.assert_close(flow.output.shift.grad, cotangent)
+    assert batch.elbo == pytest.approx(np.mean((exact.log_density - log_q.numpy())[kept.numpy()]))
+    assert batch.rejected == int((~kept).sum())
+
+
+def test_a_gradient_beyond_float32_costs_its_own_draw_alone():
+    class Steep(GaussianTarget):
+        def log_density_gradient(self, z):
+            batch = super().log_density_gradient(z)
+            batch.gradient[3] = 1e39
+            return batch
+
+    flow = build_flow(FlowConfig(layers=2), 2, 1)
+    batch = accumulate_path_gradient(
+        flow, Steep([0, 0], np.eye(2)), 10, torch.Generator().manual_seed(1)
+    )
+    assert batch.rejected == 1
+    assert all(torch.isfinite(g).all() for g in grads(flow))
+
+
 def test_a_batch_without_any_accepted_draw_leaves_no_gradient():
     class Nowhere(GaussianTarget):
         def log_density_gradient(self, z):
@@ -135,6 +170,22 @@ def test_the_warm_start_finds_location_and_scale():
         error = (start.location - target.mean) / np.sqrt(np.diag(target.covariance))
         np.testing.assert_allclose(error, 0, atol=1)
         np.testing.assert_allclose(np.exp(start.log_scale), conditional_sd, rtol=0.5)
+
+
+def test_the_warm_start_knows_the_elbo_and_its_gradient():
+    """Both against the closed form for a Gaussian, averaged over many batches."""
+    rng = np.random.default_rng(2)
+    location, log_scale = np.array([0.5, -1.0, 33.0]), np.array([-0.5, 0.2, 1.0])
+    parameters = np.concatenate([location, log_scale])
+    off, precision = location - TARGET.mean, TARGET.precision
+    variance = np.exp(2 * log_scale)
+    elbo = -0.5 * (off @ precision @ off + variance @ np.diag(precision)) + log_scale.sum()
+    gradient = np.concatenate([precision @ off, variance * np.diag(precision) - 1])
+    elbos = [warmstart._elbo(TARGET, parameters, rng) for _ in range(400)]
+    gradients = np.array([warmstart._path_gradient(TARGET, parameters, rng) for _ in range(2000)])
+    assert np.mean(elbos) == pytest.approx(elbo, abs=4.5 * np.std(elbos) / np.sqrt(400))
+    bound = 4.5 * gradients.std(0) / np.sqrt(2000)
+    assert (np.abs(gradients.mean(0) - gradient) < bound + 1e-12).all()
 
 
 def test_the_warm_start_comes_back_from_where_no_draw_is_accepted():
@@ -195,6 +246,83 @@ def test_the_seed_decides_everything():
     )
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_learning_rate_falls_to_a_hundredth_and_starts_lower_in_many_dimensions():
+    flow = build_flow(FlowConfig(layers=1), 2, 1)
+    optimizer = torch.optim.Adam(flow.parameters())
+    rates = []
+    for progress in (0.0, 0.5, 1.0):
+        trainer._set_learning_rate(optimizer, 0.1, progress)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.0505, 0.001])
+    assert trainer._learning_rate(TrainConfig(learning_rate=0.3), 5000) == 0.3
+    small, large = (trainer._learning_rate(TrainConfig(), dim) for dim in (4, 1000))
+    assert (small, large) == pytest.approx((0.02, 0.002))
+
+
+def test_gradients_are_shortened_to_the_norm_allowed():
+    flow = build_flow(FlowConfig(layers=2), 2, 1)
+    for parameter in flow.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    optimizer = torch.optim.SGD(flow.parameters(), lr=1.0)
+    before = [parameter.clone() for parameter in flow.parameters()]
+    norm = trainer._step(optimizer, flow, TrainConfig(max_gradient_norm=0.5))
+    moved = sum(
+        (new - old).square().sum() for new, old in zip(flow.parameters(), before, strict=True)
+    )
+    assert norm > 3
+    assert moved.sqrt().item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_failed_steps_must_be_in_a_row_to_end_a_run():
+    class Flickering(GaussianTarget):
+        def log_density_gradient(self, z):
+            batch = super().log_density_gradient(z)
+            dark = len(z) == 256 and self.evaluations // 256 % 2 == 0
+            return DensityBatch(batch.log_density, batch.gradient, np.full(len(z), not dark))
+
+    _, result = trained(
+        FlowConfig(family="meanfield"), Flickering([0.0, 0.0], np.eye(2)), max_steps=300
+    )
+    assert result.skipped_steps == 150
+
+
+def test_torch_threads_are_as_before():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    trained(FlowConfig(layers=1), max_steps=2)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_training_begins_wider_than_the_mean_field_fit():
+    one_step = {"max_steps": 1, "learning_rate": 1e-12}
+    flow, _ = trained(FlowConfig(family="meanfield"), **one_step)
+    scale = flow.output.log_scale.detach().exp().numpy()
+    np.testing.assert_allclose(scale, 3 / np.sqrt(np.diag(TARGET.precision)), rtol=0.5)
+
+
+def test_training_works_outside_the_main_thread():
+    """Where Python allows no signal handlers."""
+    stopped = []
+    thread = threading.Thread(
+        target=lambda: stopped.append(trained(FlowConfig(layers=1), max_steps=3)[1].stopped)
+    )
+    thread.start()
+    thread.join()
+    assert stopped == ["max_steps"]
+
+
+def test_the_first_ctrl_c_asks_and_the_second_interrupts():
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.requested
+        signal.raise_signal(signal.SIGINT)
+    with Interruption() as interruption:
+        pass
+    assert not interruption.requested
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_max_seconds_ends_a_run():

@@ -1,0 +1,18 @@
+from stanflow import doctor
+
+
+def test_all_that_is_required_is_found():
+    findings = {finding.name: finding for finding in doctor.examine()}
+    assert all(finding.ok for finding in findings.values() if finding.required)
+    assert findings["embedded engine"].detail.endswith("with the constants that Stan drops")
+
+
+def test_what_is_required_and_missing_is_said_with_its_remedy(monkeypatch):
+    def import_module(name):
+        raise ImportError(f"no {name} here")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", import_module)
+    finding = doctor._package("torch")
+    assert (finding.ok, finding.required, finding.detail) == (False, True, "no torch here")
+    assert "MISSING" in str(finding)
+    assert "pip install" in str(finding)
