@@ -6,6 +6,7 @@ run failed, 2 wrong use or bad input.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -25,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_INTERRUPTED = 130  # what typer returns after Ctrl-C
 
 Model = Annotated[Path, typer.Argument(help="The Stan program, a .stan file.", show_default=False)]
 Data = Annotated[
@@ -93,7 +96,9 @@ def fit(
     max_seconds: Annotated[
         float | None, typer.Option(help="Stop training after this long.", show_default=False)
     ] = None,
-    draws: Annotated[int, typer.Option(min=2, help="Draws to take from the trained flow.")] = 4000,
+    draws: Annotated[
+        int, typer.Option(min=2, max=10**8, help="Draws to take from the trained flow.")
+    ] = 4000,
     include_path: IncludePath = None,
     as_json: Json = False,
 ) -> None:
@@ -102,7 +107,7 @@ def fit(
     Ctrl-C stops training cleanly and keeps what was learnt.
     """
     from stanflow.flow.config import FlowConfig
-    from stanflow.output import check_output_folder
+    from stanflow.output import check_output_folder, release_folder, reserve_folder
     from stanflow.target.model import StanModel
     from stanflow.training.config import TrainConfig
 
@@ -110,16 +115,19 @@ def fit(
     training = TrainConfig(batch=batch, max_steps=max_steps, max_seconds=max_seconds)
     if out is not None:
         check_output_folder(out, force=force)
-    stan_model = StanModel(model, data, include_paths=include_path or (), engine=engine)
-    if out is None:
-        out = check_output_folder(_free_folder(stan_model.name), force=False)
-    _tell(f"{stan_model.name}: {stan_model.dim} parameters, {stan_model.engine_version}")
-    _tell_ignored(stan_model.data.ignored)
+    stan_model = StanModel(model, data, include_paths=include_path or (), engine=engine, seed=seed)
     # Torch takes a second to load; bad input is found before.
     from stanflow.fitting import fit as fit_model
 
-    result = fit_model(stan_model, seed=seed, draws=draws, flow=flow, training=training)
-    folder = result.save(out, force=force)
+    folder = out or reserve_folder(Path("fits"), stan_model.name)
+    try:
+        _tell(f"{stan_model.name}: {stan_model.dim} parameters, {stan_model.engine_version}")
+        _tell_ignored(stan_model.data.ignored)
+        result = fit_model(stan_model, seed=seed, draws=draws, flow=flow, training=training)
+        result.save(folder, force=force)
+    finally:
+        if out is None:
+            release_folder(folder)
     if as_json:
         _print_json({**result.report, "out": str(folder)}, without=("columns",))
     else:
@@ -195,19 +203,30 @@ def doctor(as_json: Json = False) -> None:
 def main() -> None:
     """Run the command line; every error is one sentence on standard error, or JSON if asked."""
     as_json = "--json" in sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that cannot be shown is no error
+            stream.reconfigure(errors="backslashreplace")
+    interrupted = ("interrupted; nothing was saved", "usage", "", 1)
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except StanFlowError as error:
         _fail(str(error), error.kind, error.detail, error.exit_status, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; nothing was saved", "usage", "", 1, as_json=as_json)
+        _fail(*interrupted, as_json=as_json)
     except typer.TyperException as error:
         message = error.format_message()
         _fail(message[:1].lower() + message[1:], "usage", "", 2, as_json=as_json)
-    except MemoryError:
+    except OSError as error:
+        _fail(f"the result cannot be printed: {error.strerror}", "usage", "", 1, as_json=False)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):
+            raise
         _fail(
             "there is not enough memory; try a smaller --batch", "numerics", "", 1, as_json=as_json
         )
+    if status == _INTERRUPTED:
+        _fail(*interrupted, as_json=as_json)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -233,15 +252,6 @@ def _tell_ignored(names: tuple[str, ...]) -> None:
 def _print_json(report: dict[str, Any], without: tuple[str, ...] = ()) -> None:
     shown = {key: value for key, value in report.items() if key not in without}
     typer.echo(json.dumps(shown, indent=2, allow_nan=False))
-
-
-def _free_folder(name: str) -> Path:
-    folder = Path("fits") / name
-    number = 2
-    while folder.exists():
-        folder = Path("fits") / f"{name}-{number}"
-        number += 1
-    return folder
 
 
 def _check_lines(report: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
@@ -13,17 +14,20 @@ import pandas as pd
 import stanio
 
 from stanflow.errors import UsageError
-from stanflow.output import REPORT, check_output_folder, written_whole
+from stanflow.output import (
+    DATA,
+    DRAWS,
+    FLOW,
+    REPORT,
+    TRACE,
+    check_output_folder,
+    written_whole,
+)
 from stanflow.result import Fit
 from stanflow.target.loaded import FloatArray
 
 if TYPE_CHECKING:
     import arviz
-
-DRAWS = "draws.nc"
-FLOW = "flow.safetensors"
-TRACE = "trace.csv"
-DATA = "data.json"
 
 
 def save(fit: Fit, folder: str | PathLike[str], *, force: bool = False) -> Path:
@@ -32,9 +36,9 @@ def save(fit: Fit, folder: str | PathLike[str], *, force: bool = False) -> Path:
 
     path = check_output_folder(folder, force=force)
     report = {**fit.report, "out": str(path)}
-    with written_whole(path) as arriving:
-        (arriving / f"{report['model']}.stan").write_text(fit.program, encoding="utf-8")
-        (arriving / DATA).write_text(fit.data, encoding="utf-8")
+    with written_whole(path, force=force) as arriving:
+        (arriving / f"{report['model']}.stan").write_bytes(fit.program.encode())
+        (arriving / DATA).write_bytes(fit.data.encode())
         fit.trace.to_csv(arriving / TRACE, index=False)
         (arriving / FLOW).write_bytes(to_safetensors(dict(fit.flow.state_dict())))
         to_inference_data(fit).to_netcdf(str(arriving / DRAWS))
@@ -91,7 +95,15 @@ def _numeric_variables(fit: Fit) -> dict[str, Any]:
         else:
             for column in variable.columns():
                 variables[fit.columns[column]] = fit.values[:, column]
-    return variables
+    return {_unclashing(name, variables): values for name, values in variables.items()}
+
+
+def _unclashing(name: str, variables: Collection[str]) -> str:
+    """Return a variable's name in NetCDF, where dimensions have names, too."""
+    dimension = name in ("chain", "draw") or any(
+        name.startswith(f"{other}_dim_") for other in variables
+    )
+    return f"{name}_" if dimension else name
 
 
 # ---- Reading ----------------------------------------------------------------------------------
@@ -119,17 +131,19 @@ def _read(path: Path) -> Fit:
         log_q=inference_data.sample_stats["log_q"].values[0],
         flow=flow,
         trace=pd.read_csv(path / TRACE),
-        program=(path / f"{report['model']}.stan").read_text(encoding="utf-8"),
-        data=(path / DATA).read_text(encoding="utf-8"),
+        program=(path / f"{report['model']}.stan").read_bytes().decode(),
+        data=(path / DATA).read_bytes().decode(),
     )
 
 
 def _columns_of(posterior: Any, columns: tuple[str, ...]) -> FloatArray:
     values = np.empty((posterior.sizes["draw"], len(columns)))
-    for name, variable in stanio.parse_header(",".join(columns)).items():
+    parsed = stanio.parse_header(",".join(columns))
+    for name, variable in parsed.items():
         positions = list(variable.columns())
-        if name in posterior:
-            flat = posterior[name].values[0]
+        stored = _unclashing(name, parsed)
+        if stored in posterior:
+            flat = posterior[stored].values[0]
             values[:, positions] = flat.reshape(len(flat), -1, order="F")
         else:
             for position in positions:

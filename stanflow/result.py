@@ -186,7 +186,7 @@ class Fit:
         if report["failed_generated_quantities"]:
             lines.append(
                 f"generated quantities failed for {report['failed_generated_quantities']} draws, "
-                "which have NaN"
+                "which have NaN there and are left out of the table"
             )
         if report["skipped_steps"]:
             lines.append(f"{report['skipped_steps']} training steps had no finite gradient")

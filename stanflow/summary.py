@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ _QUANTILES = {"5%": 0.05, "50%": 0.5, "95%": 0.95}
 
 
 def summarize(columns: list[str], values: FloatArray) -> pd.DataFrame:
-    """Return mean, sd, and 5 %, 50 %, 95 % quantiles of each scalar.
+    """Return mean, sd, and 5 %, 50 %, 95 % quantiles of each scalar, of the draws that have it.
 
     Parameters
     ----------
@@ -23,14 +24,12 @@ def summarize(columns: list[str], values: FloatArray) -> pd.DataFrame:
     values : array of shape (S, n)
         Draws.
     """
-    quantiles = np.quantile(values, list(_QUANTILES.values()), axis=0)
-    deviations = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(len(columns), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns that are NaN throughout
+        quantiles = np.nanquantile(values, list(_QUANTILES.values()), axis=0)
+        means, deviations = np.nanmean(values, axis=0), np.nanstd(values, axis=0, ddof=1)
     return pd.DataFrame(
-        {
-            "Mean": values.mean(axis=0),
-            "StdDev": deviations,
-            **dict(zip(_QUANTILES, quantiles, strict=True)),
-        },
+        {"Mean": means, "StdDev": deviations, **dict(zip(_QUANTILES, quantiles, strict=True))},
         index=pd.Index(columns, name="name"),
     )
 

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from stanflow.errors import UsageError
-from stanflow.output import check_output_folder, written_whole
+from stanflow.output import (
+    check_output_folder,
+    release_folder,
+    reserve_folder,
+    written_whole,
+)
 
 
 def test_a_folder_appears_with_all_that_was_written(tmp_path):
@@ -20,7 +25,7 @@ def test_a_folder_appears_with_all_that_was_written(tmp_path):
 
 def test_a_folder_is_replaced_whole(tmp_path):
     for text in ("one", "two"):
-        with written_whole(tmp_path / "fit") as folder:
+        with written_whole(tmp_path / "fit", force=True) as folder:
             (folder / text).write_text(text)
     assert [p.name for p in (tmp_path / "fit").iterdir()] == ["two"]
     assert [p.name for p in tmp_path.iterdir()] == ["fit"]
@@ -78,13 +83,13 @@ def test_an_empty_folder_is_filled_in_place(tmp_path, monkeypatch):
     for name in (".", "../link"):
         with written_whole(check_output_folder(name, force=False)) as folder:
             (folder / "fit.json").write_text("{}")
-            (folder / "a").write_text("one")
+            (folder / "data.json").write_text("one")
         with pytest.raises(UsageError, match="already holds a fit"):
             check_output_folder(name, force=False)
     assert (tmp_path / "here").stat().st_ino == before
     assert (tmp_path / "link").is_symlink()
     for name in ("here", "there"):
-        assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["a", "fit.json"]
+        assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["data.json", "fit.json"]
     with written_whole(check_output_folder("../link", force=True)) as folder:
         (folder / "fit.json").write_text("new")
     assert (tmp_path / "there" / "fit.json").read_text() == "new"
@@ -103,10 +108,34 @@ def test_a_fit_that_cannot_be_replaced_is_still_there(tmp_path, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse_to_arrive)
-    with pytest.raises(UsageError, match="no space left"), written_whole(fit) as folder:
+    with pytest.raises(UsageError, match="no space"), written_whole(fit, force=True) as folder:
         (folder / "fit.json").write_text("two")
     assert (fit / "fit.json").read_text() == "one"
     assert list(tmp_path.iterdir()) == [fit]
+
+
+def test_a_fit_that_came_to_be_there_meanwhile_is_not_replaced(tmp_path):
+    fit = tmp_path / "fit"
+    with pytest.raises(UsageError, match="meanwhile; this one is in"), written_whole(fit) as folder:
+        (folder / "fit.json").write_text("two")
+        fit.mkdir()
+        (fit / "fit.json").write_text("one")
+    assert (fit / "fit.json").read_text() == "one"
+    (rescued,) = [path for path in tmp_path.iterdir() if path != fit]
+    assert (rescued / "fit.json").read_text() == "two"
+
+
+def test_folders_are_reserved_one_by_one(tmp_path):
+    parent = tmp_path / "fits"
+    names = [reserve_folder(parent, "m").name for _ in range(3)]
+    assert names == ["m", "m-2", "m-3"]
+    (parent / "m-2" / "fit.json").write_text("{}")
+    for name in names:
+        release_folder(parent / name)
+    assert [path.name for path in parent.iterdir()] == ["m-2"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file is a file"):
+        reserve_folder(tmp_path / "file", "m")
 
 
 def test_checking_leaves_no_trace(tmp_path):

@@ -149,6 +149,8 @@ def test_what_went_wrong_on_the_way_is_counted():
     assert report["rejected_in_training"] == fit.trace["rejected"].sum() > 0
     steps = report["gradient_evaluations"] - 3 * 256 - 300 - report["rejected_draws"]
     assert steps > 1000  # the warm start's
+    row = fit.summary().table.loc["y"]
+    assert (row["Mean"], row["50%"]) == (1, 1)  # of the draws that have it
     for words in ("draws were rejected", "generated quantities failed"):
         assert words in str(fit.summary())
 
@@ -228,6 +230,18 @@ def test_tuples_and_complex_numbers_are_saved(fit, tmp_path):
     assert list(loaded.draws_pd(["z", "B[2,1]"])) == ["z.real", "z.imag", "B[2,1]"]
     first, second = loaded.stan_variable("t")[7]
     assert (first, *second) == tuple(values[7, 3:6])
+
+
+def test_variables_may_be_named_as_dimensions_are(fit, tmp_path):
+    columns = ("chain", "draw", "theta.1", "theta.2", "theta_dim_0")
+    values = np.random.default_rng(0).normal(size=(500, 5))
+    odd = replace(fit, columns=columns, values=values, report={**fit.report, "columns": [*columns]})
+    np.testing.assert_array_equal(stanflow.load(odd.save(tmp_path / "f")).values, values)
+
+
+def test_programs_are_saved_to_the_byte(fit, tmp_path):
+    odd = replace(fit, program="parameters {\r\n  real größe;\r\n}\n")
+    assert stanflow.load(odd.save(tmp_path / "f")).program == odd.program
 
 
 def test_folders_that_hold_no_fit_or_a_damaged_one_are_refused(saved, tmp_path):

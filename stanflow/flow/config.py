@@ -11,6 +11,9 @@ Family = Literal["realnvp", "fullrank", "meanfield"]
 BaseName = Literal["student-t", "gaussian"]
 
 
+_MOST = 10_000
+
+
 @dataclass(frozen=True)
 class FlowConfig:
     """The family and its size.
@@ -50,8 +53,10 @@ class FlowConfig:
         if self.base not in get_args(BaseName):
             raise UsageError(f"there is no base {self.base!r}; choose {_either(BaseName)}")
         for name in ("layers", "hidden"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise UsageError(
+                    f"{name} must be at least 1 and at most {_MOST}, not {getattr(self, name)}"
+                )
         for name in ("clamp_positive", "clamp_negative", "loft_tau"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")

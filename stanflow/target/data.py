@@ -105,7 +105,7 @@ def _bind(program: StanProgram, data: DataLike) -> StanData:
     for declaration in program.data_declarations:
         reader.read(declaration, values)
     if not program.data_declarations:  # not followed here: the engine checks alone
-        return StanData(_to_json({name: _plain(value) for name, value in values.items()}))
+        return StanData(_to_json({name: _unchecked(value) for name, value in values.items()}))
     ignored = tuple(name for name in values if name not in reader.json)
     return StanData(_to_json(reader.json), ignored)
 
@@ -181,12 +181,16 @@ class _Reader:
     def read(self, declaration: Declaration, values: Mapping[str, Any]) -> None:
         self.declaration = declaration
         name = declaration.name
-        if name not in values:
+        if name in values:
+            value = values[name]
+        elif 0 in (self._shape(declaration.type, name) or ()):
+            value = []  # as in Stan, where variables without elements may be left out
+        else:
             raise DataError(
                 f"{self.prefix}the data variable {name} is missing; the program declares "
                 f"`{declaration.text}`"
             )
-        self.json[name] = self._check(declaration.type, values[name], name)
+        self.json[name] = self._check(declaration.type, value, name)
 
     def _error(self, name: str, problem: str) -> DataError:
         return DataError(f"{self.prefix}the data variable {name} {problem}")
@@ -199,7 +203,7 @@ class _Reader:
         if kind.base == "tuple":
             return self._check_tuple(kind, value, name)
         array = self._numbers(kind, value, name)
-        self._check_shape(kind, array, name)
+        array = self._check_shape(kind, array, name)
         self._check_bounds(kind, array, name)
         if name == self.declaration.name and not kind.is_complex:
             self.known[name] = array.item() if array.ndim == 0 else array
@@ -216,9 +220,9 @@ class _Reader:
             inner = StanType(kind.base, kind.sizes[1:], kind.bounds, kind.elements)
             return [self._check(inner, v, f"{name}[{i}]") for i, v in enumerate(value, start=1)]
         n = len(kind.elements)
-        if isinstance(value, tuple):
+        if isinstance(value, tuple) and len(value) == n:
             value = {str(i): element for i, element in enumerate(value, start=1)}
-        if not isinstance(value, Mapping) or {str(k) for k in value} != set(
+        if not isinstance(value, Mapping) or not {str(k) for k in value} >= set(
             map(str, range(1, n + 1))
         ):
             raise self._error(
@@ -316,27 +320,32 @@ class _Reader:
         except OverflowError:
             raise self._error(name, "has a whole number beyond the range of real numbers") from None
 
-    def _check_shape(self, kind: StanType, array: npt.NDArray[Any], name: str) -> None:
-        expected: list[int] = []
-        for size in kind.sizes:
+    def _check_shape(self, kind: StanType, array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+        shape = self._shape(kind, name)
+        if shape is None or array.shape == shape:
+            return array
+        if array.size == 0 and 0 in shape:  # JSON has one empty array for all of them
+            return array.reshape(shape)
+        here = f"here of shape {shape}" if shape else "a single number"
+        given = f"has shape {array.shape}" if array.shape else "is a single number"
+        raise self._error(name, f"{given}, but the program declares {self._declared}, {here}")
+
+    def _shape(self, kind: StanType, name: str) -> tuple[int, ...] | None:
+        """Return the declared shape; None where a size is left to the engine."""
+        sizes: list[int] = []
+        for expression in kind.sizes:
             try:
-                value = evaluate(size, self.known)
+                size = evaluate(expression, self.known)
             except UnknownValueError:
-                return
-            if not isinstance(value, int):
-                return
-            if value < 0:
+                return None
+            if not isinstance(size, int):
+                return None
+            if size < 0:
                 raise self._error(
-                    name, f"has a negative size: {size} is {value}, in {self._declared}"
+                    name, f"has a negative size: {expression} is {size}, in {self._declared}"
                 )
-            expected.append(value)
-        if kind.is_complex:
-            expected.append(2)
-        shape = tuple(expected)
-        if array.shape != shape and not (array.size == 0 and 0 in shape):
-            here = f"here of shape {shape}" if shape else "a single number"
-            given = f"has shape {array.shape}" if array.shape else "is a single number"
-            raise self._error(name, f"{given}, but the program declares {self._declared}, {here}")
+            sizes.append(size)
+        return (*sizes, 2) if kind.is_complex else tuple(sizes)
 
     def _check_bounds(self, kind: StanType, array: npt.NDArray[Any], name: str) -> None:
         for bound, expression in kind.bounds:
@@ -364,9 +373,29 @@ def _plain(value: Any) -> Any:
         return [_plain(element) for element in value]
     if isinstance(value, Mapping):
         raise TypeError
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        return np.ma.filled(value.astype(np.float64), np.nan).tolist()
+    if hasattr(value, "detach"):  # a torch tensor, perhaps with a gradient
+        value = value.detach()
     if hasattr(value, "__array__"):
         return np.asarray(value).tolist()
     return value
+
+
+def _unchecked(value: Any) -> Any:
+    """Return a value as Stan JSON has it, whatever it is declared as."""
+    if isinstance(value, Mapping):
+        return {str(key): _unchecked(element) for key, element in value.items()}
+    if isinstance(value, list | tuple):
+        return [_unchecked(element) for element in value]
+    plain = _plain(value)
+    if isinstance(plain, list):
+        return _unchecked(plain)
+    if isinstance(plain, bool):
+        return int(plain)
+    if isinstance(plain, float) and np.isinf(plain):
+        return "Infinity" if plain > 0 else "-Infinity"
+    return plain
 
 
 def _encode(array: npt.NDArray[Any]) -> Any:

@@ -20,7 +20,7 @@ from lark import Lark, LarkError, Token, Tree
 
 _GRAMMAR = r"""
     start: (declaration ";")*
-    declaration: type NAME
+    declaration: type NAME ("," NAME)*
     type: "array" sizes type            -> array
         | "tuple" "(" type ("," type)* ")" -> tuple
         | NAME bounds? sizes?           -> basic
@@ -157,7 +157,12 @@ def parse_declarations(block: str) -> tuple[Declaration, ...]:
         tree = _parser().parse(block)
     except LarkError:
         return ()
-    return tuple(_declaration(node, block) for node in tree.children if isinstance(node, Tree))
+    return tuple(
+        declaration
+        for node in tree.children
+        if isinstance(node, Tree)
+        for declaration in _declarations(node, block)
+    )
 
 
 @cache
@@ -169,10 +174,11 @@ def _source(node: Tree[Token], block: str) -> str:
     return " ".join(block[node.meta.start_pos : node.meta.end_pos].split())
 
 
-def _declaration(node: Tree[Token], block: str) -> Declaration:
-    type_node, name = node.children
+def _declarations(node: Tree[Token], block: str) -> list[Declaration]:
+    type_node, *names = node.children
     assert isinstance(type_node, Tree)
-    return Declaration(str(name), _type(type_node, block), _source(node, block))
+    kind, text = _type(type_node, block), _source(type_node, block)
+    return [Declaration(str(name), kind, f"{text} {name}") for name in names]
 
 
 def _type(node: Tree[Token], block: str) -> StanType:
@@ -279,7 +285,7 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
 
 def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
     match node:
-        case ast.Constant(value=int() | float()):
+        case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
             return node.value
         case ast.Name(id=name) if name in values:
             return values[name]

@@ -21,6 +21,9 @@ from stanflow.target.loaded import FloatArray
 from stanflow.target.program import StanProgram
 
 _POINTS_TO_VERIFY = 5
+_ROUNDING = 1e-12  # of a log density, relative
+_LARGEST_ROUNDING = 1e-3
+_SMALLEST_TOLERANCE = 1e-9
 _STARTS_TRIED = 100
 
 
@@ -257,33 +260,44 @@ class StanModel(Target):
 
     @cached_property
     def normalizing_constant(self) -> NormalizingConstant:
-        """What Stan's ``~`` statements dropped from the log density.
+        """What Stan's ``~`` statements dropped, verified at a few starting points."""
+        return self.normalizing_constant_at(
+            self.starting_points(_POINTS_TO_VERIFY, np.random.default_rng(0))
+        )
+
+    def normalizing_constant_at(self, points: FloatArray) -> NormalizingConstant:
+        """Find what Stan's ``~`` statements dropped from the log density.
 
         The log density is computed with and without these constants at several points; their
-        difference must be the same at all of them. It is what turns an unnormalised evidence
-        into the evidence.
+        difference must be the same at all of them, to rounding. Where the log density is so
+        large that rounding would hide a difference, nothing is known.
+
+        Parameters
+        ----------
+        points : array of shape (n, D)
+            Points of finite log density, best in the bulk of the posterior.
         """
-        points = self.starting_points(_POINTS_TO_VERIFY, np.random.default_rng(0))
         with_constants = self._loaded.log_density_with_constants
         try:
             full = np.array([with_constants(point) for point in points])
         except (EngineError, RuntimeError) as error:
             return NormalizingConstant(0.0, known=False, reason=" ".join(str(error).split()))
         dropped = full - self.log_density_gradient(points).log_density
-        spread = float(np.ptp(dropped))
-        tolerance = 1e-10 * float(np.max(np.abs(full), initial=1.0))
-        if not spread <= tolerance:
-            return NormalizingConstant(
-                0.0,
-                known=False,
-                reason="the density with all constants differs from the one without by an amount "
-                f"that varies (by {spread:.3g}) from point to point",
+        largest, spread = float(np.max(np.abs(full))), float(np.ptp(dropped))
+        if _ROUNDING * largest > _LARGEST_ROUNDING:
+            reason = (
+                f"the log density reaches {largest:.1g} at the points tried, where rounding "
+                "hides its constants"
             )
-        return NormalizingConstant(
-            float(np.median(dropped)),
-            known=True,
-            reason=f"the same at {_POINTS_TO_VERIFY} points within {tolerance:.1g}",
-        )
+            return NormalizingConstant(0.0, known=False, reason=reason)
+        if not spread <= max(_ROUNDING * largest, _SMALLEST_TOLERANCE):
+            reason = (
+                "the density with all constants differs from the one without by an amount that "
+                f"varies (by {spread:.3g}) from point to point"
+            )
+            return NormalizingConstant(0.0, known=False, reason=reason)
+        reason = f"the same at {len(points)} points within {spread:.1g}"
+        return NormalizingConstant(float(np.median(dropped)), known=True, reason=reason)
 
     def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Return n points of finite log density, tried as Stan does: uniform on (-2, 2).

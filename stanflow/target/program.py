@@ -64,10 +64,10 @@ class StanProgram:
         """
         path = Path(stan_file)
         try:
-            code = path.read_bytes().decode("utf-8")
+            code = path.read_bytes().decode("utf-8-sig")
         except FileNotFoundError:
             raise ProgramError(f"there is no Stan program at {fspath(stan_file)}") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ProgramError(f"{fspath(stan_file)} cannot be read: {_reason(error)}") from None
         return cls(code, path.resolve(), _existing_folders(include_paths))
 
@@ -147,7 +147,7 @@ class StanProgram:
             if found in including:
                 raise ProgramError(f"{found.name} includes itself (from {label})")
             try:
-                included = found.read_bytes().decode("utf-8")
+                included = found.read_bytes().decode("utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 raise ProgramError(
                     f"the include file {found} cannot be read: {_reason(error)}"
@@ -176,7 +176,8 @@ def _existing_folders(paths: Iterable[str | PathLike[str]]) -> tuple[Path, ...]:
     return tuple(folder.resolve() for folder in folders)
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
+def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 text (byte {error.start})"
-    return (error.strerror or str(error)).lower()
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return (strerror or str(error)).lower()

@@ -119,7 +119,12 @@ def train(
     began = time.perf_counter()
     result = TrainResult()
     with Interruption() as interruption, _threads_that_pay(config.batch * flow.dim):
-        start = mean_field_start(target, np.random.default_rng(seed))
+
+        def should_stop() -> bool:
+            out_of_time = time.perf_counter() - began >= (config.max_seconds or math.inf)
+            return interruption.requested or out_of_time
+
+        start = mean_field_start(target, np.random.default_rng(seed), should_stop)
         result.gradient_evaluations += start.gradient_evaluations
         log_scale = start.log_scale + _log_widening(target.dim)
         standardized = StandardizedTarget(target, start.location, log_scale)

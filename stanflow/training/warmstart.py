@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +31,9 @@ class LocationScale:
     gradient_evaluations: int
 
 
-def mean_field_start(target: Target, rng: np.random.Generator) -> LocationScale:
+def mean_field_start(
+    target: Target, rng: np.random.Generator, should_stop: Callable[[], bool] = lambda: False
+) -> LocationScale:
     """Fit a diagonal Gaussian by path gradients and Rprop steps in float64.
 
     Rprop (Riedmiller and Braun 1993) looks at the signs of a gradient alone: a coordinate's step
@@ -44,6 +48,8 @@ def mean_field_start(target: Target, rng: np.random.Generator) -> LocationScale:
         The density.
     rng : numpy.random.Generator
         Source of the starting points and draws.
+    should_stop : callable
+        Asked before every step; once it says yes, what was found so far is returned.
 
     Raises
     ------
@@ -55,19 +61,17 @@ def mean_field_start(target: Target, rng: np.random.Generator) -> LocationScale:
     dim = target.dim
     start = np.concatenate([starts[best], np.full(dim, -1.0)])
     longest = np.repeat([_LONGEST_STEP_OF_LOCATION, _LONGEST_STEP_OF_LOG_SCALE], dim)
-    search = _Rprop(target, start, longest, rng)
+    search = _Rprop(target, start, longest, rng, should_stop)
     centre, elbo = start, _elbo(target, start, rng)
-    rounds = 0
     for _ in range(_MOST_ROUNDS):
-        rounds += 1
         mean = search.run()
         new_elbo = _elbo(target, mean, rng)
         gain = new_elbo - elbo
         if gain > 0:
             centre, elbo = mean, new_elbo
-        if not gain > _GAIN_WORTH_A_ROUND and np.isfinite(elbo):
+        if should_stop() or (not gain > _GAIN_WORTH_A_ROUND and np.isfinite(elbo)):
             break
-    evaluations = _BATCH + _BATCH_FOR_ELBO + rounds * (_STEPS_A_ROUND * _BATCH + _BATCH_FOR_ELBO)
+    evaluations = _BATCH * (1 + search.steps) + _BATCH_FOR_ELBO * (1 + search.rounds)
     return LocationScale(centre[:dim], centre[dim:], evaluations)
 
 
@@ -75,35 +79,46 @@ class _Rprop:
     """The state of the search: parameters are (location, log scale), 2 D numbers."""
 
     def __init__(
-        self, target: Target, start: FloatArray, longest: FloatArray, rng: np.random.Generator
+        self,
+        target: Target,
+        start: FloatArray,
+        longest: FloatArray,
+        rng: np.random.Generator,
+        should_stop: Callable[[], bool],
     ) -> None:
-        self._target, self._rng = target, rng
+        self.rounds = self.steps = 0
+        self._target, self._rng, self._should_stop = target, rng, should_stop
         self._parameters = self._usable = start
-        self._steps = np.full(len(start), _FIRST_STEP)
+        self._step_sizes = np.full(len(start), _FIRST_STEP)
         self._signs = np.zeros(len(start))
         self._longest = longest
 
     def run(self) -> FloatArray:
         """Take a round of steps and return the average of the last ones."""
-        total = np.zeros(len(self._parameters))
-        for step in range(_STEPS_A_ROUND):
+        self.rounds += 1
+        last = deque[FloatArray](maxlen=_AVERAGED)
+        for _ in range(_STEPS_A_ROUND):
             self._step()
-            if step >= _STEPS_A_ROUND - _AVERAGED:
-                total += self._usable / _AVERAGED
-        return total
+            last.append(self._usable)
+            if self._should_stop():
+                break
+        return np.asarray(np.mean(last, axis=0))
 
     def _step(self) -> None:
+        self.steps += 1
         gradient = _path_gradient(self._target, self._parameters, self._rng)
         if gradient is None:  # too far: go back, and on from there more carefully
             self._parameters = self._usable.copy()
             self._parameters[self._target.dim :] -= _FIRST_STEP
-            self._steps = _SHRINK * self._steps
+            self._step_sizes = _SHRINK * self._step_sizes
             return
         self._usable = self._parameters
         turned = np.sign(gradient) * self._signs < 0
-        self._steps = np.minimum(np.where(turned, _SHRINK, _GROW) * self._steps, self._longest)
+        self._step_sizes = np.minimum(
+            np.where(turned, _SHRINK, _GROW) * self._step_sizes, self._longest
+        )
         self._signs = np.sign(gradient)
-        self._parameters = self._parameters - self._steps * self._signs
+        self._parameters = self._parameters - self._step_sizes * self._signs
 
 
 def _path_gradient(

@@ -134,6 +134,8 @@ def test_missing_data_file_for_a_program_with_a_data_block(folder):
     [
         (["--frobnicate"], "no such option: --frobnicate"),
         (["--layers", "0"], "layers must be at least 1"),
+        (["--layers", "3000000000"], "layers must be at least 1 and at most 10000"),
+        (["--draws", "100000000000"], "invalid value for '--draws'"),
         (["--hidden", "x"], "invalid value for '--hidden'"),
         (["--batch", "-5"], "batch must be at least 1"),
         (["--draws", "1"], "invalid value for '--draws'"),
@@ -195,6 +197,15 @@ def test_a_folder_that_holds_a_fit_asks_for_force(folder):
     after = json.loads((folder / "out" / "fit.json").read_text())
     assert (before["seed"], after["seed"]) == (1, 2)
     assert sorted(p.name for p in folder.iterdir()) == ["data.json", "model.stan", "out"]
+
+
+def test_force_does_not_delete_what_is_not_the_fits(folder):
+    arguments = ["model.stan", "data.json", "--out", "out"]
+    assert (
+        run("fit", *arguments, "--engine", "embedded", "--max-steps", 3, cwd=folder).returncode == 0
+    )
+    (folder / "out" / "notes.txt").write_text("precious")
+    assert_refused(folder, [*arguments, "--force"], "usage", "more than a fit (notes.txt)")
 
 
 def test_the_compilers_excerpt_is_shown(folder):

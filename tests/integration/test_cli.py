@@ -4,6 +4,7 @@ import pty
 import select
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -214,6 +215,68 @@ def test_on_a_terminal_a_bar_shows_the_training(schools, tmp_path):
     assert "20/20" in text
     assert "ELBO" in text
     assert "rejected 0" in text
+
+
+def test_fits_at_once_take_folders_of_their_own(zoo, tmp_path):
+    command = [STANFLOW, "fit", zoo / "bernoulli/bernoulli.stan", zoo / "bernoulli/bernoulli.json",
+               "--json", *map(str, QUICK)]  # fmt: skip
+    processes = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for _ in range(3)
+    ]
+    folders = {json.loads(process.communicate()[0])["out"] for process in processes}
+    assert folders == {"fits/bernoulli", "fits/bernoulli-2", "fits/bernoulli-3"}
+    assert all(len(stanflow.load(tmp_path / folder).values) == 200 for folder in folders)
+
+
+def test_the_seed_reaches_transformed_data_as_in_cmdstan(tmp_path):
+    (tmp_path / "m.stan").write_text(
+        "transformed data { real m = normal_rng(0, 10); } parameters { real x; }\n"
+        "model { x ~ normal(m, 1); } generated quantities { real center = m; }\n"
+    )
+    centers = []
+    for seed in (1, 1, 2):
+        _, report = run_json("fit", "m.stan", "--seed", seed, *QUICK, cwd=tmp_path)
+        centers.append(stanflow.load(tmp_path / report["out"]).stan_variable("center")[0])
+    assert centers[0] == centers[1] != centers[2]
+
+
+def test_output_that_cannot_be_printed_is_said(zoo):
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [STANFLOW, "check", zoo / "funnel/funnel.stan", zoo / "funnel/funnel.json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert result.returncode == 1
+    assert "cannot be printed: No space left" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_too_large_a_batch_is_said(zoo, tmp_path):
+    status, report = run_json(
+        "fit", zoo / "bernoulli/bernoulli.stan", zoo / "bernoulli/bernoulli.json", "--engine",
+        "embedded", "--batch", 10**13, cwd=tmp_path,
+    )  # fmt: skip
+    assert (status, report["error"]) == (1, "there is not enough memory; try a smaller --batch")
+    assert not (tmp_path / "fits").exists()
+
+
+def test_ctrl_c_while_data_are_read_is_said(tmp_path):
+    """Typer turns it into a return value."""
+    code = (
+        "import os, signal, sys\n"
+        "from stanflow import cli\n"
+        "import stanflow.target.model as m\n"
+        "m.bind_data = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.argv = ['stanflow', 'check', 'm.stan', '--json']\n"
+        "cli.main()\n"
+    )
+    (tmp_path / "m.stan").write_text("parameters { real x; } model { x ~ normal(0, 1); }")
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["error"] == "interrupted; nothing was saved"
 
 
 def test_ctrl_c_saves_what_was_learnt(schools, tmp_path):

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -109,6 +110,37 @@ def test_sizes_and_bounds_may_depend_on_earlier_variables():
 def test_data_that_stan_takes_are_not_refused(block, data):
     code = f"data {{ {block} }} parameters {{ real x; }} model {{ x ~ normal(0, 1); }}"
     StanModel(stan_code=code, data=data, engine="embedded")
+
+
+def test_several_variables_may_be_declared_at_once():
+    program = StanProgram.from_string("data { int N, M; vector<lower=0>[N] a, b; }")
+    good = {"N": 2, "M": 1, "a": [1, 2], "b": [3, 4]}
+    assert bound(program, good) == good
+    with pytest.raises(DataError, match=r"b has -3 at \[1\], .* `vector<lower=0>\[N\] b`"):
+        bind_data(program, {**good, "b": [-3, 4]})
+
+
+def test_variables_without_elements_may_be_left_out():
+    program = StanProgram.from_string("data { int N; matrix[N, 3] X; vector[num_elements(X)] y; }")
+    assert bound(program, {"N": 0})["X"] == []
+    with pytest.raises(DataError, match="X is missing"):
+        bind_data(program, {"N": 1})
+
+
+def test_declarations_that_cannot_be_followed_leave_the_checks_to_the_engine():
+    program = StanProgram.from_string("data { real x $ y; }")
+    data = {"a": np.inf, "b": {"x": 2}, "c": (1, True), "d": np.eye(2), "e": [-np.inf]}
+    assert bound(program, data) == {
+        "a": "Infinity", "b": {"x": 2}, "c": [1, 1], "d": [[1, 0], [0, 1]], "e": ["-Infinity"]
+    }  # fmt: skip
+
+
+def test_torch_tensors_and_masked_arrays_are_taken_for_what_they_are():
+    program = StanProgram.from_string("data { vector[2] y; }")
+    assert bound(program, {"y": torch.ones(2, requires_grad=True)}) == {"y": [1, 1]}
+    assert bound(program, {"y": np.ma.array([1, 2], mask=[False, False])}) == {"y": [1, 2]}
+    with pytest.raises(DataError, match=r"y has NaN at \[2\]"):
+        bind_data(program, {"y": np.ma.array([1, 2], mask=[False, True])})
 
 
 def test_the_hash_is_that_of_the_data():

@@ -196,6 +196,23 @@ def test_a_constant_that_is_not_a_number_is_not_known(engine, monkeypatch):
     assert not model.normalizing_constant.known
 
 
+def test_where_rounding_hides_the_constants_they_are_looked_for_in_the_bulk(engine):
+    """At random points the log density of unscaled data is -1e16: no difference shows there."""
+    y = 1e8 + 1e7 * np.random.default_rng(0).standard_normal(500)
+    code = (
+        "data { int N; vector[N] y; } parameters { real mu; real<lower=0> sigma; } "
+        "model { y ~ normal(mu, sigma); }"
+    )
+    model = StanModel(stan_code=code, data={"N": len(y), "y": y}, engine=engine)
+    constant = model.normalizing_constant
+    assert not constant.known
+    assert "rounding hides" in constant.reason
+    bulk = [1e8, np.log(1e7)] + np.random.default_rng(1).normal(size=(5, 2)) * [1e5, 0.03]
+    constant = model.normalizing_constant_at(bulk)
+    assert constant.known
+    assert constant.value == pytest.approx(-len(y) * np.log(2 * np.pi) / 2, abs=1e-8)
+
+
 def test_draws_can_be_had_without_generated_quantities(model, z):
     draws = model.constrain(z, include_generated=False)
     assert set(draws.variables()) == {"mu", "sigma", "p", "A", "twice"}

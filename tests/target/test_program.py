@@ -66,6 +66,11 @@ def test_names_are_identifiers(tmp_path, name):
     assert StanProgram.from_file(tmp_path / f"{name}.stan").name.isidentifier()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_program(tmp_path):
+    (tmp_path / "bom.stan").write_bytes(b"\xef\xbb\xbfdata { int N; }")
+    assert StanProgram.from_file(tmp_path / "bom.stan").has_block("data")
+
+
 def test_unreadable_files_are_reported(tmp_path):
     with pytest.raises(ProgramError, match=r"no Stan program at .*nope\.stan"):
         StanProgram.from_file(tmp_path / "nope.stan")
@@ -74,6 +79,8 @@ def test_unreadable_files_are_reported(tmp_path):
         StanProgram.from_file(tmp_path / "latin.stan")
     with pytest.raises(ProgramError, match="cannot be read: is a directory"):
         StanProgram.from_file(tmp_path)
+    with pytest.raises(ProgramError, match="cannot be read: embedded null"):
+        StanProgram.from_file("a\0b.stan")
     with pytest.raises(ProgramError, match=r"include folder .* does not exist"):
         StanProgram.from_string(PARAMETERS, include_paths=[tmp_path / "nope"])
 

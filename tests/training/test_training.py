@@ -212,7 +212,9 @@ def test_a_full_rank_fit_recovers_a_gaussian_exactly():
     assert len(result.trace) == 1500
 
 
-@pytest.mark.parametrize(("location", "scale"), [(1e4, 1e-3), (-1e6, 1.0), (0.0, 1e-7), (1e3, 1e5)])
+@pytest.mark.parametrize(
+    ("location", "scale"), [(1e4, 1e-3), (-1e6, 1.0), (0.0, 1e-8), (1e6, 1e3), (1e3, 1e5)]
+)
 def test_posteriors_of_any_location_and_scale_are_fitted_alike(location, scale):
     """float32 cannot tell 10,000 from 10,000.0005: training must not notice."""
     correlated = scale**2 * np.array([[1.0, 0.7], [0.7, 1.0]])
@@ -294,6 +296,19 @@ def test_torch_threads_are_as_before():
     trained(FlowConfig(layers=1), max_steps=2)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+def test_time_and_ctrl_c_reach_the_warm_start_too():
+    calls = []
+
+    def stop_at_the_third():
+        calls.append(None)
+        return len(calls) >= 3
+
+    target = GaussianTarget([1000.0, 0.0], np.eye(2))
+    start = mean_field_start(target, np.random.default_rng(1), stop_at_the_third)
+    assert start.gradient_evaluations == target.evaluations < 500
+    assert np.isfinite(start.location).all()
 
 
 def test_training_begins_wider_than_the_mean_field_fit():
