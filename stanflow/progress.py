@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import deque
+from statistics import median
 from types import TracebackType
 from typing import Self
 
 from stanflow.training.config import TrainConfig
 from stanflow.training.trainer import TrainStep
 
-_SMOOTHING = 0.98
+_STEPS_SHOWN = 50
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 class TrainProgress:
     """Shows steps, ELBO, seconds and rejected draws: a bar on a terminal, lines in a log.
+
+    The ELBO is the median of the last 50 steps'.
 
     Parameters
     ----------
@@ -29,8 +33,7 @@ class TrainProgress:
     def __init__(self, config: TrainConfig, constant: float) -> None:
         self._config = config
         self._constant = constant
-        self._elbo = math.nan
-        self._weight = 0.0
+        self._recent = deque[float](maxlen=_STEPS_SHOWN)
         self._rejected = 0
         self._last_line = time.perf_counter()
         self._bar: _Bar | None = _Bar(config.max_steps) if sys.stderr.isatty() else None
@@ -53,10 +56,8 @@ class TrainProgress:
         """Take note of a step."""
         self._rejected += step.rejected
         if not math.isnan(step.elbo):
-            before = self._weight * self._elbo if self._weight > 0 else 0.0
-            self._weight = _SMOOTHING * self._weight + 1
-            self._elbo = (_SMOOTHING * before + step.elbo) / self._weight
-        elbo = self._elbo + self._constant
+            self._recent.append(step.elbo)
+        elbo = median(self._recent) + self._constant if self._recent else math.nan
         if self._bar is not None:
             self._bar.show(step, elbo, self._rejected)
             return

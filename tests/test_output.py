@@ -90,7 +90,7 @@ def test_an_empty_folder_is_filled_in_place(tmp_path, monkeypatch):
     assert (tmp_path / "link").is_symlink()
     for name in ("here", "there"):
         assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["data.json", "fit.json"]
-    with written_whole(check_output_folder("../link", force=True)) as folder:
+    with written_whole(check_output_folder("../link", force=True), force=True) as folder:
         (folder / "fit.json").write_text("new")
     assert (tmp_path / "there" / "fit.json").read_text() == "new"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["here", "link", "there"]

@@ -77,7 +77,8 @@ def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
         return model
 
     stan_model = construct(mir)
-    _refuse_missing_quantities(program, stan_model, lambda: construct(mir))
+    with printing.muted():
+        _refuse_missing_quantities(program, stan_model, lambda: construct(mir))
     return LoadedModel(
         stan_model=stan_model,
         engine="embedded",
