@@ -3,7 +3,8 @@
 Compares, side by side in one run, (a) ``bridgestan.StanModel.log_density_gradient`` in a Python
 loop, (b) the compiled loop on one thread, (c) the compiled loop on all cores; likewise for
 constraining draws. Each figure is the median over repetitions that take turns, so that a busy
-machine slows all of them alike.
+machine slows all of them alike; a turn of the compiled loop is a few calls one after another, as in
+training.
 
     python benchmarks/gradient_throughput.py [--engine embedded] [--out results.json]
 """
@@ -29,7 +30,8 @@ from stanflow.target.model import StanModel
 MODELS = Path(__file__).parents[1] / "stan_models"
 BATCH = 256
 DRAWS_CONSTRAINED = 10_000
-REPETITIONS = 41
+REPETITIONS = 15
+CALLS_A_TURN = 5
 
 
 def eight_schools(engine: str) -> StanModel:
@@ -73,15 +75,22 @@ def gradients(model: StanModel) -> dict[str, Any]:
         for row in z:
             stan_model.log_density_gradient(row)
 
+    def several(evaluator: batch.BatchEvaluator) -> None:
+        for _ in range(CALLS_A_TURN):
+            evaluator.log_density_gradient(z)
+
     seconds = medians(
         {
             "python_loop": python_loop,
-            "compiled_1_thread": lambda: alone.log_density_gradient(z),
-            "compiled_all_cores": lambda: together.log_density_gradient(z),
+            "compiled_1_thread": lambda: several(alone),
+            "compiled_all_cores": lambda: several(together),
         },
         REPETITIONS,
     )
-    per_gradient = {name: total / BATCH for name, total in seconds.items()}
+    per_gradient = {
+        name: total / BATCH / (1 if name == "python_loop" else CALLS_A_TURN)
+        for name, total in seconds.items()
+    }
     return {
         "dim": model.dim,
         "engine": model.engine_version,

@@ -192,6 +192,8 @@ class Fit:
             lines.append(f"{report['skipped_steps']} training steps had no finite gradient")
         if report["stopped"] != "max_steps":
             lines.append(f"training was cut short ({report['stopped']}) at step {report['steps']}")
+        if report["verdict"] is None:
+            lines.append("no verdict: this version does not judge its fits, so compare with NUTS")
         return lines
 
     def _parsed(self) -> dict[str, Any]:

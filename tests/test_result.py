@@ -188,6 +188,7 @@ def test_the_summary_says_what_must_be_known(fit):
     text = str(fit.summary())
     assert "Stan's constants included" in text
     assert "30 steps" in text
+    assert "no verdict" in text
     bad = {
         "normalized": False,
         "normalizing_constant": {"value": 0.0, "known": False, "reason": "it varies"},
