@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from stanflow.errors import EngineError
 from stanflow.target import native
+
+# The same examples on every run, and no clock: machines are shared and noisy.
+settings.register_profile("stanflow", derandomize=True, deadline=None)
+settings.load_profile("stanflow")
 
 ZOO = Path(__file__).parents[1] / "stan_models"
 

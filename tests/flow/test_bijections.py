@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stanflow.flow.affine import LowerTriangular, ShiftScale
@@ -48,7 +48,6 @@ def jacobian(bijection, x):
     return torch.func.vmap(torch.func.jacrev(lambda row: bijection(row[None])[0][0]))(x)
 
 
-@settings(deadline=None)
 @given(bijection_names, dims, seeds)
 def test_the_inverse_undoes_the_forward_map(name, dim, seed):
     bijection, x = make(name, dim, seed)
@@ -58,7 +57,6 @@ def test_the_inverse_undoes_the_forward_map(name, dim, seed):
     torch.testing.assert_close(log_det_back, log_det, rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(bijection_names, dims, seeds)
 def test_the_log_determinant_is_that_of_the_jacobian(name, dim, seed):
     bijection, x = make(name, dim, seed)
@@ -66,7 +64,6 @@ def test_the_log_determinant_is_that_of_the_jacobian(name, dim, seed):
     torch.testing.assert_close(bijection(x)[1], expected, rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(bijection_names, dims, seeds)
 def test_the_pushed_score_is_the_gradient_of_the_pushed_density(name, dim, seed):
     """The density of y = T(x), x ~ N(0, I), differentiated through the inverse."""

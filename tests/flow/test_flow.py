@@ -37,7 +37,7 @@ def random_flow(config, dim, seed, spread=0.3):
     return flow
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(configs, dims, st.integers(0, 1000))
 def test_the_score_carried_forward_is_that_of_the_inverse_pass(config, dim, seed):
     flow = random_flow(config, dim, seed)
@@ -49,7 +49,7 @@ def test_the_score_carried_forward_is_that_of_the_inverse_pass(config, dim, seed
     torch.testing.assert_close(score, expected, rtol=1e-8, atol=1e-8)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(configs, dims, st.integers(0, 1000))
 def test_samples_are_the_same_with_and_without_score(config, dim, seed):
     flow = random_flow(config, dim, seed)
@@ -58,7 +58,7 @@ def test_samples_are_the_same_with_and_without_score(config, dim, seed):
     torch.testing.assert_close((z, log_q), (again, log_q_again), rtol=1e-12, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(configs, dims, st.integers(0, 1000))
 def test_inverting_gives_the_base_points_back(config, dim, seed):
     flow = random_flow(config, dim, seed)
