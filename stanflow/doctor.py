@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from stanflow.errors import EngineError
+from stanflow.errors import EngineError, one_line
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _works(name: str, attempt: Callable[[], str], remedy: str) -> Finding:
     try:
         return Finding(name, ok=True, required=True, detail=attempt())
     except Exception as error:  # whatever keeps it from working is what the user must know
-        problem = " ".join(str(error).split()) or type(error).__name__
+        problem = one_line(error) or type(error).__name__
         return Finding(name, ok=False, required=True, detail=problem, remedy=remedy)
 
 

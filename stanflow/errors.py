@@ -68,3 +68,16 @@ class NumericsError(StanFlowError):
 
     kind = "numerics"
     exit_status = 1
+
+
+def one_line(text: object) -> str:
+    """Return what an engine or library said, however it was laid out, on one line."""
+    return " ".join(str(text).split())
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Say why a file could not be read or written, to go on with after a colon."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 text (byte {error.start})"
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return (strerror or str(error)).lower()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
-from stanflow.errors import UsageError
+from stanflow.errors import UsageError, reason
 
 REPORT, DRAWS, FLOW, TRACE, DATA = (
     "fit.json",
@@ -64,7 +64,7 @@ def check_output_folder(folder: str | PathLike[str], *, force: bool) -> Path:
         with tempfile.TemporaryDirectory(dir=ancestor):
             pass
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {_reason(error)}") from None
+        raise UsageError(f"{folder} cannot be written: {reason(error)}") from None
     return path
 
 
@@ -104,7 +104,7 @@ def written_whole(path: Path, *, force: bool = False) -> Iterator[Path]:
         finally:
             shutil.rmtree(arriving, ignore_errors=True)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {_reason(error)}") from None
+        raise UsageError(f"{path} cannot be written: {reason(error)}") from None
 
 
 def _move_files(arriving: Path, path: Path) -> None:
@@ -154,7 +154,7 @@ def reserve_folder(parent: Path, name: str) -> Path:
                 raise UsageError(f"{parent} is a file, so no fit can be saved in it") from None
             number += 1
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {_reason(error)}") from None
+            raise UsageError(f"{path} cannot be written: {reason(error)}") from None
         else:
             return path
 
@@ -170,7 +170,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

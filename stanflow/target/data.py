@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stanflow.errors import DataError
+from stanflow.errors import DataError, reason
 from stanflow.target.declarations import Declaration, StanType, UnknownValueError, evaluate
 from stanflow.target.program import StanProgram
 
@@ -137,19 +138,16 @@ def _read(data: DataLike) -> tuple[dict[str, Any], str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{text} is not UTF-8 text (byte {error.start})") from None
     except OSError as error:
-        raise DataError(
-            f"{text} cannot be read: {(error.strerror or str(error)).lower()}"
-        ) from None
+        raise DataError(f"{text} cannot be read: {reason(error)}") from None
     except ValueError as error:  # a file name with a NUL byte
-        raise DataError(f"{text!r} cannot be read: {error}") from None
+        raise DataError(f"{text!r} cannot be read: {reason(error)}") from None
 
 
 def _parse(text: str, source: str) -> dict[str, Any]:
     def refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        for name in names:
-            if names.count(name) > 1:
-                raise DataError(f"{source}: {name} is given {names.count(name)} times")
+        for name, times in Counter(name for name, _ in pairs).items():
+            if times > 1:
+                raise DataError(f"{source}: {name} is given {times} times")
         return dict(pairs)
 
     try:

@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import stanio
 
-from stanflow.errors import DataError, EngineError, InitializationError, ProgramError, UsageError
+from stanflow.errors import (
+    DataError,
+    EngineError,
+    InitializationError,
+    ProgramError,
+    UsageError,
+    one_line,
+)
 from stanflow.target import batch
 from stanflow.target.data import DataLike, bind_data
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
@@ -248,7 +255,7 @@ class StanModel(Target):
         try:
             z = np.asarray(self._loaded.stan_model.param_unconstrain_json(dict(parameters)))
         except (RuntimeError, TypeError) as error:
-            problem = " ".join(str(error).split())
+            problem = one_line(error)
             raise DataError(f"these parameters cannot be unconstrained: {problem}") from None
         if not np.isfinite(z).all():
             name = self.unconstrained_names[int(np.argmin(np.isfinite(z)))]
@@ -281,7 +288,7 @@ class StanModel(Target):
         try:
             full = np.array([with_constants(point) for point in points])
         except (EngineError, RuntimeError) as error:
-            return NormalizingConstant(0.0, known=False, reason=" ".join(str(error).split()))
+            return NormalizingConstant(0.0, known=False, reason=one_line(error))
         dropped = full - self.log_density_gradient(points).log_density
         largest, spread = float(np.max(np.abs(full))), float(np.ptp(dropped))
         if _ROUNDING * largest > _LARGEST_ROUNDING:
@@ -324,7 +331,7 @@ class StanModel(Target):
         try:
             log_density, gradient = self._loaded.stan_model.log_density_gradient(z)
         except RuntimeError as error:
-            return " ".join(str(error).split())
+            return one_line(error)
         if not np.isfinite(log_density):
             return f"the log density is {log_density}"
         bad = np.flatnonzero(~np.isfinite(gradient))

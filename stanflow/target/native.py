@@ -30,7 +30,7 @@ import platformdirs
 from bridgestan.download import CURRENT_BRIDGESTAN
 from filelock import FileLock
 
-from stanflow.errors import DataError, EngineError, StanFlowError
+from stanflow.errors import DataError, EngineError, StanFlowError, one_line
 from stanflow.target.compiler_messages import compiler_error
 from stanflow.target.data import StanData
 from stanflow.target.loaded import FloatArray, LoadedModel
@@ -207,7 +207,7 @@ def open_library(library: Path, program: StanProgram, data: StanData, seed: int 
                 library, data.json, seed=seed, capture_stan_prints=False, warn=False
             )
     except RuntimeError as error:
-        problem = " ".join(str(error).split())
+        problem = one_line(error)
         raise DataError(f"{program.label} refuses the data: {problem}", str(error)) from None
     info = stan_model.model_info()
     stan_version = re.search(r"^Stan version: (\S+)", info, re.MULTILINE)

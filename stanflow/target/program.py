@@ -10,7 +10,7 @@ from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 
-from stanflow.errors import ProgramError
+from stanflow.errors import ProgramError, reason
 from stanflow.target.declarations import (
     Declaration,
     blank_comments_and_strings,
@@ -68,7 +68,7 @@ class StanProgram:
         except FileNotFoundError:
             raise ProgramError(f"there is no Stan program at {fspath(stan_file)}") from None
         except (OSError, ValueError) as error:
-            raise ProgramError(f"{fspath(stan_file)} cannot be read: {_reason(error)}") from None
+            raise ProgramError(f"{fspath(stan_file)} cannot be read: {reason(error)}") from None
         return cls(code, path.resolve(), _existing_folders(include_paths))
 
     @classmethod
@@ -150,7 +150,7 @@ class StanProgram:
                 included = found.read_bytes().decode("utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 raise ProgramError(
-                    f"the include file {found} cannot be read: {_reason(error)}"
+                    f"the include file {found} cannot be read: {reason(error)}"
                 ) from None
             return self._expand(included, found.name, (*including, found))
 
@@ -174,10 +174,3 @@ def _existing_folders(paths: Iterable[str | PathLike[str]]) -> tuple[Path, ...]:
         if not folder.is_dir():
             raise ProgramError(f"the include folder {folder} does not exist")
     return tuple(folder.resolve() for folder in folders)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"it is not UTF-8 text (byte {error.start})"
-    strerror = error.strerror if isinstance(error, OSError) else None
-    return (strerror or str(error)).lower()

@@ -120,11 +120,15 @@ def train(
     result = TrainResult()
     with Interruption() as interruption, _threads_that_pay(config.batch * flow.dim):
 
-        def should_stop() -> bool:
+        def reason_to_stop() -> StopReason | None:
+            if interruption.requested:
+                return "interrupted"
             out_of_time = time.perf_counter() - began >= (config.max_seconds or math.inf)
-            return interruption.requested or out_of_time
+            return "max_seconds" if out_of_time else None
 
-        start = mean_field_start(target, np.random.default_rng(seed), should_stop)
+        start = mean_field_start(
+            target, np.random.default_rng(seed), lambda: reason_to_stop() is not None
+        )
         result.gradient_evaluations += start.gradient_evaluations
         log_scale = start.log_scale + _log_widening(target.dim)
         standardized = StandardizedTarget(target, start.location, log_scale)
@@ -148,11 +152,8 @@ def train(
                     "draw with a finite log density and gradient; check the program's constraints "
                     "and priors"
                 )
-            if interruption.requested:
-                result.stopped = "interrupted"
-                break
-            if config.max_seconds is not None and seconds >= config.max_seconds:
-                result.stopped = "max_seconds"
+            if (stopped := reason_to_stop()) is not None:
+                result.stopped = stopped
                 break
     standardized.restore_units(flow)
     result.seconds = time.perf_counter() - began
