@@ -27,7 +27,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt stanflow/target/batch.c
+$(INSTALLED): pyproject.toml setup.py constraints.txt stanflow/target/batch.c $(wildcard stanflow/flow/*.[ch])
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 		$(BIN)/python -m pip install --quiet --editable '.[cmdstan,test,lint]'
@@ -44,4 +44,4 @@ constraints:
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
-	rm -f stanflow/target/_batch*.so
+	rm -f stanflow/target/_batch*.so stanflow/flow/_coupling*.so

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,6 +48,11 @@ IncludePath = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"stanflow {stanflow.__version__}")
@@ -82,17 +88,44 @@ def fit(
         int, typer.Option(min=0, max=2**32 - 1, help="Source of every random choice.")
     ] = 1,
     engine: Engine = "auto",
+    preset: Annotated[
+        Literal["auto", "paper"],
+        typer.Option(
+            help="Settings that the options below change: StanFlow's, or those of Andrade (2024)."
+        ),
+    ] = "auto",
     family: Annotated[
-        Literal["realnvp", "fullrank", "meanfield"],
-        typer.Option(help="Real NVP, or an affine map of the base, dense or elementwise."),
-    ] = "realnvp",
-    layers: Annotated[int, typer.Option(help="Coupling layers of Real NVP.")] = 16,
-    hidden: Annotated[int, typer.Option(help="Hidden units of each conditioner network.")] = 32,
+        Literal["realnvp", "fullrank", "meanfield"] | None,
+        typer.Option(
+            help="Real NVP, or an affine map of the base, dense or elementwise.  "
+            "[default: realnvp]",
+            show_default=False,
+        ),
+    ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            help="Coupling layers of Real NVP.  [default: 16; paper: 64]", show_default=False
+        ),
+    ] = None,
+    hidden: Annotated[
+        int | None,
+        typer.Option(
+            help="Hidden units of each conditioner network.  [default: 32; paper: 100]",
+            show_default=False,
+        ),
+    ] = None,
     base: Annotated[
-        Literal["student-t", "gaussian"], typer.Option(help="Base distribution.")
-    ] = "student-t",
-    batch: Annotated[int, typer.Option(help="Draws a training step.")] = 256,
-    max_steps: Annotated[int, typer.Option(help="Training steps.")] = 1500,
+        Literal["student-t", "gaussian"] | None,
+        typer.Option(help="Base distribution.  [default: student-t]", show_default=False),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Draws a training step.  [default: 256]", show_default=False)
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(help="Training steps.  [default: 1500; paper: 50000]", show_default=False),
+    ] = None,
     max_seconds: Annotated[
         float | None, typer.Option(help="Stop training after this long.", show_default=False)
     ] = None,
@@ -106,13 +139,15 @@ def fit(
 
     Ctrl-C stops training cleanly and keeps what was learnt.
     """
-    from stanflow.flow.config import FlowConfig
     from stanflow.output import check_output_folder, release_folder, reserve_folder
+    from stanflow.presets import preset as named_settings
     from stanflow.target.model import StanModel
-    from stanflow.training.config import TrainConfig
 
-    flow = FlowConfig(family=family, layers=layers, hidden=hidden, base=base)
-    training = TrainConfig(batch=batch, max_steps=max_steps, max_seconds=max_seconds)
+    flow, training = named_settings(preset)
+    flow = replace(flow, **_given(family=family, layers=layers, hidden=hidden, base=base))
+    training = replace(
+        training, **_given(batch=batch, max_steps=max_steps, max_seconds=max_seconds)
+    )
     if out is not None:
         check_output_folder(out, force=force)
     stan_model = StanModel(model, data, include_paths=include_path or (), engine=engine, seed=seed)

@@ -20,6 +20,9 @@ from stanflow.estimates.draws import draw
 from stanflow.estimates.elbo import estimate_elbo
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
+from stanflow.flow.wiring import Wiring
+from stanflow.presets import Preset
+from stanflow.presets import preset as named_settings
 from stanflow.result import Fit
 from stanflow.target.model import StanModel
 from stanflow.training.config import TrainConfig
@@ -34,8 +37,10 @@ def fit(
     *,
     seed: int = 1,
     draws: int = 4000,
+    preset: Preset = "auto",
     flow: FlowConfig | None = None,
     training: TrainConfig | None = None,
+    wiring: Wiring | None = None,
     progress: bool = True,
 ) -> Fit:
     """Fit a flow to the posterior of a Stan model.
@@ -49,10 +54,14 @@ def fit(
         result.
     draws : int
         Draws to take from the trained flow.
+    preset : {"auto", "paper"}
+        Settings to take where `flow` or `training` is not given; see `stanflow.presets.preset`.
     flow : FlowConfig, optional
         The family and its size.
     training : TrainConfig, optional
         How it is trained.
+    wiring : Wiring, optional
+        Which coordinates each coupling layer moves, and which each of them looks at.
     progress : bool
         Show progress on standard error.
 
@@ -86,12 +95,13 @@ def fit(
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, not {seed}")
     began = time.perf_counter()
-    flow_config, train_config = flow or FlowConfig(), training or TrainConfig()
+    flow_config, train_config = named_settings(preset)
+    flow_config, train_config = flow or flow_config, training or train_config
     flow_seed, train_seed, draw_seed, generated_seed = (
         int(s) for s in np.random.SeedSequence(seed).generate_state(4)
     )
     expected_constant = model.normalizing_constant
-    network = build_flow(flow_config, model.dim, flow_seed)
+    network = build_flow(flow_config, model.dim, flow_seed, wiring)
     with contextlib.ExitStack() as stack:
         on_step: Any = lambda step: None  # noqa: E731
         if progress:
@@ -156,7 +166,9 @@ def fit(
 
 def _trace(result: TrainResult) -> pd.DataFrame:
     columns = ["step", "seconds", "elbo", "gradient_norm", "rejected"]
-    return pd.DataFrame([asdict(step) for step in result.trace], columns=columns)
+    trace = pd.DataFrame([[getattr(step, c) for c in columns] for step in result.trace])
+    trace.columns = pd.Index(columns)
+    return trace.assign(largest=[step.largest.max() for step in result.trace])
 
 
 def _versions() -> dict[str, str]:

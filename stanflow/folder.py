@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import stanio
+import torch
 
 from stanflow.errors import UsageError
+from stanflow.flow.realnvp import Flow
 from stanflow.output import (
     DATA,
     DRAWS,
@@ -40,7 +42,7 @@ def save(fit: Fit, folder: str | PathLike[str], *, force: bool = False) -> Path:
         (arriving / f"{report['model']}.stan").write_bytes(fit.program.encode())
         (arriving / DATA).write_bytes(fit.data.encode())
         fit.trace.to_csv(arriving / TRACE, index=False)
-        (arriving / FLOW).write_bytes(to_safetensors(dict(fit.flow.state_dict())))
+        (arriving / FLOW).write_bytes(to_safetensors(_flow_tensors(fit.flow)))
         to_inference_data(fit).to_netcdf(str(arriving / DRAWS))
         (arriving / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return path
@@ -106,6 +108,17 @@ def _unclashing(name: str, variables: Collection[str]) -> str:
     return f"{name}_" if dimension else name
 
 
+def _flow_tensors(flow: Flow) -> dict[str, torch.Tensor]:
+    """Return the flow's parameters by name, and its wiring where it was given one."""
+    parameters = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
+    wiring = {} if flow.wiring is None else flow.wiring.to_arrays()
+    return parameters | {name: torch.from_numpy(array) for name, array in wiring.items()}
+
+
+def _is_wiring(name: str) -> bool:
+    return name.startswith("wiring.")
+
+
 # ---- Reading ----------------------------------------------------------------------------------
 
 
@@ -115,12 +128,16 @@ def _read(path: Path) -> Fit:
 
     from stanflow.flow.config import FlowConfig
     from stanflow.flow.realnvp import build_flow
+    from stanflow.flow.wiring import Wiring
 
     report = json.loads((path / REPORT).read_text(encoding="utf-8"))
     known = {field.name for field in fields(FlowConfig)}
     config = FlowConfig(**{k: v for k, v in report["flow_config"].items() if k in known})
-    flow = build_flow(config, report["dim"], seed=0).double()
-    flow.load_state_dict(load_file(path / FLOW))
+    tensors = load_file(path / FLOW)
+    wired = {name: tensors.pop(name).numpy() for name in list(tensors) if _is_wiring(name)}
+    wiring = Wiring.from_arrays(report["dim"], wired) if wired else None
+    flow = build_flow(config, report["dim"], seed=0, wiring=wiring).double()
+    flow.load_state_dict(tensors)
     inference_data: Any = arviz.InferenceData.from_netcdf(str(path / DRAWS))
     columns = tuple(report["columns"])
     return Fit(

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from stanflow.flow.bijection import Bijection
+from stanflow.flow.bijection import Bijection, Passes, gradient_of
+from stanflow.flow.workspace import Workspace
 
 
 class ShiftScale(Bijection):
@@ -32,9 +33,42 @@ class ShiftScale(Bijection):
         return (y - self.shift) * (-self.log_scale).exp(), self.log_scale.sum().expand(len(y))
 
     @override
-    @torch.no_grad()
-    def push_score(self, x: Tensor, score: Tensor) -> Tensor:
-        return score * (-self.log_scale).exp()
+    def passes(self, workspace: Workspace) -> Passes:
+        return _ShiftScalePasses(self, workspace)
+
+
+class _ShiftScalePasses(Passes):
+    def __init__(self, layer: ShiftScale, workspace: Workspace) -> None:
+        self._layer = layer
+        self._workspace = workspace
+        self._log_scale, self._shift = layer.log_scale.detach(), layer.shift.detach()
+        dim = len(self._shift)
+        self._x = workspace.empty(dim, workspace.batch)
+        self._scale = workspace.empty(dim, 1)
+
+    @override
+    def push(self, x: Tensor, score: Tensor | None, log_q: Tensor) -> None:
+        self._x.copy_(x)
+        torch.exp(self._log_scale.unsqueeze(1), out=self._scale)
+        x.mul_(self._scale).add_(self._shift.unsqueeze(1))
+        log_q.sub_(self._log_scale.sum(dtype=log_q.dtype))
+        if score is not None:
+            score.div_(self._scale)
+
+    @override
+    def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
+        shift_gradient = gradient_of(self._layer.shift)
+        log_scale_gradient = gradient_of(self._layer.log_scale)
+        torch.sum(cotangent, 1, out=shift_gradient)
+        cotangent.mul_(self._scale)
+        scratch = self._workspace.scratch("points", *cotangent.shape)
+        torch.sum(torch.mul(cotangent, self._x, out=scratch), 1, out=log_scale_gradient)
+        if log_q_weight is not None:
+            log_scale_gradient.sub_(log_q_weight.sum())
+
+    @override
+    def restore(self, x: Tensor) -> None:
+        x.copy_(self._x)
 
 
 class LowerTriangular(Bijection):
@@ -53,14 +87,16 @@ class LowerTriangular(Bijection):
         self.below_diagonal = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))
         self.dim = dim
         rows, columns = torch.tril_indices(dim, dim, offset=-1)
-        self._rows: Tensor
-        self._columns: Tensor
-        self.register_buffer("_rows", rows, persistent=False)
-        self.register_buffer("_columns", columns, persistent=False)
+        self.rows: Tensor
+        self.columns: Tensor
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
 
     def _matrix(self) -> Tensor:
-        identity = torch.eye(self.dim, dtype=self.below_diagonal.dtype)
-        return identity.index_put((self._rows, self._columns), self.below_diagonal)
+        identity = torch.eye(
+            self.dim, dtype=self.below_diagonal.dtype, device=self.below_diagonal.device
+        )
+        return identity.index_put((self.rows, self.columns), self.below_diagonal)
 
     @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,9 +110,36 @@ class LowerTriangular(Bijection):
         return x.T, y.new_zeros(len(y))
 
     @override
-    @torch.no_grad()
-    def push_score(self, x: Tensor, score: Tensor) -> Tensor:
-        pushed: Tensor = torch.linalg.solve_triangular(
-            self._matrix().T, score.T, upper=True, unitriangular=True
-        )
-        return pushed.T
+    def passes(self, workspace: Workspace) -> Passes:
+        return _LowerTriangularPasses(self, workspace)
+
+
+class _LowerTriangularPasses(Passes):
+    def __init__(self, layer: LowerTriangular, workspace: Workspace) -> None:
+        self._layer = layer
+        self._x = workspace.empty(layer.dim, workspace.batch)
+        self._product = workspace.scratch("points", layer.dim, workspace.batch)
+        self._matrix = torch.eye(layer.dim, dtype=self._x.dtype, device=self._x.device)
+        self._outer = torch.empty_like(self._matrix)
+
+    @override
+    def push(self, x: Tensor, score: Tensor | None, log_q: Tensor) -> None:
+        below = self._layer.below_diagonal.detach()
+        self._matrix.index_put_((self._layer.rows, self._layer.columns), below)
+        self._x.copy_(x)
+        x.copy_(torch.mm(self._matrix, x, out=self._product))
+        if score is not None:
+            score.copy_(
+                torch.linalg.solve_triangular(self._matrix.T, score, upper=True, unitriangular=True)
+            )
+
+    @override
+    def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
+        torch.mm(cotangent, self._x.T, out=self._outer)
+        gradient = gradient_of(self._layer.below_diagonal)
+        gradient.copy_(self._outer[self._layer.rows, self._layer.columns])
+        cotangent.copy_(torch.mm(self._matrix.T, cotangent, out=self._product))
+
+    @override
+    def restore(self, x: Tensor) -> None:
+        x.copy_(self._x)

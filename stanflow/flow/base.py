@@ -9,7 +9,28 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from stanflow.flow.bijection import gradient_of
+from stanflow.flow.workspace import Workspace
+
 _START_DEGREES_OF_FREEDOM = 30.0
+_LEAST_EXPONENTIAL = 1e-20  # keeps the derivative at a uniform of exactly 0 from being 0 / 0
+
+
+class BasePasses(ABC):
+    """The hand-derived passes of a base, on (D, B) tensors; see `bijection.Passes`."""
+
+    @abstractmethod
+    def draw(
+        self, e: Tensor, score: Tensor | None, log_q: Tensor, generator: torch.Generator
+    ) -> None:
+        """Fill e with samples, score with ``d log q / de`` and log_q with their log density."""
+
+    @abstractmethod
+    def pull(self, e: Tensor, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
+        """Write the parameters' gradients, given the derivatives with respect to e.
+
+        The e of the last `draw` is given. cotangent may be overwritten.
+        """
 
 
 class Base(nn.Module, ABC):
@@ -28,8 +49,8 @@ class Base(nn.Module, ABC):
         """Return the log density of points of shape (n, D), as (n,)."""
 
     @abstractmethod
-    def score(self, e: Tensor) -> Tensor:
-        """Return ``d log_prob / de``, (n, D), without an autograd graph."""
+    def passes(self, workspace: Workspace) -> BasePasses:
+        """Return the hand-derived passes for batches of the workspace's size."""
 
 
 class Gaussian(Base):
@@ -37,8 +58,8 @@ class Gaussian(Base):
 
     Examples
     --------
-    >>> Gaussian(2).score(torch.tensor([[1.0, -2.0]]))
-    tensor([[-1.,  2.]])
+    >>> Gaussian(2).log_prob(torch.tensor([[1.0, -2.0]]))
+    tensor([-4.3379])
     """
 
     def __init__(self, dim: int) -> None:
@@ -48,15 +69,36 @@ class Gaussian(Base):
 
     @override
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, self.dim, generator=generator, dtype=self._like.dtype)
+        like = self._like
+        sample = torch.empty(self.dim, n, dtype=like.dtype, device=like.device)
+        return sample.normal_(generator=generator).T
 
     @override
     def log_prob(self, e: Tensor) -> Tensor:
         return -0.5 * e.square().sum(-1) - 0.5 * self.dim * math.log(2 * math.pi)
 
     @override
-    def score(self, e: Tensor) -> Tensor:
-        return -e.detach()
+    def passes(self, workspace: Workspace) -> BasePasses:
+        return _GaussianPasses(workspace.scratch("points", self.dim, workspace.batch))
+
+
+class _GaussianPasses(BasePasses):
+    def __init__(self, scratch: Tensor) -> None:
+        self._scratch = scratch
+
+    @override
+    def draw(
+        self, e: Tensor, score: Tensor | None, log_q: Tensor, generator: torch.Generator
+    ) -> None:
+        e.normal_(generator=generator)
+        log_q.copy_(torch.mul(e, e, out=self._scratch).sum(0, dtype=log_q.dtype))
+        log_q.add_(len(e) * math.log(2 * math.pi)).mul_(-0.5)
+        if score is not None:
+            torch.neg(e, out=score)
+
+    @override
+    def pull(self, e: Tensor, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
+        pass
 
 
 class StudentT(Base):
@@ -64,8 +106,17 @@ class StudentT(Base):
 
     ``nu_i = 1 + exp(a_i)``, ``a_i`` starting at log 29, so nu at 30 (Andrade 2024,
     arXiv 2402.16408). Location 0 and scale 1 are fixed: the flow's last layer does that work.
-    A sample is ``normal * sqrt(nu / chi2_nu)``; gradients reach nu through the implicit
-    reparameterisation of the gamma variate (Figurnov, Mohamed, Mnih 2018, arXiv 1805.08498).
+
+    A sample is made as Bailey (1994, "Polar generation of random variates with the
+    t-distribution", Mathematics of Computation 62) does: with r exponential of mean 1 and an
+    angle uniform on the circle,
+
+        ``e = sqrt(nu * (exp(2 r / nu) - 1)) * cos(angle)``
+
+    is Student-t, and tends to Box and Muller's normal as nu grows. It is smooth in nu with r and
+    the angle held fixed, so gradients reach nu through it in closed form:
+
+        ``de/dnu = e / (2 nu) * (1 - w / (1 - exp(-w)))``,  ``w = 2 r / nu``.
 
     Examples
     --------
@@ -85,24 +136,89 @@ class StudentT(Base):
 
     @override
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        nu = self.degrees_of_freedom
-        normal = torch.randn(n, self.dim, generator=generator, dtype=nu.dtype)
-        # torch.distributions draws from the global generator only; this is what it calls.
-        half_chi2 = torch._standard_gamma((0.5 * nu).expand(n, self.dim), generator=generator)
-        return normal * torch.rsqrt(half_chi2 / (0.5 * nu))
+        nu = self.degrees_of_freedom.unsqueeze(1)
+        exponential = torch.empty(self.dim, n, dtype=nu.dtype, device=nu.device)
+        cosine = torch.empty_like(exponential)
+        _fill_noise(exponential, cosine, generator)
+        return ((nu * torch.expm1(2 * exponential / nu)).sqrt() * cosine).T
 
     @override
     def log_prob(self, e: Tensor) -> Tensor:
         nu = self.degrees_of_freedom
-        constant = (
-            torch.lgamma(0.5 * (nu + 1)) - torch.lgamma(0.5 * nu) - 0.5 * (math.pi * nu).log()
-        )
         # log(1 + e^2 / nu) / 2, without overflow
         log_root = torch.hypot(torch.ones_like(e), e * torch.rsqrt(nu)).log()
-        return (constant - (nu + 1) * log_root).sum(-1)
+        return (_log_constant(nu) - (nu + 1) * log_root).sum(-1)
 
     @override
-    @torch.no_grad()
-    def score(self, e: Tensor) -> Tensor:
-        nu = self.degrees_of_freedom
+    def passes(self, workspace: Workspace) -> BasePasses:
+        return _StudentTPasses(self, workspace)
+
+
+def _log_constant(nu: Tensor) -> Tensor:
+    """Return the log density of the standard Student-t at 0."""
+    return torch.lgamma(0.5 * (nu + 1)) - torch.lgamma(0.5 * nu) - 0.5 * (math.pi * nu).log()
+
+
+def _fill_noise(exponential: Tensor, cosine: Tensor, generator: torch.Generator) -> None:
+    """Fill with exponential variates of mean 1, and with cosines of uniform angles."""
+    exponential.uniform_(generator=generator).neg_().log1p_().neg_()
+    exponential.clamp_(min=_LEAST_EXPONENTIAL)
+    cosine.uniform_(generator=generator).mul_(2 * math.pi).cos_()
+
+
+class _StudentTPasses(BasePasses):
+    def __init__(self, base: StudentT, workspace: Workspace) -> None:
+        self._parameter = base.log_degrees_minus_one
+        shape = (base.dim, workspace.batch)
+        self._noise = workspace.empty(*shape)
+        self._log_tail = workspace.empty(*shape) if workspace.with_slopes else None
+        self._scratch = workspace.scratch("points", *shape)
+
+    def _degrees_of_freedom(self) -> Tensor:
+        return self._parameter.detach().exp().add_(1).unsqueeze(1)
+
+    @override
+    def draw(
+        self, e: Tensor, score: Tensor | None, log_q: Tensor, generator: torch.Generator
+    ) -> None:
+        nu = self._degrees_of_freedom()
+        w, cosine = self._noise, self._scratch
+        _fill_noise(w, cosine, generator)
+        w.mul_(2 / nu)
+        torch.expm1(w, out=e).sqrt_().mul_(cosine)  # e / sqrt(nu)
+        log_tail = self._scratch
+        torch.mul(e, e, out=log_tail)
+        if score is not None:  # -(nu + 1) / nu * e / (1 + e^2 / nu)
+            torch.add(log_tail, 1, out=score)
+            torch.div(e, score, out=score).mul_(-(nu + 1) / nu.sqrt())
+        log_tail.log1p_()  # log(1 + e^2 / nu)
+        if self._log_tail is not None:
+            self._log_tail.copy_(log_tail)
+        log_tail.mul_(0.5 * (nu + 1)).sub_(_log_constant(nu))
+        log_q.copy_(log_tail.sum(0, dtype=log_q.dtype)).neg_()
+        e.mul_(nu.sqrt())
+
+    @override
+    def pull(self, e: Tensor, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
+        nu = self._degrees_of_freedom()
+        w, share = self._noise, self._scratch
+        torch.neg(w, out=share).expm1_()
+        torch.div(w, share, out=share).add_(1)  # 1 - w / (1 - exp(-w))
+        if log_q_weight is not None:
+            cotangent.addcmul_(log_q_weight.to(e.dtype), self._score_of(e, nu))
+        share.mul_(cotangent).mul_(e)
+        gradient = share.sum(1).div_(2 * nu.squeeze(1))
+        if log_q_weight is not None:
+            gradient.add_(self._log_density_slope(e, nu, log_q_weight.to(e.dtype)))
+        torch.mul(gradient, nu.squeeze(1) - 1, out=gradient_of(self._parameter))
+
+    def _score_of(self, e: Tensor, nu: Tensor) -> Tensor:
         return -(nu + 1) * e / (nu + e.square())
+
+    def _log_density_slope(self, e: Tensor, nu: Tensor, weight: Tensor) -> Tensor:
+        """Return the weighted sum over draws of ``d log density / d nu`` at fixed e."""
+        assert self._log_tail is not None
+        constant = 0.5 * (torch.digamma(0.5 * (nu + 1)) - torch.digamma(0.5 * nu) - 1 / nu)
+        square = e.square()
+        slope = constant - 0.5 * self._log_tail + 0.5 * (nu + 1) * square / (nu * (nu + square))
+        return (slope * weight).sum(1)

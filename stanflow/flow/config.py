@@ -9,9 +9,20 @@ from stanflow.errors import UsageError
 
 Family = Literal["realnvp", "fullrank", "meanfield"]
 BaseName = Literal["student-t", "gaussian"]
+ClampName = Literal["asymmetric", "symmetric", "tanh", "none"]
+ActivationName = Literal["relu", "leaky_relu", "elu", "tanh"]
+LocalActivationName = Literal["tanh", "softsign"]
 
+MOST_PARTNERS = 16
 
-_MOST = 10_000
+_CHOICES = {
+    "family": Family,
+    "base": BaseName,
+    "clamp": ClampName,
+    "activation": ActivationName,
+    "local_activation": LocalActivationName,
+}
+_MOST = {"layers": 10_000, "hidden": 10_000, "hidden_layers": 100, "local_features": 100}
 
 
 @dataclass(frozen=True)
@@ -23,15 +34,28 @@ class FlowConfig:
     family : {"realnvp", "fullrank", "meanfield"}
         Real NVP, or a Gaussian (Student-t with that base) with full or diagonal covariance.
     layers : int
-        Coupling layers.
+        Coupling layers, r.
     hidden : int
-        Hidden units of each conditioner network.
+        Units of a hidden layer of each conditioner network, H.
+    hidden_layers : int
+        Hidden layers of each conditioner network.
+    activation : {"relu", "leaky_relu", "elu", "tanh"}
+        Of the hidden units.
     base : {"student-t", "gaussian"}
         Base distribution.
+    base_location_scale : bool
+        Whether the base has a trainable location and scale of its own, beside the last layer's.
+    clamp : {"asymmetric", "symmetric", "tanh", "none"}
+        How a layer's log scale is bounded: softly, with other thresholds upward and downward or
+        with the upward one on both sides; by a hyperbolic tangent; or not at all.
     clamp_positive, clamp_negative : float
-        Bounds of a layer's log scale, upward and downward.
-    loft_tau : float
-        Where LOFT's logarithm takes over.
+        Thresholds of a layer's log scale, upward and downward.
+    loft_tau : float, optional
+        Where LOFT's logarithm takes over; None leaves LOFT out.
+    local_features : int
+        Features a partner of the local conditioner, M; used where the wiring names partners.
+    local_activation : {"tanh", "softsign"}
+        Of those features.
 
     Raises
     ------
@@ -42,25 +66,29 @@ class FlowConfig:
     family: Family = "realnvp"
     layers: int = 16
     hidden: int = 32
+    hidden_layers: int = 1
+    activation: ActivationName = "relu"
     base: BaseName = "student-t"
+    base_location_scale: bool = False
+    clamp: ClampName = "asymmetric"
     clamp_positive: float = 0.1
     clamp_negative: float = 2.0
-    loft_tau: float = 100.0
+    loft_tau: float | None = 100.0
+    local_features: int = 4
+    local_activation: LocalActivationName = "softsign"
 
     def __post_init__(self) -> None:
-        if self.family not in get_args(Family):
-            raise UsageError(f"there is no family {self.family!r}; choose {_either(Family)}")
-        if self.base not in get_args(BaseName):
-            raise UsageError(f"there is no base {self.base!r}; choose {_either(BaseName)}")
-        for name in ("layers", "hidden"):
-            if not 1 <= getattr(self, name) <= _MOST:
-                raise UsageError(
-                    f"{name} must be at least 1 and at most {_MOST}, not {getattr(self, name)}"
-                )
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in get_args(choices):
+                what = name.replace("_", " ")
+                options = " or ".join(get_args(choices))
+                raise UsageError(f"there is no {what} {value!r}; choose {options}")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if not 1 <= value <= most:
+                raise UsageError(f"{name} must be at least 1 and at most {most}, not {value}")
         for name in ("clamp_positive", "clamp_negative", "loft_tau"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
-
-
-def _either(options: object) -> str:
-    return " or ".join(get_args(options))
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} must be positive, not {value}")

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from stanflow.flow.bijection import Bijection
+from stanflow.flow.bijection import Bijection, Passes
+from stanflow.flow.workspace import Workspace
 
 
 class Loft(Bijection):
@@ -47,8 +48,50 @@ class Loft(Bijection):
         return x, -stretch.sum(-1)
 
     @override
-    @torch.no_grad()
-    def push_score(self, x: Tensor, score: Tensor) -> Tensor:
-        beyond = self._beyond(x)
-        slope_of_log_derivative = -x.sign() * (beyond > 0) / (beyond + 1)
-        return (score - slope_of_log_derivative) * (beyond + 1)
+    def passes(self, workspace: Workspace) -> Passes:
+        return _LoftPasses(self.tau, workspace)
+
+
+class _LoftPasses(Passes):
+    """``1 / g' = max(|x| - tau, 0) + 1``; ``d log|g'| / dx = -sign(x) / (1/g')`` outside."""
+
+    def __init__(self, tau: float, workspace: Workspace) -> None:
+        self._tau = tau
+        self._workspace = workspace
+        self._x: Tensor | None = None
+
+    def _buffers(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self._x is None:
+            self._x = torch.empty_like(x)
+            self._inverse_slope = torch.empty_like(x)
+        return self._x, self._inverse_slope, self._workspace.scratch("points", *x.shape)
+
+    @override
+    def push(self, x: Tensor, score: Tensor | None, log_q: Tensor) -> None:
+        saved, inverse_slope, scratch = self._buffers(x)
+        saved.copy_(x)
+        torch.abs(x, out=inverse_slope).sub_(self._tau).clamp_(min=0)
+        torch.log1p(inverse_slope, out=scratch)
+        log_q.add_(scratch.sum(0, dtype=log_q.dtype))
+        x.clamp_(-self._tau, self._tau).add_(scratch.copysign_(saved))
+        inverse_slope.add_(1)
+        if score is not None:
+            score.add_(self._log_slope_derivative(), alpha=-1).mul_(inverse_slope)
+
+    def _log_slope_derivative(self) -> Tensor:
+        """Return ``d log|g'| / dx`` in the scratch buffer."""
+        assert self._x is not None
+        scratch = self._workspace.scratch("points", *self._x.shape)
+        torch.gt(self._inverse_slope, 1, out=scratch)
+        return scratch.copysign_(self._x).neg_().div_(self._inverse_slope)
+
+    @override
+    def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
+        cotangent.div_(self._inverse_slope)
+        if log_q_weight is not None:  # log q falls by log|g'|
+            cotangent.sub_(self._log_slope_derivative().mul_(log_q_weight.to(cotangent.dtype)))
+
+    @override
+    def restore(self, x: Tensor) -> None:
+        assert self._x is not None
+        x.copy_(self._x)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Self
+
 import torch
 from torch import Tensor, nn
 
+from stanflow.errors import UsageError
 from stanflow.flow.affine import LowerTriangular, ShiftScale
 from stanflow.flow.base import Base, Gaussian, StudentT
 from stanflow.flow.bijection import Bijection
-from stanflow.flow.clamp import AsymmetricSoftClamp
-from stanflow.flow.config import FlowConfig
+from stanflow.flow.clamp import make_clamp
+from stanflow.flow.config import MOST_PARTNERS, FlowConfig
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.loft import Loft
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
+from stanflow.flow.wiring import Wiring
+
+_DRAWS_AT_ONCE = 1024
+_NUMBERS_AT_ONCE = 4_000_000
 
 
 class Flow(nn.Module):
     """A distribution on R^D: ``z = T_k(... T_1(e))``, e from the base.
+
+    All parameters lie one after another in one tensor, `flat`, and their gradients in another;
+    the layers' parameters are views of it. One optimizer call moves them, one tensor keeps them.
 
     Parameters
     ----------
@@ -24,12 +35,20 @@ class Flow(nn.Module):
         Distribution of e.
     bijections : list of Bijection
         T_1, ..., T_k; the last is a `ShiftScale`.
+    wiring : Wiring, optional
+        The coupling layers', where it was given.
     """
 
-    def __init__(self, base: Base, bijections: list[Bijection]) -> None:
+    def __init__(
+        self, base: Base, bijections: list[Bijection], wiring: Wiring | None = None
+    ) -> None:
         super().__init__()
         self.base = base
         self.layers = nn.ModuleList(bijections)
+        self.wiring = wiring
+        self._flat = torch.cat([parameter.detach().flatten() for parameter in self.parameters()])
+        self._flat_gradient: Tensor | None = None
+        self._bind()
 
     @property
     def dim(self) -> int:
@@ -48,49 +67,77 @@ class Flow(nn.Module):
         assert isinstance(last, ShiftScale)
         return last
 
+    @property
+    def flat(self) -> Tensor:
+        """All parameters, (P,), without an autograd graph; writing to it moves the flow."""
+        return self._flat
+
+    @property
+    def flat_gradient(self) -> Tensor:
+        """The gradients of `flat`, (P,): made, at zero, when first asked for."""
+        if self._flat_gradient is None:
+            self._flat_gradient = torch.zeros_like(self._flat)
+            self._bind()
+        return self._flat_gradient
+
+    def release_gradient(self) -> None:
+        """Give back the memory of the gradients."""
+        self._flat_gradient = None
+        self._bind()
+
+    def _bind(self) -> None:
+        """Make every parameter and its gradient a view of the flat tensors."""
+        start = 0
+        for parameter in self.parameters():
+            end = start + parameter.numel()
+            parameter.data = self._flat[start:end].view(parameter.shape)
+            parameter.grad = (
+                None
+                if self._flat_gradient is None
+                else self._flat_gradient[start:end].view(parameter.shape)
+            )
+            start = end
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert dtype or device, as ``.double()`` and ``.to()`` do."""
+        self._flat = fn(self._flat)
+        self._flat_gradient = None
+        for module in self.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = fn(buffer)
+        self._bind()
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Flow:
+        raise NotImplementedError("build the flow again and load its state_dict")
+
+    @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n samples.
 
         Returns
         -------
         z : Tensor of shape (n, D)
-        log_q : Tensor of shape (n,)
+        log_q : Tensor of shape (n,), float64
             Log density of the flow at z.
         """
-        e = self.base.sample(n, generator)
-        z, log_q = e, self.base.log_prob(e)
-        for bijection in self.bijections:
-            z, log_det = bijection(z)
-            log_q = log_q - log_det
+        from stanflow.flow.sweep import Sweep
+
+        z = torch.empty(n, self.dim, dtype=self._flat.dtype, device=self._flat.device)
+        log_q = torch.empty(n, dtype=torch.float64, device=self._flat.device)
+        sweep: Sweep | None = None
+        for start in range(0, n, _DRAWS_AT_ONCE):
+            size = min(_DRAWS_AT_ONCE, n - start)
+            if sweep is None or sweep.batch != size:
+                sweep = Sweep(self, size, memory="rebuild", with_score=False)
+            sweep.draw(generator)
+            z[start : start + size] = sweep.z.T
+            log_q[start : start + size] = sweep.log_q
         return z, log_q
 
-    def sample_with_score(
-        self, n: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw n samples, differentiable in the parameters, with the score of the flow.
-
-        The score is carried forward next to the sample, so no inverse pass is needed.
-
-        Returns
-        -------
-        z : Tensor of shape (n, D)
-            With an autograd graph.
-        log_q : Tensor of shape (n,)
-            Log density of the flow at z, without a graph.
-        score : Tensor of shape (n, D)
-            ``d log q(z) / dz`` with the parameters held fixed, without a graph.
-        """
-        e = self.base.sample(n, generator)
-        with torch.no_grad():
-            log_q, score = self.base.log_prob(e), self.base.score(e)
-        z = e
-        for bijection in self.bijections:
-            z, log_det, score = bijection.forward_with_score(z, score)
-            log_q = log_q - log_det.detach()
-        return z, log_q, score
-
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the base point e of each z, and ``log|det dz/de|`` there."""
+        """Return the base point e of each z, (n, D), and ``log|det dz/de|`` there, (n,)."""
         total = z.new_zeros(len(z))
         for bijection in reversed(self.bijections):
             z, log_det = bijection.inverse(z)
@@ -100,16 +147,37 @@ class Flow(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log density of points of shape (n, D), as (n,).
 
+        Differentiable in z and the parameters by autograd. Under ``torch.no_grad()`` many points
+        are taken in parts, so that memory does not grow with n.
+
         It is -infinity where the base point is too far out for a floating-point number: beyond
         LOFT's tau + 700, say, where its inverse is exp(700).
         """
+        if torch.is_grad_enabled():
+            return self._log_prob(z)
+        rows = max(1, _NUMBERS_AT_ONCE // self._widest)
+        return torch.cat(
+            [self._log_prob(part) for part in torch.split(z, rows)] or [z.new_empty(0)]
+        )
+
+    @property
+    def _widest(self) -> int:
+        """Most numbers a point that a layer's evaluation holds at once."""
+        local = [
+            layer.local.inner[0].numel()
+            for layer in self.bijections
+            if isinstance(layer, AffineCoupling) and layer.local is not None
+        ]
+        return max([self.dim, *local])
+
+    def _log_prob(self, z: Tensor) -> Tensor:
         e, log_det = self.inverse(z)
         log_prob = self.base.log_prob(e) - log_det
         overflowed = torch.isnan(log_prob) & torch.isfinite(z).all(-1)
         return torch.where(overflowed, -torch.inf, log_prob)
 
 
-def build_flow(config: FlowConfig, dim: int, seed: int) -> Flow:
+def build_flow(config: FlowConfig, dim: int, seed: int, wiring: Wiring | None = None) -> Flow:
     """Build an untrained flow, which is its base distribution.
 
     In one dimension, where a coupling layer has nothing to split, Real NVP's place is taken by
@@ -123,30 +191,53 @@ def build_flow(config: FlowConfig, dim: int, seed: int) -> Flow:
         D, at least 1.
     seed : int
         For the weights of the hidden layers.
+    wiring : Wiring, optional
+        Halves and partners of each coupling layer; by default even and odd coordinates in turns,
+        without partners.
+
+    Raises
+    ------
+    UsageError
+        The wiring is not for this dimension, family or number of layers.
 
     Examples
     --------
     >>> flow = build_flow(FlowConfig(layers=2, hidden=8), dim=3, seed=1)
-    >>> z, log_q = flow.sample(5, torch.Generator().manual_seed(1))
+    >>> z, log_q = flow.double().sample(5, torch.Generator().manual_seed(1))
     >>> bool(torch.allclose(flow.log_prob(z), log_q))
     True
     """
-    clamp = AsymmetricSoftClamp(config.clamp_positive, config.clamp_negative)
+    _check_wiring(wiring, config, dim)
     bijections: list[Bijection] = []
+    if config.base_location_scale:
+        bijections.append(ShiftScale(dim))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.family == "fullrank":
             bijections.append(LowerTriangular(dim))
+        elif config.family == "realnvp" and dim == 1:
+            clamp = make_clamp(config.clamp, config.clamp_positive, config.clamp_negative)
+            bijections += [SinhArcsinh(dim, clamp) for _ in range(config.layers)]
         elif config.family == "realnvp":
-            for layer in range(config.layers):
-                bijections.append(
-                    SinhArcsinh(dim, clamp)
-                    if dim == 1
-                    else AffineCoupling(
-                        dim, moves_odd=layer % 2 == 0, hidden=config.hidden, clamp=clamp
-                    )
-                )
-            bijections.append(Loft(config.loft_tau))
+            halves = (wiring or Wiring.alternating(dim, config.layers)).halves
+            bijections += [AffineCoupling(half, config) for half in halves]
+    if config.family == "realnvp" and config.loft_tau is not None:
+        bijections.append(Loft(config.loft_tau))
     bijections.append(ShiftScale(dim))
     base = StudentT(dim) if config.base == "student-t" else Gaussian(dim)
-    return Flow(base, bijections)
+    return Flow(base, bijections, wiring)
+
+
+def _check_wiring(wiring: Wiring | None, config: FlowConfig, dim: int) -> None:
+    if wiring is None:
+        return
+    if config.family != "realnvp":
+        raise UsageError(f"a wiring is for the family realnvp, not {config.family}")
+    if wiring.dim != dim:
+        raise UsageError(f"the wiring is for {wiring.dim} dimensions, but there are {dim}")
+    if wiring.layers != config.layers:
+        raise UsageError(
+            f"the wiring is for {wiring.layers} layers, but the flow has {config.layers}"
+        )
+    if wiring.n_partners > MOST_PARTNERS:
+        raise UsageError(f"at most {MOST_PARTNERS} partners a coordinate, not {wiring.n_partners}")

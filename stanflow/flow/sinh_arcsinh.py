@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from stanflow.flow.bijection import Bijection
-from stanflow.flow.clamp import AsymmetricSoftClamp
+from stanflow.flow.bijection import Bijection, Passes, gradient_of
+from stanflow.flow.clamp import Clamp
+from stanflow.flow.workspace import Workspace
 
 
 class SinhArcsinh(Bijection):
@@ -26,24 +27,23 @@ class SinhArcsinh(Bijection):
     ----------
     dim : int
         D.
-    clamp : AsymmetricSoftClamp
+    clamp : Clamp
         Bounds log delta.
     """
 
-    def __init__(self, dim: int, clamp: AsymmetricSoftClamp) -> None:
+    def __init__(self, dim: int, clamp: Clamp) -> None:
         super().__init__()
-        self._clamp = clamp
+        self.clamp = clamp
         self.location = nn.Parameter(torch.zeros(dim))
         self.log_scale = nn.Parameter(torch.zeros(dim))
         self.skewness = nn.Parameter(torch.zeros(dim))
         self.raw_tail = nn.Parameter(torch.zeros(dim))
 
     def _log_derivative(self, v: Tensor, w: Tensor) -> Tensor:
-        log_cosh = w.abs() + torch.log1p((-2 * w.abs()).exp()) - math.log(2)
-        return self._clamp(self.raw_tail) + log_cosh - _root(v).log() + self.log_scale
+        return self.clamp(self.raw_tail) + _log_cosh(w) - _root(v).log() + self.log_scale
 
     def _bend(self, v: Tensor) -> Tensor:
-        return self._clamp(self.raw_tail).exp() * (torch.asinh(v) + self.skewness)
+        return self.clamp(self.raw_tail).exp() * (torch.asinh(v) + self.skewness)
 
     @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,19 +54,70 @@ class SinhArcsinh(Bijection):
     @override
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         w = torch.asinh(y)
-        v = torch.sinh(w * (-self._clamp(self.raw_tail)).exp() - self.skewness)
+        v = torch.sinh(w * (-self.clamp(self.raw_tail)).exp() - self.skewness)
         return (v - self.location) * (-self.log_scale).exp(), self._log_derivative(v, w).sum(-1)
 
     @override
-    @torch.no_grad()
-    def push_score(self, x: Tensor, score: Tensor) -> Tensor:
-        scale = self.log_scale.exp()
-        v = self.location + scale * x
-        w = self._bend(v)
-        delta = self._clamp(self.raw_tail).exp()
-        root = _root(v)
-        slope = scale * (torch.tanh(w) * delta - v / root) / root
-        return (score - slope) * (-self._log_derivative(v, w)).exp()
+    def passes(self, workspace: Workspace) -> Passes:
+        return _SinhArcsinhPasses(self, workspace)
+
+
+class _SinhArcsinhPasses(Passes):
+    """Of ``y = sinh(w)``, ``w = delta (asinh(v) + epsilon)``, ``v = m + a x``.
+
+    ``log|dy/dx| = log delta + log cosh(w) - log(1 + v^2) / 2 + log a``.
+    """
+
+    def __init__(self, layer: SinhArcsinh, workspace: Workspace) -> None:
+        self._layer = layer
+        shape = (len(layer.location), workspace.batch)
+        self._x, self._v, self._w, self._root = (workspace.empty(*shape) for _ in range(4))
+
+    def _columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return m, a, delta and epsilon, (D, 1) each."""
+        layer = self._layer
+        delta = layer.clamp(layer.raw_tail).exp()
+        columns = (layer.location, layer.log_scale.exp(), delta, layer.skewness)
+        return tuple(column.detach().unsqueeze(1) for column in columns)  # type: ignore[return-value]
+
+    @override
+    def push(self, x: Tensor, score: Tensor | None, log_q: Tensor) -> None:
+        m, a, delta, epsilon = self._columns()
+        self._x.copy_(x)
+        self._v.copy_(m + a * x)
+        self._root.copy_(_root(self._v))
+        self._w.copy_(delta * (torch.asinh(self._v) + epsilon))
+        log_slope = delta.log() + _log_cosh(self._w) - self._root.log() + a.log()
+        if score is not None:
+            slope = a * (delta * torch.tanh(self._w) - self._v / self._root) / self._root
+            score.sub_(slope).mul_(torch.exp(-log_slope))
+        torch.sinh(self._w, out=x)
+        log_q.sub_(log_slope.sum(0, dtype=log_q.dtype))
+
+    @override
+    def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
+        layer = self._layer
+        _, a, delta, _ = self._columns()
+        weight = 0.0 if log_q_weight is None else log_q_weight.to(cotangent.dtype)
+        on_w = cotangent * torch.cosh(self._w) - weight * torch.tanh(self._w)
+        on_v = on_w * delta / self._root + weight * self._v / self._root.square()
+        raw_tail = layer.raw_tail.detach()
+        log_delta_gradient = (on_w * self._w - weight).sum(1)
+        torch.mul(
+            log_delta_gradient, layer.clamp.derivative(raw_tail), out=gradient_of(layer.raw_tail)
+        )
+        torch.sum(on_w * delta, 1, out=gradient_of(layer.skewness))
+        torch.sum(on_v, 1, out=gradient_of(layer.location))
+        torch.sum(on_v * a * self._x - weight, 1, out=gradient_of(layer.log_scale))
+        torch.mul(on_v, a, out=cotangent)
+
+    @override
+    def restore(self, x: Tensor) -> None:
+        x.copy_(self._x)
+
+
+def _log_cosh(w: Tensor) -> Tensor:
+    return w.abs() + torch.log1p((-2 * w.abs()).exp()) - math.log(2)
 
 
 def _root(v: Tensor) -> Tensor:

@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from stanflow.errors import UsageError
+
+Gradient = Literal["path", "total"]
+Start = Literal["mean-field", "none"]
+Schedule = Literal["cosine", "constant"]
+Precision = Literal["float32", "float64"]
+Memory = Literal["auto", "keep", "rebuild"]
+Device = Literal["cpu", "cuda"]
+
+_CHOICES = {
+    "gradient": Gradient,
+    "start": Start,
+    "schedule": Schedule,
+    "precision": Precision,
+    "memory": Memory,
+    "device": Device,
+}
 
 
 @dataclass(frozen=True)
@@ -17,13 +34,33 @@ class TrainConfig:
     batch : int
         Draws a step.
     max_steps : int
-        Steps to take; the learning rate falls from its start to near zero over them.
+        Steps to take.
     max_seconds : float, optional
         Stop after this long, wherever the steps are.
     learning_rate : float, optional
         Adam's, at the start; by default 0.02, less above ten dimensions.
-    max_gradient_norm : float
-        Gradients longer than this are shortened to it.
+    schedule : {"cosine", "constant"}
+        Whether the learning rate falls from its start to near zero over `max_steps`, or stays.
+    gradient : {"path", "total"}
+        The estimator of the ELBO's gradient: with or without the path's part alone. Path
+        gradients vanish, draw by draw, where the flow is the target.
+    max_gradient_norm : float, optional
+        Gradients longer than this are shortened to it; None leaves them.
+    start : {"mean-field", "none"}
+        Whether training runs in units of a quick mean-field fit, or starts at the origin with
+        scale one.
+    keep_best : bool
+        Whether to return the parameters of the batch with the highest ELBO in the second half of
+        training, instead of the last ones.
+    precision : {"float32", "float64"}
+        Of the flow in training. The target, and whatever is reported, is in float64 always.
+    memory : {"auto", "keep", "rebuild"}
+        Whether layers keep their activations for the reverse sweep or rebuild them by inversion,
+        in memory that does not grow with depth; "auto" keeps what fits `memory_budget_mb`.
+    memory_budget_mb : float
+        For activations, in megabytes.
+    device : {"cpu", "cuda"}
+        Where the flow is trained; Stan runs on the CPU's threads.
 
     Raises
     ------
@@ -35,13 +72,26 @@ class TrainConfig:
     max_steps: int = 1500
     max_seconds: float | None = None
     learning_rate: float | None = None
-    max_gradient_norm: float = 100.0
+    schedule: Schedule = "cosine"
+    gradient: Gradient = "path"
+    max_gradient_norm: float | None = 100.0
+    start: Start = "mean-field"
+    keep_best: bool = False
+    precision: Precision = "float32"
+    memory: Memory = "auto"
+    memory_budget_mb: float = 2000.0
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("batch", "max_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "max_gradient_norm", "max_seconds"):
+        for name in ("learning_rate", "max_gradient_norm", "max_seconds", "memory_budget_mb"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and not math.isnan(value)):
                 raise UsageError(f"{name} must be positive, not {value}")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in get_args(choices):
+                options = " or ".join(get_args(choices))
+                raise UsageError(f"{name} must be {options}, not {value!r}")

@@ -1,14 +1,17 @@
-"""The path gradient of the ELBO."""
+"""Path and total gradients of the ELBO."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from stanflow.flow.realnvp import Flow
+from stanflow.flow.sweep import Sweep
 from stanflow.target.density import Target
+from stanflow.training.config import Gradient
+from stanflow.training.exchange import Exchange
 
 
 @dataclass(frozen=True)
@@ -18,49 +21,75 @@ class BatchResult:
     Attributes
     ----------
     elbo : float
-        Mean of log p - log q over the accepted draws, Stan's constants left out; NaN if none.
+        The batch's estimate of the ELBO: the mean of log p - log q over the accepted draws, plus
+        the log of their share, as in `estimate_elbo`. Stan's constants are left out. NaN if none
+        is accepted.
     rejected : int
-        Draws whose log density or gradient was not finite; they take no part.
+        Draws without finite log densities or gradient; they take no part.
     """
 
     elbo: float
     rejected: int
 
 
-def accumulate_path_gradient(
-    flow: Flow, target: Target, batch: int, generator: torch.Generator
-) -> BatchResult:
-    """Add the path gradient of -ELBO to the ``grad`` of the flow's parameters.
+class GradientEstimator:
+    """Estimates the gradient of -ELBO from batches of draws.
 
-    The loss is ``E[log q(z) - log p(z)]``, z = T(e). Its score term has mean zero and is left
-    out (Roeder, Wu, Duvenaud 2017, arXiv 1703.09194), which leaves
+    The loss is ``E[log q(z) - log p(z)]``, z = T(e). Its total gradient is
 
-        ``E[ (dT/dtheta)^T (d log q/dz - d log p/dz) ]``.
+        ``E[ (dT/dtheta)^T (d log q/dz - d log p/dz) + d log q(z; theta)/dtheta ]``.
+
+    The second part, the score term, has mean zero. The path gradient leaves it out (Roeder, Wu,
+    Duvenaud 2017, arXiv 1703.09194).
 
     Parameters
     ----------
-    flow : Flow
-        Its parameters' dtype is that of the computation; the target is evaluated in float64.
+    sweep : Sweep
+        Through the flow, whose gradients are written.
     target : Target
-        The density p.
-    batch : int
-        Draws.
-    generator : torch.Generator
-        Source of the draws.
+        The density p, evaluated in float64.
+    kind : {"path", "total"}
+        For "total" the sweep must have been made with ``total=True``.
     """
-    z, log_q, score = flow.sample_with_score(batch, generator)
-    density = target.log_density_gradient(z.detach().numpy().astype(np.float64))
-    gradient = torch.from_numpy(density.gradient).to(z.dtype)
-    cotangent = score - gradient
-    finite = torch.isfinite(cotangent).all(dim=1) & torch.isfinite(log_q)
-    accepted = finite & torch.from_numpy(density.accepted)
-    n_accepted = int(accepted.sum())
-    if n_accepted == 0:
-        return BatchResult(float("nan"), batch)
-    keep = accepted.unsqueeze(1)
-    torch.autograd.backward(
-        z, torch.where(keep, cotangent / n_accepted, torch.zeros_like(cotangent))
-    )
-    rows = accepted.numpy()
-    elbo = float(np.mean(density.log_density[rows] - log_q.double().numpy()[rows]))
-    return BatchResult(elbo, batch - n_accepted)
+
+    def __init__(self, sweep: Sweep, target: Target, kind: Gradient = "path") -> None:
+        if sweep.score is None:
+            raise ValueError("the sweep carries no score")
+        self._sweep = sweep
+        self._score = sweep.score
+        self._exchange = Exchange(target, sweep.z)
+        self._total = kind == "total"
+        self._cotangent = torch.empty_like(sweep.z)
+
+    def estimate(self, generator: torch.Generator) -> BatchResult:
+        """Draw a batch and write the gradient of -ELBO; zero if no draw is accepted.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+            Source of the draws.
+        """
+        sweep, cotangent = self._sweep, self._cotangent
+        sweep.draw(generator)
+        there = self._exchange.evaluate(sweep.z)
+        log_q = sweep.log_q.cpu().numpy()
+        torch.sub(self._score, there.gradient, out=cotangent)
+        # A sum is finite if its terms are: no need to look at each.
+        finite = torch.isfinite(cotangent.sum(0)).cpu().numpy()
+        accepted = finite & there.accepted & np.isfinite(log_q)
+        n_accepted = int(accepted.sum())
+        rejected = sweep.batch - n_accepted
+        if n_accepted == 0:
+            sweep.flow.flat_gradient.zero_()
+            return BatchResult(math.nan, rejected)
+        keep = torch.from_numpy(accepted).to(cotangent.device)
+        weight: torch.Tensor | None = None
+        if self._total:
+            torch.neg(there.gradient, out=cotangent)
+            weight = keep.double() / n_accepted
+        cotangent.div_(n_accepted)
+        if rejected:
+            cotangent[:, ~keep] = 0
+        sweep.pull(cotangent, weight)
+        elbo = float(np.mean((there.log_density - log_q)[accepted]))
+        return BatchResult(elbo + math.log(n_accepted / sweep.batch), rejected)

@@ -56,8 +56,9 @@ class StandardizedTarget(Target):
 
     @torch.no_grad()
     def restore_units(self, flow: Flow) -> None:
-        """Turn a flow of u, in place, into the float64 flow of z."""
-        flow.double()
+        """Turn a flow of u, in place, into the float64 flow of z on the CPU."""
+        flow.release_gradient()
+        flow.to(device="cpu", dtype=torch.float64)
         output = flow.output
         output.shift.mul_(torch.from_numpy(self._scale)).add_(torch.from_numpy(self._location))
         output.log_scale.add_(torch.from_numpy(self._log_scale))

@@ -12,20 +12,23 @@ from typing import Literal
 import numpy as np
 import torch
 
-from stanflow.errors import NumericsError
+from stanflow.errors import NumericsError, UsageError
 from stanflow.flow.realnvp import Flow
+from stanflow.flow.sweep import Sweep
 from stanflow.target.density import Target
+from stanflow.target.loaded import FloatArray
 from stanflow.training.config import TrainConfig
-from stanflow.training.gradients import accumulate_path_gradient
+from stanflow.training.gradients import GradientEstimator
 from stanflow.training.interruption import Interruption
+from stanflow.training.optimizers import FlatAdam
 from stanflow.training.standardize import StandardizedTarget
-from stanflow.training.warmstart import mean_field_start
+from stanflow.training.warmstart import LocationScale, mean_field_start
 
 StopReason = Literal["max_steps", "max_seconds", "interrupted"]
 
-_FINAL_LEARNING_RATE = 0.01  # as a share of the first
 _FAILED_STEPS_IN_A_ROW = 100
 _NUMBERS_WORTH_A_SECOND_THREAD = 16_384
+_EXPLODED = 1e12  # in units of the mean-field fit: no posterior is there
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class TrainStep:
         Before it was shortened; NaN if the step was skipped.
     rejected : int
         Draws of the batch without finite log density and gradient.
+    largest : array of shape (r + 1,)
+        Largest ``|x|`` after the base and after each of the r coupling layers, in the flow's own
+        units.
     """
 
     step: int
@@ -51,6 +57,7 @@ class TrainStep:
     elbo: float
     gradient_norm: float
     rejected: int
+    largest: FloatArray
 
 
 @dataclass
@@ -87,10 +94,10 @@ def train(
     seed: int,
     on_step: Callable[[TrainStep], None] = lambda step: None,
 ) -> TrainResult:
-    """Fit a flow to a target by path gradients and Adam.
+    """Fit a flow to a target by stochastic gradients of the ELBO and Adam.
 
-    Training runs in the precision of the flow given, in units of a mean-field fit that comes
-    first; the flow is in float64 afterwards.
+    Unless the configuration says otherwise, training runs in float32 and in units of a mean-field
+    fit that comes first; the flow is in float64, in the target's units, on the CPU afterwards.
 
     A draw whose log density or gradient is not finite takes no part in its step; a step
     without any finite gradient is skipped and counted. Ctrl-C ends the run after the step under
@@ -115,7 +122,11 @@ def train(
         The log density is not finite at any starting point.
     NumericsError
         100 steps in a row had no finite gradient.
+    UsageError
+        The device is not there.
     """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device that torch can use here; take device='cpu'")
     began = time.perf_counter()
     result = TrainResult()
     with Interruption() as interruption, _threads_that_pay(config.batch * flow.dim):
@@ -126,38 +137,97 @@ def train(
             out_of_time = time.perf_counter() - began >= (config.max_seconds or math.inf)
             return "max_seconds" if out_of_time else None
 
-        start = mean_field_start(
-            target, np.random.default_rng(seed), lambda: reason_to_stop() is not None
-        )
+        start = _start(target, config, seed, lambda: reason_to_stop() is not None)
         result.gradient_evaluations += start.gradient_evaluations
-        log_scale = start.log_scale + _log_widening(target.dim)
-        standardized = StandardizedTarget(target, start.location, log_scale)
-        learning_rate = _learning_rate(config, target.dim)
-        optimizer = torch.optim.Adam(flow.parameters(), lr=learning_rate, fused=True)
-        generator = torch.Generator().manual_seed(seed)
+        standardized = StandardizedTarget(target, start.location, start.log_scale)
+        flow.to(device=config.device, dtype=getattr(torch, config.precision))
+        sweep = Sweep(
+            flow,
+            config.batch,
+            memory=config.memory,
+            memory_budget=int(1e6 * config.memory_budget_mb),
+            total=config.gradient == "total",
+        )
+        estimator = GradientEstimator(sweep, standardized, config.gradient)
+        optimizer = FlatAdam(flow, config)
+        generator = torch.Generator(device=config.device).manual_seed(seed)
+        best = _Best(flow) if config.keep_best else None
         failed_in_a_row = 0
         for step in range(1, config.max_steps + 1):
-            _set_learning_rate(optimizer, learning_rate, (step - 1) / config.max_steps)
-            optimizer.zero_grad(set_to_none=True)
-            batch = accumulate_path_gradient(flow, standardized, config.batch, generator)
+            batch = estimator.estimate(generator)
             result.gradient_evaluations += config.batch
-            norm = _step(optimizer, flow, config)
+            if best is not None and step > config.max_steps / 2:
+                best.consider(batch.elbo)
+            none_accepted = batch.rejected == config.batch
+            norm = math.nan if none_accepted else optimizer.step((step - 1) / config.max_steps)
             failed_in_a_row = failed_in_a_row + 1 if math.isnan(norm) else 0
             seconds = time.perf_counter() - began
-            result.trace.append(TrainStep(step, seconds, batch.elbo, norm, batch.rejected))
+            largest = sweep.largest().double().cpu().numpy()
+            result.trace.append(TrainStep(step, seconds, batch.elbo, norm, batch.rejected, largest))
             on_step(result.trace[-1])
             if failed_in_a_row == _FAILED_STEPS_IN_A_ROW:
-                raise NumericsError(
-                    f"training broke down at step {step}: {failed_in_a_row} steps in a row had no "
-                    "draw with a finite log density and gradient; check the program's constraints "
-                    "and priors"
-                )
+                raise NumericsError(_breakdown(result.trace[-1]))
             if (stopped := reason_to_stop()) is not None:
                 result.stopped = stopped
                 break
+        if best is not None:
+            best.restore()
+        optimizer.release()
+    del sweep, estimator
     standardized.restore_units(flow)
     result.seconds = time.perf_counter() - began
     return result
+
+
+def _start(
+    target: Target, config: TrainConfig, seed: int, should_stop: Callable[[], bool]
+) -> LocationScale:
+    """Return the units to train in."""
+    if config.start == "none":
+        return LocationScale(np.zeros(target.dim), np.zeros(target.dim), 0)
+    start = mean_field_start(target, np.random.default_rng(seed), should_stop)
+    log_scale = start.log_scale + _log_widening(target.dim)
+    return LocationScale(start.location, log_scale, start.gradient_evaluations)
+
+
+class _Best:
+    """The parameters of the best batch so far."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._elbo = -math.inf
+        self._flat: torch.Tensor | None = None
+
+    def consider(self, elbo: float) -> None:
+        """Keep the flow's parameters if they are better; an ELBO of NaN is not."""
+        if elbo > self._elbo:
+            self._elbo = elbo
+            if self._flat is None:
+                self._flat = torch.empty_like(self._flow.flat)
+            self._flat.copy_(self._flow.flat)
+
+    def restore(self) -> None:
+        """Put the best parameters back, if any were kept."""
+        if self._flat is not None:
+            self._flow.flat.copy_(self._flat)
+
+
+def _breakdown(step: TrainStep) -> str:
+    """Say why training ended at this step."""
+    beginning = (
+        f"training broke down at step {step.step}: {_FAILED_STEPS_IN_A_ROW} steps in a row had no "
+    )
+    exploded = ~(step.largest < _EXPLODED)
+    if exploded.any():
+        layer = int(np.argmax(exploded))
+        where = f"coupling layer {layer}" if layer else "the base"
+        return beginning + (
+            f"finite gradient, and the flow's values reach {step.largest[layer]:.2g} after "
+            f"{where}; use a clamp and LOFT (the defaults), or a lower learning_rate"
+        )
+    return beginning + (
+        "draw with a finite log density and gradient; check the program's constraints and priors"
+    )
 
 
 def _log_widening(dim: int) -> float:
@@ -167,13 +237,6 @@ def _log_widening(dim: int) -> float:
     But what is too wide costs ELBO in each dimension, so the more there are the less is added.
     """
     return math.log(3) * min(1.0, math.sqrt(10 / dim))
-
-
-def _learning_rate(config: TrainConfig, dim: int) -> float:
-    """Return the first learning rate: smaller in many dimensions, whose errors add up."""
-    if config.learning_rate is not None:
-        return config.learning_rate
-    return 0.02 * min(1.0, math.sqrt(10 / dim))
 
 
 @contextmanager
@@ -186,24 +249,3 @@ def _threads_that_pay(numbers_per_layer: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _set_learning_rate(
-    optimizer: torch.optim.Optimizer, learning_rate: float, progress: float
-) -> None:
-    """Fall along a half cosine from the first learning rate to a hundredth of it."""
-    share = 0.5 * (1 + math.cos(math.pi * progress))
-    share = _FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * share
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * share
-
-
-def _step(optimizer: torch.optim.Optimizer, flow: Flow, config: TrainConfig) -> float:
-    """Take one step if the gradient is finite; return its norm, NaN if it was skipped."""
-    if all(parameter.grad is None for parameter in flow.parameters()):
-        return math.nan
-    norm = torch.nn.utils.clip_grad_norm_(flow.parameters(), config.max_gradient_norm)
-    if not torch.isfinite(norm):
-        return math.nan
-    optimizer.step()
-    return float(norm)

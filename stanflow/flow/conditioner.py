@@ -1,0 +1,106 @@
+"""Conditioners: the functions of the kept coordinates that say how the others are moved.
+
+Each gives the raw log scale u and the shift t of every moved coordinate, stacked as (2, B, n).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from stanflow.flow.activation import Activation
+
+_CENTRES_REACH = 1.5
+
+
+class GlobalConditioner(nn.Module):
+    """Two networks, of u and of t, that see all kept coordinates.
+
+    Both have the same hidden layers, so that their weights stand stacked and a matrix product
+    serves both. The output layers start at zero.
+
+    Parameters
+    ----------
+    n_kept, n_moved : int
+        Inputs and outputs of each network.
+    hidden : int
+        Units of a hidden layer, H.
+    hidden_layers : int
+        How many there are.
+    activation : Activation
+        Of the hidden units.
+    """
+
+    def __init__(
+        self, n_kept: int, n_moved: int, hidden: int, hidden_layers: int, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.hidden = hidden
+        self.input_weight = _uniform(n_kept, 2 * hidden, n_kept)
+        self.input_bias = _uniform(n_kept, 2 * hidden)
+        self.middle_weights = nn.ParameterList(
+            _uniform(hidden, 2, hidden, hidden) for _ in range(hidden_layers - 1)
+        )
+        self.middle_biases = nn.ParameterList(
+            _uniform(hidden, 2, hidden) for _ in range(hidden_layers - 1)
+        )
+        self.output_weight = nn.Parameter(torch.zeros(2, n_moved, hidden))
+        self.output_bias = nn.Parameter(torch.zeros(2, n_moved))
+
+    def forward(self, kept: Tensor) -> Tensor:
+        """Return u and t, (2, B, n_moved), for kept coordinates of shape (B, n_kept)."""
+        h = self.activation.function(kept @ self.input_weight.T + self.input_bias)
+        h = h.view(len(h), 2, self.hidden).transpose(0, 1)
+        for weight, bias in zip(self.middle_weights, self.middle_biases, strict=True):
+            h = self.activation.function(h @ weight.transpose(1, 2) + bias.unsqueeze(1))
+        return h @ self.output_weight.transpose(1, 2) + self.output_bias.unsqueeze(1)
+
+
+class LocalConditioner(nn.Module):
+    """For each moved coordinate, its own functions of a few partners.
+
+    It adds to u, and with w and v of its own to t,
+
+        ``sum_k [ w_k x_k + sum_m v_km phi(g_km x_k + h_km) ]``,
+
+    x_k the k-th partner, k = 1..K, m = 1..M; g and h serve both. w and v start at zero, g at one,
+    and h spreads the features' centres over where a standardised partner lies.
+
+    Parameters
+    ----------
+    partners : Tensor of shape (n_moved, K)
+        Positions among the kept coordinates, -1 for none.
+    features : int
+        M.
+    activation : Activation
+        phi.
+    """
+
+    def __init__(self, partners: Tensor, features: int, activation: Activation) -> None:
+        super().__init__()
+        self.activation = activation
+        self.features = features
+        self.partners: Tensor
+        self.register_buffer("partners", partners, persistent=False)
+        n_moved, n_partners = partners.shape
+        self.linear = nn.Parameter(torch.zeros(2, n_moved, n_partners))
+        self.weight = nn.Parameter(torch.zeros(2, n_moved, n_partners, features))
+        offsets = torch.linspace(-_CENTRES_REACH, _CENTRES_REACH, features)
+        inner = torch.stack([torch.ones(features), offsets if features > 1 else torch.zeros(1)])
+        self.inner = nn.Parameter(inner[:, None, None].repeat(1, n_moved, n_partners, 1))
+
+    def forward(self, kept: Tensor) -> Tensor:
+        """Return what is added to u and t, (2, B, n_moved), for kept of shape (B, n_kept)."""
+        x = torch.where(self.partners < 0, 0.0, kept[:, self.partners.clamp(min=0)])
+        present = (self.partners >= 0).to(x.dtype).unsqueeze(-1)
+        phi = present * self.activation.function(self.inner[0] * x.unsqueeze(-1) + self.inner[1])
+        linear = torch.einsum("bnk,ink->ibn", x, self.linear)
+        return linear + torch.einsum("bnkm,inkm->ibn", phi, self.weight)
+
+
+def _uniform(fan_in: int, *shape: int) -> nn.Parameter:
+    bound = 1 / math.sqrt(fan_in)
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))

@@ -1,0 +1,200 @@
+/* The elementwise passes of an affine coupling layer, fused, for float and double.
+ *
+ * Matrices are row-major with one coordinate (or hidden unit) a row and one draw a column: a
+ * moved coordinate and its partners are then whole rows, and a layer's parameters are scalars that
+ * meet contiguous numbers. The moved coordinates are split into parts, which threads take one by
+ * one; what parts add up between them is added in their order, so that no result depends on which
+ * thread took which.
+ *
+ * Arithmetic is written with the compiler's vector extensions (gcc, clang). With gcc on x86-64 the
+ * passes are compiled for three generations of processors, and the processor at hand chooses.
+ * Formulas: see coupling.py. Nothing here allocates, and nothing is kept between calls.
+ */
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define SEVERAL_PROCESSORS 1
+#else
+#define SEVERAL_PROCESSORS 0
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+/* Columns worked on at a time, and partners: what the stack of a thread holds. config.py keeps to
+ * the latter. */
+enum { MOST_COLUMNS = 128, MOST_PARTNERS = 16 };
+
+enum clamp { SOFT_CLAMP, TANH_CLAMP, NO_CLAMP };
+enum activation { RELU, LEAKY_RELU, ELU, TANH, SOFTSIGN };
+
+/* Runs work(data) once on each of `threads` threads and waits: the entry that gcc's OpenMP runtime
+ * offers to compiled code. The caller passes that of the runtime torch uses, so that both share one
+ * pool of threads; NULL means one thread. */
+typedef void (*parallel_t)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
+
+/* One layer with its buffers. Rows are those of a (D, B) matrix of points; n is the number of
+ * moved coordinates, K of partners, M of features a partner. All memory belongs to the caller.
+ * REAL is float or double, by the suffix of the function called. */
+struct coupling {
+    int64_t moved;               /* n */
+    int64_t n_kept;              /* D - n */
+    int64_t batch;               /* B */
+    int64_t parts;               /* of the moved coordinates; so many threads are asked for */
+    parallel_t parallel;
+    const int64_t *rows;         /* (n,): where the moved coordinates are */
+
+    int64_t clamp;               /* enum clamp */
+    double positive, negative;   /* its thresholds */
+
+    void *output;                /* (2, n, B): the network's raw scale u and shift t, biases left
+                                    out; afterwards, but for restore, the cotangents of u and t */
+    const void *bias;            /* (2, n) */
+    void *bias_gradient;         /* (2, n) */
+    void *scale;                 /* (n, B): exp(s) */
+    void *gain;                  /* (n, B): b exp(s) ds/du */
+    void *slope;                 /* (n, B): ds/du; NULL where only path gradients are wanted */
+    void *log_det;               /* (parts, B): each part's share of the log-determinants */
+    void *largest;               /* (parts,): each part's largest |y| */
+
+    int64_t partners;            /* K; with 0 the rest is not looked at */
+    int64_t features;            /* M */
+    int64_t activation;          /* enum activation: TANH or SOFTSIGN */
+    const void *kept;            /* (D - n, B): the kept coordinates' values */
+    const int64_t *kept_rows;    /* (D - n,): where they are */
+    const int64_t *partner;      /* (n, K): a partner's row of kept, -1 for none */
+    const void *linear;          /* (2, n, K): w of u and of t */
+    const void *weight;          /* (2, n, K, M): v of u and of t */
+    const void *inner;           /* (2, n, K, M): slope g and offset h of each feature */
+    void *linear_gradient, *weight_gradient, *inner_gradient;
+    void *back;                  /* (parts, D - n, B): what each part adds to the kept rows */
+};
+
+/* The two networks of a layer, of u and of t, with one hidden layer of H units each. */
+struct network {
+    int64_t n_kept, n_moved;     /* inputs, and outputs of each network */
+    int64_t hidden_units;        /* H */
+    int64_t batch;               /* B */
+    int64_t activation;          /* enum activation, of the hidden units */
+    const void *kept;            /* (n_kept, B): the inputs */
+    const void *input_weight;    /* (2, H, n_kept) */
+    const void *input_bias;      /* (2, H) */
+    const void *output_weight;   /* (2, n_moved, H) */
+    void *hidden;                /* (2, H, B): the units' values */
+    void *output;                /* (2, n_moved, B): u and t without biases, or their cotangents */
+    void *hidden_cotangent;      /* (2, H, B) */
+    void *points;                /* (D, B): pull adds sign times the inputs' cotangents to */
+    const int64_t *kept_rows;    /* (n_kept,): these of its rows */
+    double sign;
+    void *input_weight_gradient; /* NULL where no gradients are wanted */
+    void *input_bias_gradient, *output_weight_gradient;
+};
+
+/* The passes for one generation of processors and one precision. */
+struct passes {
+    void (*push)(const struct coupling *, void *, void *, double *);
+    void (*restore)(const struct coupling *, void *);
+    void (*pull)(const struct coupling *, void *, const double *);
+    void (*activate)(int64_t, int64_t, int64_t, void *, const void *);
+    void (*pull_activation)(int64_t, int64_t, int64_t, void *, const void *, void *);
+    void (*network_push)(const struct network *);
+    void (*network_pull)(const struct network *);
+};
+
+#if SEVERAL_PROCESSORS
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
+#define PROCESSOR(name) name##_avx512
+#define VECTOR_BYTES 64
+#include "coupling_precisions.h"
+#undef PROCESSOR
+#undef VECTOR_BYTES
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define PROCESSOR(name) name##_avx2
+#define VECTOR_BYTES 32
+#include "coupling_precisions.h"
+#undef PROCESSOR
+#undef VECTOR_BYTES
+#pragma GCC pop_options
+#endif
+
+#define PROCESSOR(name) name##_any
+#define VECTOR_BYTES 16
+#include "coupling_precisions.h"
+
+static const struct passes *passes(int in_double)
+{
+#if SEVERAL_PROCESSORS
+    if (__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+        && __builtin_cpu_supports("avx512bw"))
+        return in_double ? &passes_f64_avx512 : &passes_f32_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return in_double ? &passes_f64_avx2 : &passes_f32_avx2;
+#endif
+    return in_double ? &passes_f64_any : &passes_f32_any;
+}
+
+/* The functions of the library, for float (suffix f32) and double (f64).
+ *
+ * push: move points, (D, B), in place from a layer's input to its output; fill scale, gain and
+ * slope; subtract the log-determinants from log_q, (B,). Unless score is NULL, carry it, (D, B),
+ * along as far as elementwise work and the local conditioner go, and leave in `output` the
+ * cotangents that the network is still to pull back.
+ *
+ * restore: move points in place from a layer's output back to its input; fill scale, gain, slope.
+ *
+ * pull: take cotangent, (D, B), in place from a layer's output back to its input as far as
+ * elementwise work and the local conditioner go; leave in `output` the cotangents of u and t; write
+ * the gradients of biases and local conditioner. log_q_weight, (B,), is the cotangent of log_q, read
+ * only where `slope` is kept.
+ *
+ * activate: hidden, (rows, B), in place: activation(hidden + bias).
+ *
+ * pull_activation: cotangent, (rows, B), in place: times the activation's derivative, which follows
+ * from its values in hidden, (rows, B). Unless it is NULL, bias_gradient, (rows,), gets the sums
+ * over draws.
+ *
+ * network_push: from kept to hidden and output. network_pull: from the cotangents in output to those
+ * of the kept rows of points, and to gradients where they are wanted. */
+#define FUNCTIONS(REAL, suffix, in_double) \
+    void stanflow_push_##suffix(const struct coupling *layer, REAL *points, REAL *score, \
+                                double *log_q) \
+    { \
+        passes(in_double)->push(layer, points, score, log_q); \
+    } \
+    void stanflow_restore_##suffix(const struct coupling *layer, REAL *points) \
+    { \
+        passes(in_double)->restore(layer, points); \
+    } \
+    void stanflow_pull_##suffix(const struct coupling *layer, REAL *cotangent, \
+                                const double *log_q_weight) \
+    { \
+        passes(in_double)->pull(layer, cotangent, log_q_weight); \
+    } \
+    void stanflow_activate_##suffix(int64_t kind, int64_t rows, int64_t batch, REAL *hidden, \
+                                    const REAL *bias) \
+    { \
+        passes(in_double)->activate(kind, rows, batch, hidden, bias); \
+    } \
+    void stanflow_pull_activation_##suffix(int64_t kind, int64_t rows, int64_t batch, \
+                                           REAL *cotangent, const REAL *hidden, \
+                                           REAL *bias_gradient) \
+    { \
+        passes(in_double)->pull_activation(kind, rows, batch, cotangent, hidden, bias_gradient); \
+    } \
+    void stanflow_network_push_##suffix(const struct network *network) \
+    { \
+        passes(in_double)->network_push(network); \
+    } \
+    void stanflow_network_pull_##suffix(const struct network *network) \
+    { \
+        passes(in_double)->network_pull(network); \
+    }
+
+FUNCTIONS(float, f32, 0)
+FUNCTIONS(double, f64, 1)

@@ -1,0 +1,18 @@
+/* The passes of coupling.c in both precisions, for one generation of processors: PROCESSOR(x) with
+ * its suffix, VECTOR_BYTES the size of its vectors. */
+
+#define REAL float
+#define INTEGER int32_t
+#define NAME(name) PROCESSOR(name##_f32)
+#include "coupling_passes.h"
+#undef REAL
+#undef INTEGER
+#undef NAME
+
+#define REAL double
+#define INTEGER int64_t
+#define NAME(name) PROCESSOR(name##_f64)
+#include "coupling_passes.h"
+#undef REAL
+#undef INTEGER
+#undef NAME

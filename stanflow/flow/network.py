@@ -1,0 +1,214 @@
+"""The hand-derived passes of a coupling layer's global conditioner: two networks side by side."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stanflow.flow import compiled
+from stanflow.flow.bijection import gradient_of
+from stanflow.flow.coupling import AffineCoupling
+from stanflow.flow.workspace import Workspace
+
+_MOST_COORDINATES_OF_A_SMALL_NETWORK = 16
+
+
+class Network(Protocol):
+    """Passes between the kept coordinates' values and u and t, which stand in `output`, (2, n, B).
+
+    `output` is without the biases of u and t after `push`, and has the cotangents of u and t
+    before `pull_score` and `pull`.
+    """
+
+    kept: Tensor
+    output: Tensor
+
+    def push(self, x: Tensor) -> None:
+        """Evaluate the networks at the kept coordinates of x, (D, B)."""
+
+    def pull_score(self, score: Tensor) -> None:
+        """Subtract what comes back through the networks from the kept rows of score, (D, B)."""
+
+    def pull(self, cotangent: Tensor) -> None:
+        """Add what comes back to the kept rows of cotangent, and write the weights' gradients."""
+
+
+def make_network(layer: AffineCoupling, workspace: Workspace) -> Network:
+    """Return the passes that suit the layer's size, and what the workspace has."""
+    one_hidden_layer = len(layer.conditioner.middle_weights) == 0
+    few = max(len(layer.kept), len(layer.moved)) <= _MOST_COORDINATES_OF_A_SMALL_NETWORK
+    if workspace.library is not None and one_hidden_layer and few:
+        return _SmallNetwork(layer, workspace, workspace.library)
+    return _MatrixNetwork(layer, workspace)
+
+
+class _MatrixNetwork:
+    """By products of whole matrices."""
+
+    def __init__(self, layer: AffineCoupling, workspace: Workspace) -> None:
+        conditioner = layer.conditioner
+        batch, n_moved, hidden = workspace.batch, len(layer.moved), conditioner.hidden
+        n_hidden = 1 + len(conditioner.middle_weights)
+        self._rows = _Rows(layer.kept, workspace)
+        self.kept = workspace.kept("kept", len(layer.kept), batch)
+        self.output = workspace.scratch("output", 2, n_moved, batch)
+        # (2, H, B) each: hidden units of the network of u, then of that of t
+        self._hidden = [workspace.kept(f"hidden {i}", 2, hidden, batch) for i in range(n_hidden)]
+        self._hidden_cotangents = [
+            workspace.scratch(f"hidden cotangent {i}", 2, hidden, batch) for i in range(n_hidden)
+        ]
+        self._first = self._hidden[0].flatten(0, 1)
+        self._first_cotangent = self._hidden_cotangents[0].flatten(0, 1)
+        self._input_weight = conditioner.input_weight
+        self._weights = [*conditioner.middle_weights, conditioner.output_weight]
+        self._biases = [conditioner.input_bias, *conditioner.middle_biases]
+        self._activation = conditioner.activation
+        self._calls = (
+            None
+            if workspace.library is None
+            else compiled.Calls(workspace.library, self.output.dtype)
+        )
+
+    def push(self, x: Tensor) -> None:
+        self._rows.take(x, out=self.kept)
+        torch.mm(self._input_weight, self.kept, out=self._first)
+        self._activate(self._hidden[0], self._biases[0])
+        for i, weight in enumerate(self._weights[:-1], start=1):
+            torch.bmm(weight, self._hidden[i - 1], out=self._hidden[i])
+            self._activate(self._hidden[i], self._biases[i])
+        torch.bmm(self._weights[-1], self._hidden[-1], out=self.output)
+
+    def pull_score(self, score: Tensor) -> None:
+        self._pull_back(with_gradients=False)
+        self._rows.add_product(score, self._input_weight.T, self._first_cotangent, sign=-1)
+
+    def pull(self, cotangent: Tensor) -> None:
+        self._pull_back(with_gradients=True)
+        torch.mm(self._first_cotangent, self.kept.T, out=gradient_of(self._input_weight))
+        self._rows.add_product(cotangent, self._input_weight.T, self._first_cotangent, sign=1)
+
+    def _pull_back(self, *, with_gradients: bool) -> None:
+        """Take the cotangents of u and t back to those of the first hidden units."""
+        after = self.output
+        for i in reversed(range(len(self._hidden))):
+            before, cotangent = self._hidden[i], self._hidden_cotangents[i]
+            if with_gradients:
+                torch.bmm(after, before.transpose(1, 2), out=gradient_of(self._weights[i]))
+            torch.bmm(self._weights[i].transpose(1, 2), after, out=cotangent)
+            bias_gradient = gradient_of(self._biases[i]) if with_gradients else None
+            self._pull_activation(cotangent, before, bias_gradient)
+            after = cotangent
+
+    def _activate(self, hidden: Tensor, bias: Tensor) -> None:
+        if self._calls is None:
+            hidden.add_(bias.view(2, -1, 1))
+            hidden.copy_(self._activation.function(hidden))
+        else:
+            self._calls.activate(
+                self._activation.code,
+                bias.numel(),
+                hidden.shape[2],
+                hidden.data_ptr(),
+                bias.data_ptr(),
+            )
+
+    def _pull_activation(
+        self, cotangent: Tensor, hidden: Tensor, bias_gradient: Tensor | None
+    ) -> None:
+        if self._calls is not None:
+            two, units, batch = hidden.shape
+            self._calls.pull_activation(
+                self._activation.code,
+                two * units,
+                batch,
+                cotangent.data_ptr(),
+                hidden.data_ptr(),
+                None if bias_gradient is None else bias_gradient.data_ptr(),
+            )
+            return
+        cotangent.mul_(self._activation.slope(hidden))
+        if bias_gradient is not None:
+            bias_gradient.copy_(cotangent.sum(2).view_as(bias_gradient))
+
+
+class _SmallNetwork:
+    """One compiled pass each way, for few coordinates and one hidden layer (network_passes.h)."""
+
+    def __init__(self, layer: AffineCoupling, workspace: Workspace, library: ctypes.CDLL) -> None:
+        conditioner = layer.conditioner
+        n_kept, n_moved, batch = len(layer.kept), len(layer.moved), workspace.batch
+        self._rows = _Rows(layer.kept, workspace)
+        self.kept = workspace.kept("kept", n_kept, batch)
+        self.output = workspace.scratch("output", 2, n_moved, batch)
+        shape = (2, conditioner.hidden, batch)
+        self._hidden = workspace.kept("hidden 0", *shape)
+        self._hidden_cotangent = workspace.scratch("hidden cotangent 0", *shape)
+        self._kept_rows = layer.kept
+        arguments = {
+            "n_kept": n_kept,
+            "n_moved": n_moved,
+            "hidden_units": conditioner.hidden,
+            "batch": batch,
+            "activation": conditioner.activation.code,
+            "kept": self.kept.data_ptr(),
+            "input_weight": conditioner.input_weight.data_ptr(),
+            "input_bias": conditioner.input_bias.data_ptr(),
+            "output_weight": conditioner.output_weight.data_ptr(),
+            "hidden": self._hidden.data_ptr(),
+            "output": self.output.data_ptr(),
+            "hidden_cotangent": self._hidden_cotangent.data_ptr(),
+            "kept_rows": layer.kept.data_ptr(),
+        }
+        self._for_score = compiled.Network(**arguments, sign=-1)
+        self._for_cotangent = compiled.Network(
+            **arguments,
+            sign=1,
+            input_weight_gradient=compiled.address_of_gradient(conditioner.input_weight),
+            input_bias_gradient=compiled.address_of_gradient(conditioner.input_bias),
+            output_weight_gradient=compiled.address_of_gradient(conditioner.output_weight),
+        )
+        self._calls = compiled.Calls(library, self.output.dtype)
+
+    def push(self, x: Tensor) -> None:
+        self._rows.take(x, out=self.kept)
+        self._calls.network_push(ctypes.addressof(self._for_score))
+
+    def pull_score(self, score: Tensor) -> None:
+        self._pull(self._for_score, score)
+
+    def pull(self, cotangent: Tensor) -> None:
+        self._pull(self._for_cotangent, cotangent)
+
+    def _pull(self, network: compiled.Network, points: Tensor) -> None:
+        network.points = points.data_ptr()
+        self._calls.network_pull(ctypes.addressof(network))
+
+
+class _Rows:
+    """Rows of a (D, B) matrix: evenly spaced ones are a view, others are gathered."""
+
+    def __init__(self, rows: Tensor, workspace: Workspace) -> None:
+        self._rows = rows
+        self._slice: slice | None = None
+        steps = rows.diff()
+        if bool((steps == steps[:1]).all()):
+            step = int(steps[0]) if len(steps) else 1
+            self._slice = slice(int(rows[0]), int(rows[-1]) + 1, step)
+        else:
+            self._product = workspace.scratch("rows", len(rows), workspace.batch)
+
+    def take(self, x: Tensor, out: Tensor) -> None:
+        if self._slice is None:
+            torch.index_select(x, 0, self._rows, out=out)
+        else:
+            out.copy_(x[self._slice])
+
+    def add_product(self, x: Tensor, left: Tensor, right: Tensor, sign: int) -> None:
+        """Add sign * left @ right to the rows."""
+        if self._slice is None:
+            x.index_add_(0, self._rows, torch.mm(left, right, out=self._product), alpha=sign)
+        else:
+            x[self._slice].addmm_(left, right, alpha=sign)

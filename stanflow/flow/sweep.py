@@ -1,0 +1,155 @@
+"""One training step's way through a flow: draws and their score forward, derivatives back."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from stanflow.flow import compiled
+from stanflow.flow.coupling import AffineCoupling
+from stanflow.flow.realnvp import Flow
+from stanflow.flow.workspace import Workspace
+
+Memory = Literal["auto", "keep", "rebuild"]
+
+
+class Sweep:
+    """The hand-derived passes of a whole flow on batches of one size, without autograd.
+
+    Forward, it draws from the base and carries three things through the layers: the points, their
+    log density and its score, ``d log q(z) / dz`` with the parameters held fixed. So no inverse
+    pass is needed for path gradients (Vaitl et al. 2024, arXiv 2403.15881). Backward, it takes
+    derivatives with respect to the draws to the parameters. All buffers are made here, once.
+
+    Parameters
+    ----------
+    flow : Flow
+        Its dtype and device are those of the computation. Changing them afterwards, or giving back
+        its gradients, makes the sweep useless.
+    batch : int
+        Draws a step, B.
+    memory : {"auto", "keep", "rebuild"}
+        Whether to keep what each coupling layer's reverse needs, or to rebuild it by inverting
+        layer by layer, in memory that does not grow with depth. "auto" keeps it if it fits
+        `memory_budget`.
+    memory_budget : int
+        In bytes.
+    with_score : bool
+        Whether the score is carried, and derivatives will be wanted; otherwise it only draws.
+    total : bool
+        Whether derivatives through log q will be wanted too, for total gradients.
+    use_compiled : bool
+        Whether to use the compiled passes, where they exist and the flow is on the CPU.
+
+    Attributes
+    ----------
+    z : Tensor of shape (D, B)
+        Draws.
+    log_q : Tensor of shape (B,), float64
+        Their log density.
+    score : Tensor of shape (D, B)
+        ``d log q(z) / dz``.
+    memory : {"keep", "rebuild"}
+        What was chosen.
+
+    Examples
+    --------
+    >>> from stanflow.flow.config import FlowConfig
+    >>> from stanflow.flow.realnvp import build_flow
+    >>> flow = build_flow(FlowConfig(layers=4, hidden=8), dim=3, seed=1)
+    >>> sweep = Sweep(flow, batch=5)
+    >>> sweep.draw(torch.Generator().manual_seed(1))
+    >>> gradient_of_log_p = -sweep.z  # of a standard normal
+    >>> sweep.pull((sweep.score - gradient_of_log_p) / 5)
+    >>> flow.flat_gradient.shape == flow.flat.shape
+    True
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        batch: int,
+        *,
+        memory: Memory = "auto",
+        memory_budget: int = 2**31,
+        with_score: bool = True,
+        total: bool = False,
+        use_compiled: bool = True,
+    ) -> None:
+        if memory not in get_args(Memory):
+            raise ValueError(f"memory must be one of {get_args(Memory)}, not {memory!r}")
+        if with_score:
+            _ = flow.flat_gradient
+        kept = kept_bytes(flow, batch, total=total)
+        keep = memory == "keep" or (memory == "auto" and kept <= memory_budget)
+        self.flow, self.batch = flow, batch
+        self.memory: Memory = "keep" if keep else "rebuild"
+        on_cpu = flow.flat.device.type == "cpu"
+        workspace = Workspace(
+            batch,
+            flow.flat,
+            keep=keep,
+            with_slopes=total,
+            library=compiled.load() if use_compiled and on_cpu else None,
+            couplings=sum(isinstance(layer, AffineCoupling) for layer in flow.bijections),
+        )
+        self._workspace = workspace
+        self.z = workspace.empty(flow.dim, batch)
+        self.score = workspace.empty(flow.dim, batch) if with_score else None
+        self.log_q = torch.empty(batch, dtype=torch.float64, device=flow.flat.device)
+        self._e = workspace.empty(flow.dim, batch)
+        self._base = flow.base.passes(workspace)
+        self._layers = [bijection.passes(workspace) for bijection in flow.bijections]
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> None:
+        """Fill `z`, `log_q` and `score` with a new batch."""
+        self._base.draw(self.z, self.score, self.log_q, generator)
+        self._e.copy_(self.z)
+        for layer in self._layers:
+            layer.push(self.z, self.score, self.log_q)
+
+    @torch.no_grad()
+    def pull(self, cotangent: Tensor, log_q_weight: Tensor | None = None) -> None:
+        """Write to the flow's gradients those of a loss with the given derivatives.
+
+        Parameters
+        ----------
+        cotangent : Tensor of shape (D, B)
+            Derivatives with respect to the draws, e.g. ``(score - d log p / dz) / B`` for the path
+            gradient of -ELBO. Overwritten. `z` is too where the memory mode is "rebuild".
+        log_q_weight : Tensor of shape (B,), float64, optional
+            Derivatives with respect to the draws' log q at given draws, e.g. ``1 / B`` for the
+            total gradient.
+        """
+        for layer in reversed(self._layers):
+            if self.memory == "rebuild":
+                layer.restore(self.z)
+            layer.pull(cotangent, log_q_weight)
+        self._base.pull(self._e, cotangent, log_q_weight)
+
+    @torch.no_grad()
+    def largest(self) -> Tensor:
+        """Return the largest ``|x|`` after the base and after each coupling layer, last draws.
+
+        A coupling layer's is that of the coordinates it moved.
+
+        Returns
+        -------
+        Tensor of shape (r + 1,)
+        """
+        of_base = torch.stack(torch.aminmax(self._e)).abs().amax(0, keepdim=True)
+        return torch.cat([of_base, self._workspace.largest.amax(1)])
+
+
+def kept_bytes(flow: Flow, batch: int, *, total: bool = False) -> int:
+    """Return the memory that keeping every coupling layer's activations takes, in bytes."""
+    numbers = 0
+    for layer in flow.bijections:
+        if isinstance(layer, AffineCoupling):
+            conditioner, n_moved = layer.conditioner, len(layer.moved)
+            hidden = 2 * conditioner.hidden * (1 + len(conditioner.middle_weights))
+            numbers += len(layer.kept) + hidden + n_moved * (3 if total else 2)
+    return numbers * batch * flow.flat.element_size()

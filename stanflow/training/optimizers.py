@@ -1,0 +1,69 @@
+"""What moves the flow's parameters."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from stanflow.flow.realnvp import Flow
+from stanflow.training.config import TrainConfig
+
+_FINAL_LEARNING_RATE = 0.01  # as a share of the first
+
+
+class FlatAdam:
+    """Adam on all of a flow's parameters as one tensor.
+
+    Parameters
+    ----------
+    flow : Flow
+        Moved in place.
+    config : TrainConfig
+        Learning rate, schedule, and the length that gradients are shortened to.
+    """
+
+    def __init__(self, flow: Flow, config: TrainConfig) -> None:
+        self._config = config
+        self._flat, self._gradient = flow.flat, flow.flat_gradient
+        self._learning_rate = first_learning_rate(config, flow.dim)
+        self._flat.grad = self._gradient
+        self._adam = torch.optim.Adam([self._flat], lr=self._learning_rate, fused=True)
+
+    def step(self, progress: float) -> float:
+        """Take a step if the gradient is finite; return its norm, NaN if it was skipped.
+
+        Parameters
+        ----------
+        progress : float
+            Share of the steps taken before this one.
+        """
+        norm = float(torch.linalg.vector_norm(self._gradient))
+        if not math.isfinite(norm):
+            return math.nan
+        longest = self._config.max_gradient_norm
+        if longest is not None and norm > longest:
+            self._gradient.mul_(longest / norm)
+        if self._config.schedule == "cosine":
+            for group in self._adam.param_groups:
+                group["lr"] = self._learning_rate * _cosine(progress)
+        self._adam.step()
+        return norm
+
+    def release(self) -> None:
+        """Give back the gradients and the optimizer's memory."""
+        self._flat.grad = None
+        self._adam.state.clear()
+
+
+def first_learning_rate(config: TrainConfig, dim: int) -> float:
+    """Return the first learning rate: smaller in many dimensions, whose errors add up."""
+    if config.learning_rate is not None:
+        return config.learning_rate
+    return 0.02 * min(1.0, math.sqrt(10 / dim))
+
+
+def _cosine(progress: float) -> float:
+    """Fall along a half cosine from one to a hundredth."""
+    share = 0.5 * (1 + math.cos(math.pi * progress))
+    return _FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * share
