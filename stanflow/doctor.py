@@ -60,6 +60,7 @@ def examine() -> list[Finding]:
         _package("bridgestan"),
         _works("embedded engine", _embedded_engine, "pip install --force-reinstall stanli==0.24.0"),
         _compiled_loop(),
+        _compiled_passes(),
         _bridgestan_toolchain(),
         _cmdstan(),
     ]
@@ -96,16 +97,33 @@ def _embedded_engine() -> str:
 def _compiled_loop() -> Finding:
     from stanflow.target import batch
 
-    name = "compiled loop"
-    if batch.compiled_loop() is not None:
-        return Finding(
-            name, ok=True, required=False, detail=f"built, {batch.available_cores()} cores"
-        )
+    return _compiled(
+        "compiled loop",
+        found=batch.compiled_loop() is not None,
+        detail=f"built, {batch.available_cores()} cores",
+        otherwise="not built, so gradients cost several times more",
+    )
+
+
+def _compiled_passes() -> Finding:
+    from stanflow.flow import compiled
+
+    return _compiled(
+        "compiled passes of the flow",
+        found=compiled.load() is not None,
+        detail="built",
+        otherwise="not built, so training takes several times longer",
+    )
+
+
+def _compiled(name: str, *, found: bool, detail: str, otherwise: str) -> Finding:
+    if found:
+        return Finding(name, ok=True, required=False, detail=detail)
     return Finding(
         name,
         ok=False,
         required=False,
-        detail="not built, so gradients cost several times more",
+        detail=otherwise,
         remedy="install a C compiler, then pip install --force-reinstall --no-deps stanflow",
     )
 

@@ -8,6 +8,7 @@ import torch
 
 import stanflow
 from stanflow.errors import UsageError
+from stanflow.flow.wiring import Wiring
 from stanflow.summary import FitSummary, summarize
 
 CODE = """
@@ -119,6 +120,30 @@ def test_a_loaded_fit_is_the_fit(fit, saved):
         assert torch.equal(loaded.flow.state_dict()[name], tensor)
 
 
+def test_a_wiring_and_every_part_of_the_flow_survive_saving(tmp_path):
+    model = stanflow.StanModel(stan_code=CODE, engine="embedded")
+    config = stanflow.FlowConfig(
+        layers=2, hidden=4, hidden_layers=2, base_location_scale=True, loft_tau=None
+    )
+    wiring = Wiring(11, [[0, 2, 5], [1, 3]], [[[1], [-1], [4]], [[0], [10]]])
+    quick = stanflow.TrainConfig(max_steps=5)
+    fit = stanflow.fit(model, draws=20, flow=config, training=quick, wiring=wiring, progress=False)
+    loaded = stanflow.load(fit.save(tmp_path / "wired"))
+    z = torch.randn(6, 11, dtype=torch.float64)
+    torch.testing.assert_close(loaded.flow.log_prob(z), fit.flow.log_prob(z))
+    assert loaded.flow.wiring.n_partners == 1
+
+
+def test_a_preset_gives_what_is_not_given():
+    model = stanflow.StanModel(stan_code=CODE, engine="embedded")
+    quick = stanflow.TrainConfig(max_steps=2)
+    fit = stanflow.fit(model, draws=20, preset="paper", training=quick, progress=False)
+    assert fit.report["flow_config"]["layers"] == 64
+    assert fit.report["train_config"]["max_steps"] == 2
+    with pytest.raises(UsageError, match="no preset 'fast'; choose auto or paper"):
+        stanflow.fit(model, preset="fast")
+
+
 def test_saving_replaces_a_fit_only_by_force(fit, tmp_path):
     folder = fit.save(tmp_path / "fit")
     assert stanflow.load(folder).report["out"] == str(folder)
@@ -174,7 +199,7 @@ def test_every_random_choice_follows_the_seed():
     fits = [
         stanflow.fit(model, seed=s, draws=50, training=quick, progress=False) for s in (1, 1, 2)
     ]
-    weights = [fit.flow.state_dict()["layers.0.hidden.weight"] for fit in fits]
+    weights = [fit.flow.state_dict()["layers.0.conditioner.input_weight"] for fit in fits]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     counts = [fit.stan_variable("k")[:, 0] for fit in fits]

@@ -34,7 +34,7 @@ def _elu_slope(value: Tensor) -> Tensor:
 
 
 def _leaky_relu_slope(value: Tensor) -> Tensor:
-    return torch.where(value < 0, 0.01, 1.0).to(value.dtype)
+    return torch.where(value < 0, value.new_full((), 0.01), value.new_ones(()))
 
 
 ACTIVATIONS = {

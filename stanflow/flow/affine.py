@@ -51,7 +51,7 @@ class _ShiftScalePasses(Passes):
         self._x.copy_(x)
         torch.exp(self._log_scale.unsqueeze(1), out=self._scale)
         x.mul_(self._scale).add_(self._shift.unsqueeze(1))
-        log_q.sub_(self._log_scale.sum(dtype=log_q.dtype))
+        log_q.sub_(self._log_scale.sum())
         if score is not None:
             score.div_(self._scale)
 

@@ -91,7 +91,7 @@ class _GaussianPasses(BasePasses):
         self, e: Tensor, score: Tensor | None, log_q: Tensor, generator: torch.Generator
     ) -> None:
         e.normal_(generator=generator)
-        log_q.copy_(torch.mul(e, e, out=self._scratch).sum(0, dtype=log_q.dtype))
+        log_q.copy_(torch.mul(e, e, out=self._scratch).sum(0))
         log_q.add_(len(e) * math.log(2 * math.pi)).mul_(-0.5)
         if score is not None:
             torch.neg(e, out=score)
@@ -195,7 +195,7 @@ class _StudentTPasses(BasePasses):
         if self._log_tail is not None:
             self._log_tail.copy_(log_tail)
         log_tail.mul_(0.5 * (nu + 1)).sub_(_log_constant(nu))
-        log_q.copy_(log_tail.sum(0, dtype=log_q.dtype)).neg_()
+        log_q.copy_(log_tail.sum(0)).neg_()
         e.mul_(nu.sqrt())
 
     @override

@@ -145,7 +145,7 @@ class _Torch:
         u, t = self._raw()
         s, slope = clamp(u), clamp.derivative(u)
         torch.exp(s, out=self._scale)
-        log_q.sub_(s.sum(0, dtype=log_q.dtype))
+        log_q.sub_(s.sum(0))
         stretched = x[moved] * self._scale
         y = stretched + t
         x[moved] = y

@@ -72,7 +72,7 @@ class _LoftPasses(Passes):
         saved.copy_(x)
         torch.abs(x, out=inverse_slope).sub_(self._tau).clamp_(min=0)
         torch.log1p(inverse_slope, out=scratch)
-        log_q.add_(scratch.sum(0, dtype=log_q.dtype))
+        log_q.add_(scratch.sum(0))
         x.clamp_(-self._tau, self._tau).add_(scratch.copysign_(saved))
         inverse_slope.add_(1)
         if score is not None:

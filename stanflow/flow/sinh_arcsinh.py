@@ -92,7 +92,7 @@ class _SinhArcsinhPasses(Passes):
             slope = a * (delta * torch.tanh(self._w) - self._v / self._root) / self._root
             score.sub_(slope).mul_(torch.exp(-log_slope))
         torch.sinh(self._w, out=x)
-        log_q.sub_(log_slope.sum(0, dtype=log_q.dtype))
+        log_q.sub_(log_slope.sum(0))
 
     @override
     def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:

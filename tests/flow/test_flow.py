@@ -5,66 +5,95 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stanflow.errors import UsageError
-from stanflow.flow.clamp import AsymmetricSoftClamp
+from stanflow.flow import realnvp
+from stanflow.flow.activation import ACTIVATIONS
+from stanflow.flow.affine import ShiftScale
+from stanflow.flow.clamp import SoftClamp
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.coupling import AffineCoupling
-from stanflow.flow.realnvp import build_flow
+from stanflow.flow.loft import Loft
+from stanflow.flow.realnvp import Flow, build_flow
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
+from stanflow.flow.wiring import Wiring
 
-configs = st.builds(
-    FlowConfig,
-    family=st.sampled_from(["realnvp", "fullrank", "meanfield"]),
-    layers=st.integers(1, 6),
-    hidden=st.integers(1, 9),
-    base=st.sampled_from(["student-t", "gaussian"]),
-    clamp_positive=st.floats(0.05, 1),
-    clamp_negative=st.floats(0.1, 3),
-    loft_tau=st.floats(0.5, 100),
-)
-dims = st.integers(1, 6)
-
-
-def generator(seed=1):
-    return torch.Generator().manual_seed(seed)
-
-
-def random_flow(config, dim, seed, spread=0.3):
-    flow = build_flow(config, dim, seed).double()
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.add_(spread * torch.randn_like(parameter))
-    return flow
+from .configurations import configs, dims, generator, random_flow, seeds
 
 
 @settings(max_examples=60)
-@given(configs, dims, st.integers(0, 1000))
-def test_the_score_carried_forward_is_that_of_the_inverse_pass(config, dim, seed):
-    flow = random_flow(config, dim, seed)
-    z, log_q, score = flow.sample_with_score(8, generator(seed))
-    points = z.detach().requires_grad_()
-    log_prob = flow.log_prob(points)
-    (expected,) = torch.autograd.grad(log_prob.sum(), points)
-    torch.testing.assert_close(log_q, log_prob.detach(), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(score, expected, rtol=1e-8, atol=1e-8)
-
-
-@settings(max_examples=30)
-@given(configs, dims, st.integers(0, 1000))
-def test_samples_are_the_same_with_and_without_score(config, dim, seed):
+@given(configs, dims, seeds)
+def test_the_log_density_of_samples_is_theirs(config, dim, seed):
     flow = random_flow(config, dim, seed)
     z, log_q = flow.sample(8, generator(seed))
-    again, log_q_again, _ = flow.sample_with_score(8, generator(seed))
-    torch.testing.assert_close((z, log_q), (again, log_q_again), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(log_q, flow.log_prob(z).detach(), rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=30)
-@given(configs, dims, st.integers(0, 1000))
+@settings(max_examples=60)
+@given(configs, dims, seeds)
 def test_inverting_gives_the_base_points_back(config, dim, seed):
     flow = random_flow(config, dim, seed)
     e = flow.base.sample(8, generator(seed)).detach()
     z, _ = flow.sample(8, generator(seed))
-    torch.testing.assert_close(flow.inverse(z.detach())[0], e, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(flow.inverse(z)[0].detach(), e, rtol=1e-8, atol=1e-8)
+
+
+@settings(max_examples=60)
+@given(configs, st.integers(1, 6), seeds)
+def test_the_log_determinant_is_that_of_the_jacobian(config, dim, seed):
+    flow = random_flow(config, dim, seed)
+    z, log_q = flow.sample(4, generator(seed))
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: flow.inverse(row[None])[0][0]))(z)
+    _, log_det = torch.linalg.slogdet(jacobian)
+    expected = flow.base.log_prob(flow.inverse(z)[0]) + log_det
+    torch.testing.assert_close(log_q, expected.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_many_samples_and_densities_are_made_in_parts():
+    """More than are made at once, and a rest."""
+    flow = random_flow(FlowConfig(layers=3, hidden=4), 3, 1)
+    z, log_q = flow.sample(2500, generator())
+    assert len(torch.unique(z[:, 0])) == 2500
+    with torch.no_grad():
+        in_parts = [flow.log_prob(z[a:b]) for a, b in ((0, 1000), (1000, 2500))]
+        torch.testing.assert_close(flow.log_prob(z), torch.cat(in_parts))
+    torch.testing.assert_close(flow.log_prob(z).detach(), log_q)
+
+
+def test_densities_without_gradients_take_little_memory(monkeypatch):
+    flow = random_flow(FlowConfig(layers=2, hidden=4), 5, 1, wired=False)
+    z, log_q = flow.sample(100, generator())
+    sizes = []
+    plain = Flow._log_prob
+    monkeypatch.setattr(realnvp, "_NUMBERS_AT_ONCE", 5 * 30)
+    monkeypatch.setattr(
+        Flow, "_log_prob", lambda self, z: (sizes.append(len(z)), plain(self, z))[1]
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(flow.log_prob(z), log_q)
+    assert sizes == [30, 30, 30, 10]
+    assert flow.log_prob(z[:0]).shape == (0,)
+
+
+def test_all_parameters_are_views_of_one_tensor():
+    flow = build_flow(FlowConfig(layers=2, hidden=4), 5, 1)
+    assert flow.flat.numel() == sum(p.numel() for p in flow.parameters())
+    flow.flat.fill_(0.25)
+    assert all((p == 0.25).all() for p in flow.parameters())
+    flow.flat_gradient.fill_(0.5)
+    assert all((p.grad == 0.5).all() for p in flow.parameters())
+    flow.double()
+    assert flow.flat.dtype == torch.float64
+    flow.flat.fill_(2.0)
+    assert all((p == 2.0).all() and p.dtype == torch.float64 for p in flow.parameters())
+    assert flow.flat_gradient.dtype == torch.float64
+    flow.release_gradient()
+    assert all(p.grad is None for p in flow.parameters())
+
+
+def test_a_state_can_be_loaded():
+    one, other = (build_flow(FlowConfig(layers=2, hidden=4), 5, seed) for seed in (1, 2))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.flat, other.flat)
+    assert other.flat.data_ptr() == next(other.parameters()).data_ptr()
 
 
 @pytest.mark.parametrize("family", ["realnvp", "fullrank", "meanfield"])
@@ -91,14 +120,14 @@ def test_the_seed_makes_the_weights_and_leaves_the_global_generator_alone():
     torch.manual_seed(0)
     one, again, other = (build_flow(FlowConfig(), 4, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.randn(1), expected)
-    first = [flow.state_dict()["layers.0.hidden.weight"] for flow in (one, again, other)]
+    first = [flow.state_dict()["layers.0.conditioner.input_weight"] for flow in (one, again, other)]
     assert torch.equal(first[0], first[1])
     assert not torch.equal(first[0], first[2])
 
 
 def test_couplings_take_turns_so_that_every_coordinate_moves():
     for dim in (2, 5):
-        flow = random_flow(FlowConfig(layers=2, loft_tau=50.0), dim, seed=1)
+        flow = random_flow(FlowConfig(layers=2, loft_tau=50.0), dim, seed=1, wired=False)
         e = torch.randn(1, dim, dtype=torch.float64)
         x = e
         for layer in flow.bijections[:2]:
@@ -107,12 +136,31 @@ def test_couplings_take_turns_so_that_every_coordinate_moves():
 
 
 def test_the_configuration_reaches_the_layers():
-    config = FlowConfig(layers=3, hidden=11, clamp_positive=0.3, clamp_negative=1.7, loft_tau=42.0)
-    *couplings, loft, _ = build_flow(config, 4, 1).bijections
+    config = FlowConfig(
+        layers=3,
+        hidden=11,
+        hidden_layers=2,
+        activation="elu",
+        clamp_positive=0.3,
+        clamp_negative=1.7,
+        loft_tau=42.0,
+        base_location_scale=True,
+        local_features=7,
+        local_activation="tanh",
+    )
+    wiring = Wiring(4, [[0, 1]] * 3, [[[2], [3]]] * 3)
+    first, *couplings, loft, _ = build_flow(config, 4, 1, wiring).bijections
+    assert isinstance(first, ShiftScale)
     assert len(couplings) == 3
-    assert couplings[0].raw_scale.in_features == 11
-    assert couplings[0]._clamp == AsymmetricSoftClamp(positive=0.3, negative=1.7)
+    assert couplings[0].conditioner.output_weight.shape == (2, 2, 11)
+    assert len(couplings[0].conditioner.middle_weights) == 1
+    assert couplings[0].conditioner.activation is ACTIVATIONS["elu"]
+    assert couplings[0].local.weight.shape == (2, 2, 1, 7)
+    assert couplings[0].local.activation is ACTIVATIONS["tanh"]
+    assert couplings[0].clamp == SoftClamp(positive=0.3, negative=1.7)
     assert loft.tau == 42.0
+    without = build_flow(FlowConfig(layers=3, loft_tau=None), 4, 1).bijections
+    assert not any(isinstance(layer, Loft) for layer in without)
 
 
 def test_one_dimension_takes_sinh_arcsinh_layers_in_place_of_couplings():
@@ -129,6 +177,10 @@ def test_one_dimension_takes_sinh_arcsinh_layers_in_place_of_couplings():
         ({"hidden": -1}, "hidden must be at least 1"),
         ({"loft_tau": 0.0}, "loft_tau must be positive"),
         ({"clamp_positive": float("nan")}, "clamp_positive must be positive"),
+        ({"clamp": "hard"}, "no clamp 'hard'; choose asymmetric or symmetric or tanh or none"),
+        ({"activation": "gelu"}, "no activation 'gelu'"),
+        ({"local_activation": "relu"}, "no local activation 'relu'; choose tanh or softsign"),
+        ({"hidden_layers": 0}, "hidden_layers must be at least 1"),
     ],
 )
 def test_values_out_of_range_are_refused(change, message):

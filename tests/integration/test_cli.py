@@ -74,6 +74,16 @@ def test_fit_prints_a_table_the_elbo_and_the_folder(schools, tmp_path):
     assert "step 20/20" in result.stderr
 
 
+def test_a_preset_is_changed_by_the_options_beside_it(schools, tmp_path):
+    status, report = run_json(
+        "fit", *schools, "--preset", "paper", "--layers", "6", "--max-steps", "3", cwd=tmp_path
+    )
+    assert (status, report["steps"]) == (0, 3)
+    flow, training = report["flow_config"], report["train_config"]
+    assert (flow["layers"], flow["hidden"], flow["clamp_negative"]) == (6, 100, 2.0)
+    assert (training["learning_rate"], training["keep_best"]) == (1e-4, True)
+
+
 def test_a_fit_folder_holds_what_it_promises(schools, tmp_path):
     run("fit", *schools, *QUICK, "--out", tmp_path / "out")
     names = {file.name for file in (tmp_path / "out").iterdir()}
@@ -83,7 +93,7 @@ def test_a_fit_folder_holds_what_it_promises(schools, tmp_path):
     }  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     trace = (tmp_path / "out" / "trace.csv").read_text().splitlines()
-    assert trace[0] == "step,seconds,elbo,gradient_norm,rejected"
+    assert trace[0] == "step,seconds,elbo,gradient_norm,rejected,largest"
     assert len(trace) == 21
 
 

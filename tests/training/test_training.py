@@ -9,11 +9,14 @@ import torch
 from stanflow.errors import NumericsError, UsageError
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
+from stanflow.flow.sweep import Sweep
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
-from stanflow.training import trainer, warmstart
+from stanflow.training import warmstart
 from stanflow.training.config import TrainConfig
-from stanflow.training.gradients import accumulate_path_gradient
+from stanflow.training.exchange import Exchange
+from stanflow.training.gradients import GradientEstimator
 from stanflow.training.interruption import Interruption
+from stanflow.training.optimizers import FlatAdam, first_learning_rate
 from stanflow.training.trainer import train
 from stanflow.training.warmstart import mean_field_start
 
@@ -68,68 +71,62 @@ def trained(flow_config, target=TARGET, seed=1, **settings):
     return flow, result
 
 
-def grads(flow):
-    return [p.grad.clone() for p in flow.parameters() if p.grad is not None]
+def estimate(flow, target, batch, seed, kind="path"):
+    sweep = Sweep(flow, batch, total=kind == "total")
+    result = GradientEstimator(sweep, target, kind).estimate(torch.Generator().manual_seed(seed))
+    return result, flow.flat_gradient.clone(), sweep
 
 
+@pytest.mark.parametrize("kind", ["path", "total"])
 @pytest.mark.parametrize("family", ["realnvp", "fullrank", "meanfield"])
-@pytest.mark.parametrize("dim", [1, 3])
-def test_the_path_gradient_is_that_of_the_inverse_pass(family, dim):
-    """Against automatic differentiation: log q by inversion with parameters held fixed."""
-    config = FlowConfig(family=family, layers=4, hidden=6, loft_tau=2.0)
-    target = GaussianTarget(np.zeros(dim), np.eye(dim))
-    flow, frozen = (build_flow(config, dim, 3).double() for _ in range(2))
+def test_gradients_are_those_of_the_elbo(kind, family):
+    """Against automatic differentiation of -ELBO, with and without the score term."""
+    flow = build_flow(FlowConfig(family=family, layers=4, hidden=6, loft_tau=2.0), 3, 3).double()
     torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter, copy in zip(flow.parameters(), frozen.parameters(), strict=True):
-            parameter.add_(0.3 * torch.randn_like(parameter))
-            copy.copy_(parameter)
-    frozen.requires_grad_(False)
-
-    z, _ = flow.sample(16, torch.Generator().manual_seed(5))
-    (frozen.log_prob(z) + 0.5 * z.square().sum(1)).mean().backward()
-    expected = grads(flow)
-    flow.zero_grad()
-    batch = accumulate_path_gradient(flow, target, 16, torch.Generator().manual_seed(5))
-    assert batch.rejected == 0
-    assert len(expected) == len(grads(flow)) > 0
-    for ours, theirs in zip(grads(flow), expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+    flow.flat.add_(0.3 * torch.randn_like(flow.flat))
+    z = flow.base.sample(16, torch.Generator().manual_seed(5))
+    log_q = flow.base.log_prob(z)
+    for bijection in flow.bijections:
+        z, log_det = bijection(z)
+        log_q = log_q - log_det
+    log_p = -0.5 * (z - torch.from_numpy(TARGET.mean)) @ torch.from_numpy(TARGET.precision)
+    loss = (log_q - (log_p * (z - torch.from_numpy(TARGET.mean))).sum(1)).mean()
+    score_term = flow.log_prob(z.detach()).mean() if kind == "path" else 0.0
+    (loss - score_term).backward()
+    expected = torch.cat([p.grad.flatten() for p in flow.parameters()])
+    result, computed, _ = estimate(flow, TARGET, 16, 5, kind)
+    torch.testing.assert_close(computed, expected, rtol=1e-9, atol=1e-9)
+    assert result.rejected == 0
+    assert result.elbo == pytest.approx(-loss.item())
 
 
 def test_the_path_gradient_vanishes_where_the_flow_is_the_target():
     """Not only its mean: every single draw's, which is what it is used for."""
     flow = build_flow(FlowConfig(family="meanfield", base="gaussian"), 2, 1).double()
-    accumulate_path_gradient(
-        flow, GaussianTarget([0, 0], np.eye(2)), 3, torch.Generator().manual_seed(1)
-    )
-    for gradient in grads(flow):
-        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-14)
+    standard_normal = GaussianTarget([0, 0], np.eye(2))
+    _, path, _ = estimate(flow, standard_normal, 3, 1)
+    _, total, _ = estimate(flow, standard_normal, 3, 1, "total")
+    torch.testing.assert_close(path, torch.zeros_like(path), rtol=0, atol=1e-14)
+    assert total.abs().max() > 0.1
 
 
-def test_rejected_draws_take_no_part():
-    target = HalfGaussian([1.0, 0.0], np.eye(2))
-    flow = build_flow(FlowConfig(layers=2), 2, 1).double()
-    batch = accumulate_path_gradient(flow, target, 1000, torch.Generator().manual_seed(1))
-    assert batch.rejected == pytest.approx(500, abs=4 * math.sqrt(250))
-    assert math.isfinite(batch.elbo)
-    assert all(torch.isfinite(g).all() for g in grads(flow))
-
-
-def test_rejections_do_not_shrink_the_gradient():
-    """It is the mean over the accepted draws."""
+@pytest.mark.parametrize("kind", ["path", "total"])
+def test_rejected_draws_take_no_part(kind):
+    """The gradient is the mean over the accepted ones alone."""
     target, everywhere = (kind([1.0, 0.0], np.eye(2)) for kind in (HalfGaussian, GaussianTarget))
     flow = build_flow(FlowConfig(family="meanfield", base="gaussian"), 2, 1).double()
-    z, log_q, score = (
-        t.detach() for t in flow.sample_with_score(64, torch.Generator().manual_seed(1))
-    )
-    batch = accumulate_path_gradient(flow, target, 64, torch.Generator().manual_seed(1))
-    kept = z[:, 0] > 0
-    exact = everywhere.log_density_gradient(z.numpy())
-    cotangent = (score - torch.from_numpy(exact.gradient))[kept].mean(0)
-    torch.testing.assert_close(flow.output.shift.grad, cotangent)
-    assert batch.elbo == pytest.approx(np.mean((exact.log_density - log_q.numpy())[kept.numpy()]))
-    assert batch.rejected == int((~kept).sum())
+    batch, gradient, sweep = estimate(flow, target, 1000, 1, kind)
+    kept = (sweep.z[0] > 0).numpy()
+    assert batch.rejected == (~kept).sum() == pytest.approx(500, abs=4 * math.sqrt(250))
+    exact = everywhere.log_density_gradient(sweep.z.T.numpy())
+    score = sweep.score.T.numpy() if kind == "path" else 0.0
+    cotangent = (score - exact.gradient)[kept]
+    np.testing.assert_allclose(flow.output.shift.grad, cotangent.mean(0))
+    log_scale = (cotangent * sweep.z.T.numpy()[kept]).mean(0) - (kind == "total")
+    np.testing.assert_allclose(flow.output.log_scale.grad, log_scale)
+    log_ratio = (exact.log_density - sweep.log_q.numpy())[kept]
+    assert batch.elbo == pytest.approx(log_ratio.mean() + math.log(kept.mean()))
+    assert torch.isfinite(gradient).all()
 
 
 def test_a_gradient_beyond_float32_costs_its_own_draw_alone():
@@ -140,11 +137,9 @@ def test_a_gradient_beyond_float32_costs_its_own_draw_alone():
             return batch
 
     flow = build_flow(FlowConfig(layers=2), 2, 1)
-    batch = accumulate_path_gradient(
-        flow, Steep([0, 0], np.eye(2)), 10, torch.Generator().manual_seed(1)
-    )
+    batch, gradient, _ = estimate(flow, Steep([0, 0], np.eye(2)), 10, 1)
     assert batch.rejected == 1
-    assert all(torch.isfinite(g).all() for g in grads(flow))
+    assert torch.isfinite(gradient).all()
 
 
 def test_a_batch_without_any_accepted_draw_leaves_no_gradient():
@@ -154,12 +149,22 @@ def test_a_batch_without_any_accepted_draw_leaves_no_gradient():
             return DensityBatch(nan, np.full(z.shape, np.nan), np.zeros(len(z), bool))
 
     flow = build_flow(FlowConfig(layers=2), 2, 1)
-    batch = accumulate_path_gradient(
-        flow, Nowhere([0, 0], np.eye(2)), 10, torch.Generator().manual_seed(1)
-    )
+    flow.flat_gradient.fill_(7.0)
+    batch, gradient, _ = estimate(flow, Nowhere([0, 0], np.eye(2)), 10, 1)
     assert batch.rejected == 10
     assert math.isnan(batch.elbo)
-    assert grads(flow) == []
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("parts", [1, 3, 50])
+def test_draws_reach_the_target_in_parts(parts):
+    z = torch.randn(3, 10, generator=torch.Generator().manual_seed(1))
+    there = Exchange(TARGET, z, parts).evaluate(z)
+    exact = TARGET.log_density_gradient(z.T.double().numpy())
+    np.testing.assert_allclose(there.log_density, exact.log_density, rtol=1e-14)
+    np.testing.assert_allclose(there.gradient.T.numpy(), exact.gradient, rtol=1e-6)
+    assert there.gradient.dtype == torch.float32
+    assert there.accepted.all()
 
 
 def test_the_warm_start_finds_location_and_scale():
@@ -250,31 +255,118 @@ def test_the_seed_decides_everything():
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
+def distance_of_a_step(config, progress, gradient=3.0):
+    """How far Adam's first step, whose length is the learning rate, moves each parameter."""
+    flow = build_flow(FlowConfig(layers=2), 2, 1).double()
+    optimizer = FlatAdam(flow, config)
+    before = flow.flat.clone()
+    flow.flat_gradient.fill_(gradient)
+    norm = optimizer.step(progress)
+    return norm, (flow.flat - before).abs()
+
+
 def test_the_learning_rate_falls_to_a_hundredth_and_starts_lower_in_many_dimensions():
-    flow = build_flow(FlowConfig(layers=1), 2, 1)
-    optimizer = torch.optim.Adam(flow.parameters())
-    rates = []
-    for progress in (0.0, 0.5, 1.0):
-        trainer._set_learning_rate(optimizer, 0.1, progress)
-        rates.append(optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx([0.1, 0.0505, 0.001])
-    assert trainer._learning_rate(TrainConfig(learning_rate=0.3), 5000) == 0.3
-    small, large = (trainer._learning_rate(TrainConfig(), dim) for dim in (4, 1000))
+    for progress, expected in ((0.0, 0.1), (0.5, 0.0505), (1.0, 0.001)):
+        _, moved = distance_of_a_step(TrainConfig(learning_rate=0.1), progress)
+        torch.testing.assert_close(moved, torch.full_like(moved, expected))
+        _, moved = distance_of_a_step(TrainConfig(learning_rate=0.1, schedule="constant"), progress)
+        torch.testing.assert_close(moved, torch.full_like(moved, 0.1))
+    assert first_learning_rate(TrainConfig(learning_rate=0.3), 5000) == 0.3
+    small, large = (first_learning_rate(TrainConfig(), dim) for dim in (4, 1000))
     assert (small, large) == pytest.approx((0.02, 0.002))
 
 
-def test_gradients_are_shortened_to_the_norm_allowed():
+@pytest.mark.parametrize(("longest", "length"), [(0.5, 0.5), (1e6, None), (None, None)])
+def test_gradients_are_shortened_to_the_norm_allowed(longest, length):
     flow = build_flow(FlowConfig(layers=2), 2, 1)
-    for parameter in flow.parameters():
-        parameter.grad = torch.full_like(parameter, 3.0)
-    optimizer = torch.optim.SGD(flow.parameters(), lr=1.0)
-    before = [parameter.clone() for parameter in flow.parameters()]
-    norm = trainer._step(optimizer, flow, TrainConfig(max_gradient_norm=0.5))
-    moved = sum(
-        (new - old).square().sum() for new, old in zip(flow.parameters(), before, strict=True)
+    optimizer = FlatAdam(flow, TrainConfig(max_gradient_norm=longest))
+    flow.flat_gradient.fill_(3.0)
+    whole = 3 * math.sqrt(flow.flat.numel())
+    assert optimizer.step(0.0) == pytest.approx(whole, rel=1e-5)
+    assert float(flow.flat_gradient.norm()) == pytest.approx(length or whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_step_along_a_gradient_that_is_not_finite_is_not_taken(bad):
+    flow = build_flow(FlowConfig(layers=2), 2, 1)
+    optimizer = FlatAdam(flow, TrainConfig())
+    before = flow.flat.clone()
+    flow.flat_gradient[3] = bad
+    assert math.isnan(optimizer.step(0.0))
+    assert torch.equal(flow.flat, before)
+
+
+def test_training_in_float64_and_by_rebuilding_agree_with_the_defaults():
+    """The same noise would give the same path; rounding makes it drift, slowly."""
+    elbos = {}
+    for settings in ({}, {"memory": "rebuild"}, {"precision": "float64"}):
+        _, result = trained(FlowConfig(layers=4), max_steps=400, **settings)
+        elbos[str(settings)] = np.mean([step.elbo for step in result.trace[-50:]])
+    evidence = -TARGET.normalizing_constant.value
+    assert all(elbo == pytest.approx(evidence, abs=0.05) for elbo in elbos.values()), elbos
+
+
+def test_total_gradients_train_too():
+    _, result = trained(FlowConfig(family="fullrank", base="gaussian"), gradient="total")
+    elbo = np.mean([step.elbo for step in result.trace[-50:]])
+    assert elbo == pytest.approx(-TARGET.normalizing_constant.value, abs=0.02)
+
+
+def test_the_best_parameters_of_the_second_half_are_kept():
+    """With a learning rate far too high the last parameters are bad."""
+    settings = {"max_steps": 40, "learning_rate": 0.5, "schedule": "constant"}
+    flow, result = trained(FlowConfig(layers=2), keep_best=True, precision="float64", **settings)
+    second_half = [step for step in result.trace if step.step > 20]
+    best = max(second_half, key=lambda step: step.elbo)
+    # What the parameters were before that step.
+    before, _ = trained(
+        FlowConfig(layers=2),
+        precision="float64",
+        **settings | {"max_steps": best.step - 1},
     )
-    assert norm > 3
-    assert moved.sqrt().item() == pytest.approx(0.5, rel=1e-5)
+    torch.testing.assert_close(flow.flat, before.flat)
+    last, _ = trained(FlowConfig(layers=2), precision="float64", **settings)
+    assert not torch.allclose(last.flat, flow.flat)
+
+
+def test_without_a_start_training_begins_at_the_origin():
+    one_step = {"max_steps": 1, "learning_rate": 1e-12, "start": "none"}
+    flow, result = trained(FlowConfig(layers=2), **one_step)
+    torch.testing.assert_close(flow.output.shift, torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(flow.output.log_scale, torch.zeros(3, dtype=torch.float64))
+    assert result.gradient_evaluations == 256
+
+
+def test_the_trace_holds_the_largest_value_of_every_layer():
+    _, result = trained(FlowConfig(layers=5), max_steps=3)
+    assert all(step.largest.shape == (6,) for step in result.trace)
+    assert all((step.largest > 0).all() for step in result.trace)
+
+
+def test_an_exploding_flow_ends_in_words_that_say_so():
+    class Repelling(GaussianTarget):
+        """Its density rises outward without end, so that nothing holds the flow back."""
+
+        def log_density_gradient(self, z):
+            with np.errstate(over="ignore"):
+                return DensityBatch(0.5 * (z**2).sum(1), z, np.isfinite(z).all(1))
+
+    config = FlowConfig(layers=8, clamp="none", loft_tau=None)
+    with pytest.raises(NumericsError, match=r"values reach .* coupling layer .*clamp and LOFT"):
+        trained(
+            config,
+            Repelling([0.0, 0.0], np.eye(2)),
+            max_steps=3000,
+            start="none",
+            learning_rate=0.05,
+        )
+
+
+def test_a_device_that_is_not_there_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(UsageError, match="no CUDA device"):
+        trained(FlowConfig(layers=1), device="cuda")
 
 
 def test_failed_steps_must_be_in_a_row_to_end_a_run():
@@ -357,16 +449,33 @@ def test_a_run_without_any_usable_draw_breaks_down_in_words():
         trained(FlowConfig(layers=2), Vanishing([0.0, 0.0], np.eye(2)))
 
 
-def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted():
-    class Spiky(GaussianTarget):
+def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(monkeypatch):
+    pull, calls = Sweep.pull, []
+
+    def spoilt(self, *arguments):
+        pull(self, *arguments)
+        calls.append(None)
+        if len(calls) % 5 == 0:
+            self.flow.flat_gradient[-1] = math.inf
+
+    monkeypatch.setattr(Sweep, "pull", spoilt)
+    flow, result = trained(FlowConfig(layers=4), max_steps=50)
+    assert result.skipped_steps == 10
+    assert [step.step for step in result.trace if math.isnan(step.gradient_norm)] == list(
+        range(5, 51, 5)
+    )
+    assert all(torch.isfinite(p).all() for p in flow.parameters())
+
+
+def test_a_huge_gradient_is_shortened_and_does_no_harm():
+    class Steep(GaussianTarget):
         def log_density_gradient(self, z):
             batch = super().log_density_gradient(z)
-            if len(z) == 256 and self.evaluations % (256 * 5) < 256:
+            if len(z) == 256:
                 batch.gradient[0] = 1e38  # finite, but its square is not in float32
             return batch
 
-    flow, result = trained(FlowConfig(layers=4), Spiky([0.0, 0.0], np.eye(2)), max_steps=50)
-    assert result.skipped_steps == pytest.approx(10, abs=2)
+    flow, _ = trained(FlowConfig(layers=4), Steep([0.0, 0.0], np.eye(2)), max_steps=20)
     assert all(torch.isfinite(p).all() for p in flow.parameters())
 
 
@@ -377,6 +486,14 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted():
         ({"max_steps": -3}, "max_steps must be at least 1"),
         ({"max_seconds": 0.0}, "max_seconds must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
+        ({"max_gradient_norm": 0.0}, "max_gradient_norm must be positive"),
+        ({"memory_budget_mb": -1.0}, "memory_budget_mb must be positive"),
+        ({"gradient": "score"}, "gradient must be path or total, not 'score'"),
+        ({"memory": "some"}, "memory must be auto or keep or rebuild"),
+        ({"precision": "float16"}, "precision must be float32 or float64"),
+        ({"schedule": "linear"}, "schedule must be cosine or constant"),
+        ({"start": "map"}, "start must be mean-field or none"),
+        ({"device": "tpu"}, "device must be cpu or cuda"),
     ],
 )
 def test_values_out_of_range_are_refused(change, message):

@@ -1,0 +1,226 @@
+"""The hand-derived passes, against automatic differentiation of the plain maps and inverses."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stanflow.flow import compiled
+from stanflow.flow.config import FlowConfig
+from stanflow.flow.realnvp import build_flow
+from stanflow.flow.sweep import Sweep, kept_bytes
+from stanflow.flow.wiring import Wiring
+
+from .configurations import (
+    WITH_AND_WITHOUT_COMPILED,
+    batches,
+    by_autograd,
+    configs,
+    dims,
+    generator,
+    random_flow,
+    seeds,
+)
+
+use_compiled = st.sampled_from(WITH_AND_WITHOUT_COMPILED)
+
+
+def gradient_of_log_p(z):
+    """Of a density that is not the flow's."""
+    return -torch.tanh(z) - 0.1 * z
+
+
+def assert_relatively_close(ours, theirs, tolerance=1e-10):
+    scale = max(float(theirs.abs().max()), 1e-30)
+    assert float((ours - theirs).abs().max()) <= tolerance * scale
+
+
+@settings(max_examples=300)
+@given(configs, dims, batches, seeds, st.sampled_from(["keep", "rebuild"]), use_compiled)
+def test_path_gradients_are_those_of_the_inverse_pass(
+    config, dim, batch, seed, memory, use_compiled
+):
+    flow = random_flow(config, dim, seed)
+    z, log_q, score, gradient = by_autograd(
+        flow, batch, seed, lambda z, _, score: (z * (score - gradient_of_log_p(z.detach()))).sum()
+    )
+    sweep = Sweep(flow, batch, memory=memory, use_compiled=use_compiled)
+    sweep.draw(generator(seed))
+    assert_relatively_close(sweep.z.T, z)
+    assert_relatively_close(sweep.log_q, log_q)
+    assert_relatively_close(sweep.score.T, score)
+    sweep.pull(sweep.score - gradient_of_log_p(sweep.z))
+    assert_relatively_close(flow.flat_gradient, gradient)
+
+
+@settings(max_examples=200)
+@given(configs, dims, batches, seeds, st.sampled_from(["keep", "rebuild"]), use_compiled)
+def test_total_gradients_are_those_of_the_forward_pass(
+    config, dim, batch, seed, memory, use_compiled
+):
+    flow = random_flow(config, dim, seed)
+    weight = torch.rand(batch, generator=generator(seed), dtype=torch.float64)
+    *_, gradient = by_autograd(
+        flow,
+        batch,
+        seed,
+        lambda z, log_q, _: (weight * log_q).sum() - (z * gradient_of_log_p(z.detach())).sum(),
+    )
+    sweep = Sweep(flow, batch, memory=memory, total=True, use_compiled=use_compiled)
+    sweep.draw(generator(seed))
+    sweep.pull(-gradient_of_log_p(sweep.z), weight)
+    assert_relatively_close(flow.flat_gradient, gradient)
+
+
+@settings(max_examples=60)
+@given(configs, dims, batches, seeds)
+def test_in_float32_the_passes_agree_to_its_rounding(config, dim, batch, seed):
+    flow = random_flow(config, dim, seed, spread=0.1)
+    exact = Sweep(flow, batch)
+    exact.draw(generator(seed))
+    exact.pull(exact.score - gradient_of_log_p(exact.z))
+    expected = flow.flat_gradient.clone()
+
+    single = random_flow(config, dim, seed, spread=0.1).float()
+    # The same noise: uniform numbers in float64, rounded.
+    noise = exact._e.float()
+    results = []
+    for use in WITH_AND_WITHOUT_COMPILED:
+        sweep = Sweep(single, batch, use_compiled=use)
+        with torch.no_grad():
+            sweep.draw(generator(seed))
+            sweep._e.copy_(noise)
+            sweep.z.copy_(noise)
+            score = torch.autograd.functional.jacobian(
+                lambda e: single.base.log_prob(e.T).sum(), noise
+            )
+            sweep.score.copy_(score)
+            sweep.log_q.copy_(single.base.log_prob(noise.T))
+            for layer in sweep._layers:
+                layer.push(sweep.z, sweep.score, sweep.log_q)
+        assert_relatively_close(sweep.z.double(), exact.z, 2e-4)
+        assert_relatively_close(sweep.score.double(), exact.score, 2e-3)
+        sweep.pull(sweep.score - gradient_of_log_p(sweep.z))
+        results.append(single.flat_gradient.double().clone())
+    layers_parameters = slice(dim if config.base == "student-t" else 0, None)
+    for result in results:
+        assert_relatively_close(result[layers_parameters], expected[layers_parameters], 5e-3)
+
+
+@settings(max_examples=60)
+@given(configs, dims, batches, seeds, use_compiled)
+def test_restoring_undoes_pushing(config, dim, batch, seed, use_compiled):
+    flow = random_flow(config, dim, seed)
+    sweep = Sweep(flow, batch, memory="rebuild", use_compiled=use_compiled)
+    sweep.draw(generator(seed))
+    with torch.no_grad():
+        for layer in reversed(sweep._layers):
+            layer.restore(sweep.z)
+    assert_relatively_close(sweep.z, sweep._e, 1e-9)
+
+
+@settings(max_examples=60)
+@given(configs, dims, batches, seeds, use_compiled)
+def test_the_largest_values_are_those_of_each_layer(config, dim, batch, seed, use_compiled):
+    flow = random_flow(config, dim, seed)
+    sweep = Sweep(flow, batch, use_compiled=use_compiled)
+    sweep.draw(generator(seed))
+    x = flow.base.sample(batch, generator(seed)).detach()
+    expected = [x.abs().max()]
+    for layer in flow.bijections:
+        x = layer(x)[0].detach()
+        if hasattr(layer, "moved"):
+            expected.append(x[:, layer.moved].abs().max())
+    torch.testing.assert_close(sweep.largest(), torch.stack(expected))
+
+
+@pytest.mark.parametrize("use_compiled", WITH_AND_WITHOUT_COMPILED)
+@pytest.mark.parametrize("total", [False, True])
+def test_many_threads_share_a_layer(use_compiled, total):
+    """Enough numbers for several parts, which add to the same partners' rows."""
+    rng = np.random.default_rng(1)
+    dim, batch = 301, 300
+    moved = [np.arange(1, dim, 2), np.sort(rng.permutation(dim)[:140])]
+    partners = [rng.choice(np.setdiff1d(np.arange(dim), half), (len(half), 2)) for half in moved]
+    flow = build_flow(FlowConfig(layers=2, hidden=5), dim, 1, Wiring(dim, moved, partners))
+    flow.double()
+    torch.manual_seed(1)
+    flow.flat.add_(0.2 * torch.randn_like(flow.flat))
+    weight = torch.rand(batch, generator=generator(1), dtype=torch.float64)
+
+    def loss(z, log_q, score):
+        cotangent = score - gradient_of_log_p(z.detach())
+        return (weight * log_q).sum() + (z * cotangent).sum() if total else (z * cotangent).sum()
+
+    _, log_q, score, gradient = by_autograd(flow, batch, 1, loss)
+    sweep = Sweep(flow, batch, total=total, use_compiled=use_compiled)
+    if use_compiled:
+        assert compiled.parts_for(batch * 140) == min(2, torch.get_num_threads())
+    sweep.draw(generator(1))
+    assert_relatively_close(sweep.log_q, log_q)
+    assert_relatively_close(sweep.score.T, score)
+    sweep.pull(sweep.score - gradient_of_log_p(sweep.z), weight if total else None)
+    assert_relatively_close(flow.flat_gradient, gradient)
+
+
+@pytest.mark.parametrize("layers", [128, 256])
+def test_deep_flows_keep_their_gradients(layers):
+    """Depth 256: rebuilding loses digits, layer by layer, but few in float64."""
+    flow = build_flow(FlowConfig(layers=layers, hidden=8), 6, 1).double()
+    torch.manual_seed(1)
+    flow.flat.add_(0.1 * torch.randn_like(flow.flat))
+    gradients = []
+    for memory in ("keep", "rebuild"):
+        sweep = Sweep(flow, 32, memory=memory)
+        sweep.draw(generator(1))
+        sweep.pull(sweep.score - gradient_of_log_p(sweep.z))
+        gradients.append(flow.flat_gradient.clone())
+    assert_relatively_close(gradients[1], gradients[0], 1e-8)
+
+
+def test_the_memory_mode_follows_the_budget():
+    flow = build_flow(FlowConfig(layers=8, hidden=4), 10, 1)
+    needed = kept_bytes(flow, 16)
+    # per layer and draw: 5 kept coordinates, 2 x 4 hidden units, exp(s) and the gain of 5
+    assert needed == 8 * (5 + 8 + 10) * 16 * 4
+    assert Sweep(flow, 16, memory_budget=needed).memory == "keep"
+    assert Sweep(flow, 16, memory_budget=needed - 1).memory == "rebuild"
+    assert Sweep(flow, 16, memory="keep", memory_budget=0).memory == "keep"
+    with pytest.raises(ValueError, match="memory must be one of"):
+        Sweep(flow, 16, memory="lots")
+
+
+def test_a_sweep_for_drawing_needs_no_gradients():
+    flow = build_flow(FlowConfig(layers=2, hidden=4), 5, 1)
+    sweep = Sweep(flow, 8, with_score=False)
+    sweep.draw(generator(1))
+    assert sweep.score is None
+    assert all(parameter.grad is None for parameter in flow.parameters())
+
+
+def test_values_that_are_not_finite_are_seen():
+    flow = build_flow(FlowConfig(layers=2, hidden=4), 4, 1)
+    for use in WITH_AND_WITHOUT_COMPILED:
+        for bad in (float("nan"), float("inf")):
+            flow.bijections[0].conditioner.output_bias.detach()[1, 0] = bad
+            sweep = Sweep(flow, 8, use_compiled=use)
+            sweep.draw(generator(1))
+            assert not torch.isfinite(sweep.largest()[1])
+            assert not torch.isfinite(sweep.z).all(dim=0).any()
+            assert torch.isfinite(sweep.largest()[0])
+
+
+def test_no_step_allocates_what_an_earlier_one_could_have_kept():
+    """The buffers of a step, by size, are those of the step before."""
+    flow = build_flow(FlowConfig(layers=6, hidden=32), 40, 1)
+    sweep = Sweep(flow, 64)
+    cotangent = torch.empty_like(sweep.z)
+    for _ in range(2):
+        sweep.draw(generator(1))
+        sweep.pull(cotangent.copy_(sweep.score))
+    with torch.profiler.profile(profile_memory=True) as profile:
+        sweep.draw(generator(1))
+        sweep.pull(cotangent.copy_(sweep.score))
+    largest = max((event.self_cpu_memory_usage for event in profile.events()), default=0)
+    assert largest < 64 * 40 * 4 / 2  # half a (D, B) matrix
