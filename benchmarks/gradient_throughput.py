@@ -18,37 +18,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from models import eight_schools, horseshoe
 
 from stanflow.target import batch
 from stanflow.target.model import StanModel
 
-MODELS = Path(__file__).parents[1] / "stan_models"
 BATCH = 256
 DRAWS_CONSTRAINED = 10_000
 REPETITIONS = 15
 CALLS_A_TURN = 5
-
-
-def eight_schools(engine: str) -> StanModel:
-    folder = MODELS / "eight_schools"
-    program = folder / "eight_schools_noncentered.stan"
-    return StanModel(program, folder / "eight_schools.json", engine=engine)
-
-
-def horseshoe(engine: str) -> StanModel:
-    folder = MODELS / "horseshoe_logistic"
-    spec = spec_from_file_location("simulate", folder / "simulate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    data = module.simulate(n=100, d=1000, rho=0.5, seed=1)
-    return StanModel(folder / "horseshoe_logistic.stan", data, engine=engine)
 
 
 def medians(ways: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, float]:
@@ -149,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
     if batch.compiled_loop() is None:
         sys.exit("the compiled loop was not built (see `stanflow doctor`), so nothing to compare")
-    small, large = eight_schools(options.engine), horseshoe(options.engine)
+    small, large = eight_schools(options.engine), horseshoe(1000, options.engine)
     results = {
         "machine": {"cores": batch.available_cores(), "processor": platform.machine()},
         "batch": BATCH,

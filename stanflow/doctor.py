@@ -109,7 +109,7 @@ def _compiled_passes() -> Finding:
     from stanflow.flow import compiled
 
     return _compiled(
-        "compiled passes of the flow",
+        "compiled passes",
         found=compiled.load() is not None,
         detail="built",
         otherwise="not built, so training takes several times longer",

@@ -21,8 +21,15 @@ class ShiftScale(Bijection):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(dim))
-        self.shift = nn.Parameter(torch.zeros(dim))
+        self.log_scale = nn.Parameter(torch.empty(dim))
+        self.shift = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Make it the identity."""
+        self.log_scale.zero_()
+        self.shift.zero_()
 
     @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,13 +91,19 @@ class LowerTriangular(Bijection):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.below_diagonal = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))
+        self.below_diagonal = nn.Parameter(torch.empty(dim * (dim - 1) // 2))
         self.dim = dim
-        rows, columns = torch.tril_indices(dim, dim, offset=-1)
+        rows, columns = torch.tril_indices(dim, dim, offset=-1, device="cpu")
         self.rows: Tensor
         self.columns: Tensor
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("columns", columns, persistent=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Make it the identity."""
+        self.below_diagonal.zero_()
 
     def _matrix(self) -> Tensor:
         identity = torch.eye(

@@ -65,7 +65,8 @@ class Gaussian(Base):
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self._like: Tensor
-        self.register_buffer("_like", torch.zeros(()), persistent=False)  # follows .double()
+        # Follows .double(), as a parameter would.
+        self.register_buffer("_like", torch.zeros((), device="cpu"), persistent=False)
 
     @override
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -126,8 +127,13 @@ class StudentT(Base):
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        start = math.log(_START_DEGREES_OF_FREEDOM - 1)
-        self.log_degrees_minus_one = nn.Parameter(torch.full((dim,), start))
+        self.log_degrees_minus_one = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set nu to 30."""
+        self.log_degrees_minus_one.fill_(math.log(_START_DEGREES_OF_FREEDOM - 1))
 
     @property
     def degrees_of_freedom(self) -> Tensor:

@@ -39,16 +39,25 @@ class GlobalConditioner(nn.Module):
         super().__init__()
         self.activation = activation
         self.hidden = hidden
-        self.input_weight = _uniform(n_kept, 2 * hidden, n_kept)
-        self.input_bias = _uniform(n_kept, 2 * hidden)
-        self.middle_weights = nn.ParameterList(
-            _uniform(hidden, 2, hidden, hidden) for _ in range(hidden_layers - 1)
-        )
-        self.middle_biases = nn.ParameterList(
-            _uniform(hidden, 2, hidden) for _ in range(hidden_layers - 1)
-        )
-        self.output_weight = nn.Parameter(torch.zeros(2, n_moved, hidden))
-        self.output_bias = nn.Parameter(torch.zeros(2, n_moved))
+        self.input_weight = nn.Parameter(torch.empty(2 * hidden, n_kept))
+        self.input_bias = nn.Parameter(torch.empty(2 * hidden))
+        middle = range(hidden_layers - 1)
+        self.middle_weights = nn.ParameterList(torch.empty(2, hidden, hidden) for _ in middle)
+        self.middle_biases = nn.ParameterList(torch.empty(2, hidden) for _ in middle)
+        self.output_weight = nn.Parameter(torch.empty(2, n_moved, hidden))
+        self.output_bias = nn.Parameter(torch.empty(2, n_moved))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the hidden layers' parameters as torch.nn.Linear does; set the others to zero."""
+        n_kept = self.input_weight.shape[1]
+        for first in (self.input_weight, self.input_bias):
+            first.uniform_(-1 / math.sqrt(n_kept), 1 / math.sqrt(n_kept))
+        for later in (*self.middle_weights, *self.middle_biases):
+            later.uniform_(-1 / math.sqrt(self.hidden), 1 / math.sqrt(self.hidden))
+        self.output_weight.zero_()
+        self.output_bias.zero_()
 
     def forward(self, kept: Tensor) -> Tensor:
         """Return u and t, (2, B, n_moved), for kept coordinates of shape (B, n_kept)."""
@@ -86,11 +95,20 @@ class LocalConditioner(nn.Module):
         self.partners: Tensor
         self.register_buffer("partners", partners, persistent=False)
         n_moved, n_partners = partners.shape
-        self.linear = nn.Parameter(torch.zeros(2, n_moved, n_partners))
-        self.weight = nn.Parameter(torch.zeros(2, n_moved, n_partners, features))
-        offsets = torch.linspace(-_CENTRES_REACH, _CENTRES_REACH, features)
-        inner = torch.stack([torch.ones(features), offsets if features > 1 else torch.zeros(1)])
-        self.inner = nn.Parameter(inner[:, None, None].repeat(1, n_moved, n_partners, 1))
+        self.linear = nn.Parameter(torch.empty(2, n_moved, n_partners))
+        self.weight = nn.Parameter(torch.empty(2, n_moved, n_partners, features))
+        self.inner = nn.Parameter(torch.empty(2, n_moved, n_partners, features))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set w and v to zero, g to one, and spread h."""
+        self.linear.zero_()
+        self.weight.zero_()
+        slope, offset = self.inner
+        slope.fill_(1)
+        reach = _CENTRES_REACH if self.features > 1 else 0.0
+        offset.copy_(torch.linspace(-reach, reach, self.features, device=offset.device))
 
     def forward(self, kept: Tensor) -> Tensor:
         """Return what is added to u and t, (2, B, n_moved), for kept of shape (B, n_kept)."""
@@ -99,8 +117,3 @@ class LocalConditioner(nn.Module):
         phi = present * self.activation.function(self.inner[0] * x.unsqueeze(-1) + self.inner[1])
         linear = torch.einsum("bnk,ink->ibn", x, self.linear)
         return linear + torch.einsum("bnkm,inkm->ibn", phi, self.weight)
-
-
-def _uniform(fan_in: int, *shape: int) -> nn.Parameter:
-    bound = 1 / math.sqrt(fan_in)
-    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))

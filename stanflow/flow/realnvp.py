@@ -34,7 +34,8 @@ class Flow(nn.Module):
     base : Base
         Distribution of e.
     bijections : list of Bijection
-        T_1, ..., T_k; the last is a `ShiftScale`.
+        T_1, ..., T_k; the last is a `ShiftScale`. Parameters are set to where they start, anew;
+        built on torch's meta device, they take no memory before.
     wiring : Wiring, optional
         The coupling layers', where it was given.
     """
@@ -46,9 +47,9 @@ class Flow(nn.Module):
         self.base = base
         self.layers = nn.ModuleList(bijections)
         self.wiring = wiring
-        self._flat = torch.cat([parameter.detach().flatten() for parameter in self.parameters()])
         self._flat_gradient: Tensor | None = None
-        self._bind()
+        self._flat = torch.empty(sum(parameter.numel() for parameter in self.parameters()))
+        self._materialize()
 
     @property
     def dim(self) -> int:
@@ -84,6 +85,20 @@ class Flow(nn.Module):
         """Give back the memory of the gradients."""
         self._flat_gradient = None
         self._bind()
+
+    def _materialize(self) -> None:
+        """Give parameters built on torch's meta device their place in `flat`, and their values."""
+        start = 0
+        for module in self.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    end = start + parameter.numel()
+                    place = self._flat[start:end].view(parameter.shape)
+                    module._parameters[name] = nn.Parameter(place)
+                    start = end
+        for module in self.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
 
     def _bind(self) -> None:
         """Make every parameter and its gradient a view of the flat tensors."""
@@ -209,10 +224,9 @@ def build_flow(config: FlowConfig, dim: int, seed: int, wiring: Wiring | None = 
     """
     _check_wiring(wiring, config, dim)
     bijections: list[Bijection] = []
-    if config.base_location_scale:
-        bijections.append(ShiftScale(dim))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.device("meta"):
+        if config.base_location_scale:
+            bijections.append(ShiftScale(dim))
         if config.family == "fullrank":
             bijections.append(LowerTriangular(dim))
         elif config.family == "realnvp" and dim == 1:
@@ -221,11 +235,13 @@ def build_flow(config: FlowConfig, dim: int, seed: int, wiring: Wiring | None = 
         elif config.family == "realnvp":
             halves = (wiring or Wiring.alternating(dim, config.layers)).halves
             bijections += [AffineCoupling(half, config) for half in halves]
-    if config.family == "realnvp" and config.loft_tau is not None:
-        bijections.append(Loft(config.loft_tau))
-    bijections.append(ShiftScale(dim))
-    base = StudentT(dim) if config.base == "student-t" else Gaussian(dim)
-    return Flow(base, bijections, wiring)
+        if config.family == "realnvp" and config.loft_tau is not None:
+            bijections.append(Loft(config.loft_tau))
+        bijections.append(ShiftScale(dim))
+        base = StudentT(dim) if config.base == "student-t" else Gaussian(dim)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Flow(base, bijections, wiring)
 
 
 def _check_wiring(wiring: Wiring | None, config: FlowConfig, dim: int) -> None:

@@ -34,10 +34,17 @@ class SinhArcsinh(Bijection):
     def __init__(self, dim: int, clamp: Clamp) -> None:
         super().__init__()
         self.clamp = clamp
-        self.location = nn.Parameter(torch.zeros(dim))
-        self.log_scale = nn.Parameter(torch.zeros(dim))
-        self.skewness = nn.Parameter(torch.zeros(dim))
-        self.raw_tail = nn.Parameter(torch.zeros(dim))
+        self.location = nn.Parameter(torch.empty(dim))
+        self.log_scale = nn.Parameter(torch.empty(dim))
+        self.skewness = nn.Parameter(torch.empty(dim))
+        self.raw_tail = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Make it the identity."""
+        for parameter in self.parameters():
+            parameter.zero_()
 
     def _log_derivative(self, v: Tensor, w: Tensor) -> Tensor:
         return self.clamp(self.raw_tail) + _log_cosh(w) - _root(v).log() + self.log_scale

@@ -82,8 +82,9 @@ class Sweep:
             raise ValueError(f"memory must be one of {get_args(Memory)}, not {memory!r}")
         if with_score:
             _ = flow.flat_gradient
-        kept = kept_bytes(flow, batch, total=total)
-        keep = memory == "keep" or (memory == "auto" and kept <= memory_budget)
+        kept = _kept_numbers(flow, batch, total=total)
+        fits = kept * flow.flat.element_size() <= memory_budget
+        keep = memory == "keep" or (memory == "auto" and fits)
         self.flow, self.batch = flow, batch
         self.memory: Memory = "keep" if keep else "rebuild"
         on_cpu = flow.flat.device.type == "cpu"
@@ -94,6 +95,7 @@ class Sweep:
             with_slopes=total,
             library=compiled.load() if use_compiled and on_cpu else None,
             couplings=sum(isinstance(layer, AffineCoupling) for layer in flow.bijections),
+            arena_numbers=kept,
         )
         self._workspace = workspace
         self.z = workspace.empty(flow.dim, batch)
@@ -144,12 +146,12 @@ class Sweep:
         return torch.cat([of_base, self._workspace.largest.amax(1)])
 
 
-def kept_bytes(flow: Flow, batch: int, *, total: bool = False) -> int:
-    """Return the memory that keeping every coupling layer's activations takes, in bytes."""
+def _kept_numbers(flow: Flow, batch: int, *, total: bool) -> int:
+    """Return how many numbers the activations of all coupling layers have."""
     numbers = 0
     for layer in flow.bijections:
         if isinstance(layer, AffineCoupling):
             conditioner, n_moved = layer.conditioner, len(layer.moved)
             hidden = 2 * conditioner.hidden * (1 + len(conditioner.middle_weights))
             numbers += len(layer.kept) + hidden + n_moved * (3 if total else 2)
-    return numbers * batch * flow.flat.element_size()
+    return numbers * batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -28,6 +29,8 @@ class Workspace:
         The compiled passes of coupling layers; None for those in torch.
     couplings : int
         How many coupling layers there are.
+    arena_numbers : int
+        How many numbers all that is kept has, where it is: it lies in one piece of memory.
 
     Attributes
     ----------
@@ -41,12 +44,16 @@ class Workspace:
     with_slopes: bool = False
     library: ctypes.CDLL | None = None
     couplings: int = 0
+    arena_numbers: int = 0
     largest: Tensor = field(init=False)
     _shared: dict[tuple[str, tuple[int, ...]], Tensor] = field(init=False, default_factory=dict)
     _rows_of_largest_given: int = field(init=False, default=0)
+    _arena: Tensor = field(init=False)
+    _arena_used: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.largest = self.empty(self.couplings, torch.get_num_threads()).zero_()
+        self._arena = self.empty(self.arena_numbers if self.keep else 0)
 
     def row_of_largest(self) -> Tensor:
         """Return the next coupling layer's row of `largest`."""
@@ -66,4 +73,8 @@ class Workspace:
 
     def kept(self, name: str, *shape: int) -> Tensor:
         """Return a buffer of one's own where activations are kept, else a shared one."""
-        return self.empty(*shape) if self.keep else self.scratch(name, *shape)
+        if not self.keep:
+            return self.scratch(name, *shape)
+        start = self._arena_used
+        self._arena_used += math.prod(shape)
+        return self._arena[start : self._arena_used].view(shape)
