@@ -23,7 +23,8 @@ def eight_schools(engine: str = "auto") -> StanModel:
 
 def funnel(engine: str = "auto") -> StanModel:
     """Neal's funnel, D = 10."""
-    return StanModel(MODELS / "funnel" / "funnel.stan", engine=engine)
+    folder = MODELS / "funnel"
+    return StanModel(folder / "funnel.stan", folder / "funnel.json", engine=engine)
 
 
 def horseshoe(d: int, engine: str = "auto") -> StanModel:

@@ -96,7 +96,7 @@ class Steps:
         self.sweep.draw = self._timed("draw", self.sweep.draw)  # type: ignore[method-assign]
         self.sweep.pull = self._timed("pull", self.sweep.pull)  # type: ignore[method-assign]
         self.estimator = GradientEstimator(self.sweep, target)
-        self.optimizer = FlatAdam(flow, TrainConfig(learning_rate=1e-3))
+        self.optimizer = FlatAdam(flow, TrainConfig(learning_rate=1e-4))
         self.generator = torch.Generator().manual_seed(1)
         self.finite = True
 

@@ -39,6 +39,8 @@ class TrainConfig:
         Stop after this long, wherever the steps are.
     learning_rate : float, optional
         Adam's, at the start; by default 0.02, less above ten dimensions.
+    adam_betas : (float, float)
+        Adam's decay rates of the averages of gradients and of their squares.
     schedule : {"cosine", "constant"}
         Whether the learning rate falls from its start to near zero over `max_steps`, or stays.
     gradient : {"path", "total"}
@@ -72,6 +74,7 @@ class TrainConfig:
     max_steps: int = 1500
     max_seconds: float | None = None
     learning_rate: float | None = None
+    adam_betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = "cosine"
     gradient: Gradient = "path"
     max_gradient_norm: float | None = 100.0
@@ -90,6 +93,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not (value > 0 and not math.isnan(value)):
                 raise UsageError(f"{name} must be positive, not {value}")
+        if not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise UsageError(f"adam_betas must be in [0, 1), not {self.adam_betas}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in get_args(choices):

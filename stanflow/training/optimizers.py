@@ -28,7 +28,9 @@ class FlatAdam:
         self._flat, self._gradient = flow.flat, flow.flat_gradient
         self._learning_rate = first_learning_rate(config, flow.dim)
         self._flat.grad = self._gradient
-        self._adam = torch.optim.Adam([self._flat], lr=self._learning_rate, fused=True)
+        self._adam = torch.optim.Adam(
+            [self._flat], lr=self._learning_rate, betas=config.adam_betas, fused=True
+        )
 
     def step(self, progress: float) -> float:
         """Take a step if the gradient is finite; return its norm, NaN if it was skipped.

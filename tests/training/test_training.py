@@ -488,6 +488,7 @@ def test_a_huge_gradient_is_shortened_and_does_no_harm():
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
         ({"max_gradient_norm": 0.0}, "max_gradient_norm must be positive"),
         ({"memory_budget_mb": -1.0}, "memory_budget_mb must be positive"),
+        ({"adam_betas": (0.9, 1.0)}, "adam_betas must be in"),
         ({"gradient": "score"}, "gradient must be path or total, not 'score'"),
         ({"memory": "some"}, "memory must be auto or keep or rebuild"),
         ({"precision": "float16"}, "precision must be float32 or float64"),
