@@ -15,8 +15,14 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest
 
+# normflows is what the paper's code is built from; only the comparison needs it.
 bench: $(INSTALLED)
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+		$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/gradient_throughput.py --out benchmarks/results/gradient_throughput.json
+	$(BIN)/python benchmarks/step_time.py --out benchmarks/results/step_time.json
+	$(BIN)/python benchmarks/local_conditioner.py --out benchmarks/results/local_conditioner.json
+	$(BIN)/python benchmarks/stability.py --out benchmarks/results/stability.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -36,7 +42,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt stanflow/target/batch.c $(
 # Resolve the newest versions that pyproject.toml allows, and pin them.
 constraints:
 	$(PYTHON) -m venv .venv-constraints
-	.venv-constraints/bin/python -m pip install --quiet torch==2.13.0 '.[cmdstan,test,lint]'
+	.venv-constraints/bin/python -m pip install --quiet torch==2.13.0 '.[bench,cmdstan,test,lint]'
 	.venv-constraints/bin/python -m pip freeze --all --exclude stanflow --exclude pip \
 		| sed 's/^torch==.*/torch==2.13.0/' > constraints.txt
 	rm -r .venv-constraints

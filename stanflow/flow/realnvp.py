@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Self
 
 import torch
@@ -124,8 +125,13 @@ class Flow(nn.Module):
         self._bind()
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Flow:
-        raise NotImplementedError("build the flow again and load its state_dict")
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        copied._flat_gradient = None
+        copied._bind()
+        return copied
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

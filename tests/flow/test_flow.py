@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,16 @@ def test_all_parameters_are_views_of_one_tensor():
     assert flow.flat_gradient.dtype == torch.float64
     flow.release_gradient()
     assert all(p.grad is None for p in flow.parameters())
+
+
+def test_a_copy_stands_on_its_own():
+    flow = build_flow(FlowConfig(layers=2, hidden=4), 5, 1)
+    flow.flat_gradient.fill_(1.0)
+    copied = deepcopy(flow)
+    copied.flat.add_(1.0)
+    for ours, theirs in zip(flow.parameters(), copied.parameters(), strict=True):
+        torch.testing.assert_close(theirs, ours + 1)
+    assert all(parameter.grad is None for parameter in copied.parameters())
 
 
 def test_a_state_can_be_loaded():
