@@ -86,18 +86,18 @@ def main() -> None:
     options = parser.parse_args()
     results = []
     for d in options.d:
-        batch = 256 if d < 1000 else 128
-        local = FlowConfig(layers=16, hidden=16, local_features=7)
-        quick = TrainConfig(batch=batch, max_steps=600, learning_rate=5e-3, start="none")
+        quick = TrainConfig(
+            batch=256 if d < 1000 else 128,
+            max_steps=1000,
+            learning_rate=1e-2,
+            adam_betas=(0.9, 0.95),
+            max_gradient_norm=10.0,
+            start="none",
+        )
         ways = [
-            ("one partner", local, quick, True),
-            ("no partner", local, quick, False),
-            (
-                "no partner, 100 hidden units",
-                FlowConfig(layers=16, hidden=100),
-                TrainConfig(batch=batch, max_steps=600, learning_rate=2e-3, start="none"),
-                False,
-            ),
+            ("one partner", FlowConfig(layers=16, hidden=16), quick, True),
+            ("no partner", FlowConfig(layers=16, hidden=16), quick, False),
+            ("no partner, 100 hidden units", FlowConfig(layers=16, hidden=100), quick, False),
         ]
         for name, flow, training, wired in ways:
             results.append({"way": name, **fit(d, flow, training, wired=wired)})
