@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 # Threads that wait for one another by spinning keep each other from running where anything else
-# wants the cores: a training step then takes up to a hundred times as long. So they sleep after some
-# microseconds. OpenMP reads this when torch is loaded; where torch is loaded already, or the user has
-# chosen, it changes nothing.
+# wants the cores: a training step then takes up to a hundred times as long. So they sleep after
+# some microseconds. OpenMP reads this when torch is loaded; where torch is loaded already, or the
+# user has chosen, it changes nothing.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 

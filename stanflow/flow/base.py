@@ -161,8 +161,10 @@ class StudentT(Base):
 
 
 def _log_constant(nu: Tensor) -> Tensor:
-    """Return the log density of the standard Student-t at 0."""
-    return torch.lgamma(0.5 * (nu + 1)) - torch.lgamma(0.5 * nu) - 0.5 * (math.pi * nu).log()
+    """Return the log density of the standard Student-t at 0, from float64: terms cancel."""
+    half = 0.5 * nu.double()
+    constant = torch.lgamma(half + 0.5) - torch.lgamma(half) - 0.5 * (2 * math.pi * half).log()
+    return constant.to(nu.dtype)
 
 
 def _fill_noise(exponential: Tensor, cosine: Tensor, generator: torch.Generator) -> None:
@@ -224,7 +226,8 @@ class _StudentTPasses(BasePasses):
     def _log_density_slope(self, e: Tensor, nu: Tensor, weight: Tensor) -> Tensor:
         """Return the weighted sum over draws of ``d log density / d nu`` at fixed e."""
         assert self._log_tail is not None
-        constant = 0.5 * (torch.digamma(0.5 * (nu + 1)) - torch.digamma(0.5 * nu) - 1 / nu)
+        half = 0.5 * nu.double()
+        constant = 0.5 * (torch.digamma(half + 0.5) - torch.digamma(half) - 0.5 / half).to(e.dtype)
         square = e.square()
         slope = constant - 0.5 * self._log_tail + 0.5 * (nu + 1) * square / (nu * (nu + square))
         return (slope * weight).sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -90,5 +91,5 @@ class FlowConfig:
                 raise UsageError(f"{name} must be at least 1 and at most {most}, not {value}")
         for name in ("clamp_positive", "clamp_negative", "loft_tau"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} must be positive, not {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} must be positive and finite, not {value}")

@@ -150,8 +150,8 @@ static const struct passes *passes(int in_double)
  *
  * pull: take cotangent, (D, B), in place from a layer's output back to its input as far as
  * elementwise work and the local conditioner go; leave in `output` the cotangents of u and t; write
- * the gradients of biases and local conditioner. log_q_weight, (B,), is the cotangent of log_q, read
- * only where `slope` is kept.
+ * the gradients of biases and local conditioner. log_q_weight, (B,), is the cotangent of log_q; it
+ * needs `slope`, and is NULL for path gradients.
  *
  * activate: hidden, (rows, B), in place: activation(hidden + bias).
  *

@@ -504,7 +504,7 @@ INLINE void NAME(pull_parts)(struct NAME(task) *task, int64_t activation)
                 const int64_t left = batch - j;
                 VECTOR c = NAME(load)(cotangent + j, left);
                 VECTOR gu = c * NAME(load)((const REAL *)layer->gain + own + j, left);
-                if (layer->slope != NULL) {
+                if (task->log_q_weight != NULL) {
                     VECTOR weight = {0};
                     for (int64_t l = 0; l < LANES && l < left; ++l)
                         weight[l] = (REAL)task->log_q_weight[j + l];

@@ -156,7 +156,7 @@ class _Torch:
             score[moved] = pushed
             torch.mul(pushed * stretched + 1, slope, out=self._output[0])
             self._output[1].copy_(pushed)
-            self._pull_local(score, -1, self._output.new_empty(0))
+            self._pull_local(score, sign=-1, with_gradients=False)
 
     def _save(self, stretched: Tensor, slope: Tensor) -> None:
         torch.mul(stretched, slope, out=self._gain)
@@ -172,10 +172,10 @@ class _Torch:
             self._output[0].sub_(self._slope * log_q_weight.to(cotangent.dtype))
         cotangent[moved] = on_moved * self._scale
         torch.sum(self._output, 2, out=gradient_of(self._layer.conditioner.output_bias))
-        self._pull_local(cotangent, 1, self._output)
+        self._pull_local(cotangent, sign=1, with_gradients=True)
 
-    def _pull_local(self, x: Tensor, sign: int, for_parameters: Tensor) -> None:
-        """Add sign * J^T output to the partners' rows; write gradients if output is given."""
+    def _pull_local(self, x: Tensor, *, sign: int, with_gradients: bool) -> None:
+        """Add sign * J^T output to the partners' rows; write gradients if wanted."""
         local = self._layer.local
         if local is None:
             return
@@ -187,7 +187,7 @@ class _Torch:
                 position = position.clamp(min=0)
                 partner = self._kept[position] * present
                 back = on_u * local.linear[0, :, k, None] + on_t * local.linear[1, :, k, None]
-                if for_parameters.numel():
+                if with_gradients:
                     gradient = gradient_of(local.linear)
                     gradient[0, :, k] = (on_u * partner).sum(1)
                     gradient[1, :, k] = (on_t * partner).sum(1)
@@ -199,7 +199,7 @@ class _Torch:
                         + on_t * local.weight[1, :, k, m, None]
                     ) * local.activation.slope(phi)
                     back += through * g
-                    if for_parameters.numel():
+                    if with_gradients:
                         weight, inner = gradient_of(local.weight), gradient_of(local.inner)
                         weight[0, :, k, m] = (on_u * phi * present).sum(1)
                         weight[1, :, k, m] = (on_t * phi * present).sum(1)

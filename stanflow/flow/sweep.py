@@ -80,13 +80,14 @@ class Sweep:
     ) -> None:
         if memory not in get_args(Memory):
             raise ValueError(f"memory must be one of {get_args(Memory)}, not {memory!r}")
-        if with_score:
-            _ = flow.flat_gradient
         kept = _kept_numbers(flow, batch, total=total)
         fits = kept * flow.flat.element_size() <= memory_budget
         keep = memory == "keep" or (memory == "auto" and fits)
         self.flow, self.batch = flow, batch
         self.memory: Memory = "keep" if keep else "rebuild"
+        # Held, so that pointers into them stay good; see _check_current.
+        self._flat, self._flat_gradient = flow.flat, flow.flat_gradient if with_score else None
+        self._total = total
         on_cpu = flow.flat.device.type == "cpu"
         workspace = Workspace(
             batch,
@@ -107,7 +108,14 @@ class Sweep:
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator) -> None:
-        """Fill `z`, `log_q` and `score` with a new batch."""
+        """Fill `z`, `log_q` and `score` with a new batch.
+
+        Raises
+        ------
+        RuntimeError
+            The flow was converted, or gave back its gradients, since the sweep was made.
+        """
+        self._check_current()
         self._base.draw(self.z, self.score, self.log_q, generator)
         self._e.copy_(self.z)
         for layer in self._layers:
@@ -125,12 +133,31 @@ class Sweep:
         log_q_weight : Tensor of shape (B,), float64, optional
             Derivatives with respect to the draws' log q at given draws, e.g. ``1 / B`` for the
             total gradient.
+
+        Raises
+        ------
+        RuntimeError
+            As in `draw`.
+        ValueError
+            A shape or dtype is wrong, or log_q_weight is given or missing against `total`.
         """
+        self._check_current()
+        _check_like("cotangent", cotangent, self.z)
+        if (log_q_weight is not None) != self._total:
+            raise ValueError("log_q_weight must be given where the sweep was made with total=True")
+        if log_q_weight is not None:
+            _check_like("log_q_weight", log_q_weight, self.log_q)
         for layer in reversed(self._layers):
             if self.memory == "rebuild":
                 layer.restore(self.z)
             layer.pull(cotangent, log_q_weight)
         self._base.pull(self._e, cotangent, log_q_weight)
+
+    def _check_current(self) -> None:
+        if self._flat is not self.flow.flat or (
+            self._flat_gradient is not None and self._flat_gradient is not self.flow.flat_gradient
+        ):
+            raise RuntimeError("the flow was converted since this sweep was made; make another")
 
     @torch.no_grad()
     def largest(self) -> Tensor:
@@ -144,6 +171,15 @@ class Sweep:
         """
         of_base = torch.stack(torch.aminmax(self._e)).abs().amax(0, keepdim=True)
         return torch.cat([of_base, self._workspace.largest.amax(1)])
+
+
+def _check_like(name: str, given: Tensor, like: Tensor) -> None:
+    alike = given.shape == like.shape and given.dtype == like.dtype
+    if not (alike and given.device == like.device and given.is_contiguous()):
+        raise ValueError(
+            f"{name} must be contiguous, of shape {tuple(like.shape)}, {like.dtype}, on "
+            f"{like.device}"
+        )
 
 
 def _kept_numbers(flow: Flow, batch: int, *, total: bool) -> int:

@@ -91,8 +91,11 @@ class TrainConfig:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "max_gradient_norm", "max_seconds", "memory_budget_mb"):
             value = getattr(self, name)
-            if value is not None and not (value > 0 and not math.isnan(value)):
+            if value is not None and not value > 0:
                 raise UsageError(f"{name} must be positive, not {value}")
+        for name in ("learning_rate", "memory_budget_mb"):
+            if getattr(self, name) == math.inf:
+                raise UsageError(f"{name} must be finite")
         if not all(0 <= beta < 1 for beta in self.adam_betas):
             raise UsageError(f"adam_betas must be in [0, 1), not {self.adam_betas}")
         for name, choices in _CHOICES.items():

@@ -74,7 +74,7 @@ class GradientEstimator:
         there = self._exchange.evaluate(sweep.z)
         log_q = sweep.log_q.cpu().numpy()
         torch.sub(self._score, there.gradient, out=cotangent)
-        # A sum is finite if its terms are: no need to look at each.
+        # A sum is not finite if one of its terms is not: no need to look at each.
         finite = torch.isfinite(cotangent.sum(0)).cpu().numpy()
         accepted = finite & there.accepted & np.isfinite(log_q)
         n_accepted = int(accepted.sum())

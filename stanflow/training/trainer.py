@@ -99,9 +99,9 @@ def train(
     Unless the configuration says otherwise, training runs in float32 and in units of a mean-field
     fit that comes first; the flow is in float64, in the target's units, on the CPU afterwards.
 
-    A draw whose log density or gradient is not finite takes no part in its step; a step
-    without any finite gradient is skipped and counted. Ctrl-C ends the run after the step under
-    way and keeps what was learnt.
+    A draw that the target gives no finite log density or gradient takes no part in its step; a step
+    whose gradient is not finite, as where a draw itself is not, is skipped and counted. Ctrl-C ends
+    the run after the step under way and keeps what was learnt.
 
     Parameters
     ----------

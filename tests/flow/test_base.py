@@ -60,6 +60,25 @@ def test_degrees_of_freedom_start_at_thirty():
     torch.testing.assert_close(StudentT(2).degrees_of_freedom, torch.full((2,), 30.0))
 
 
+@pytest.mark.parametrize("nu", [1.5, 30.0, 1e4, 1e6])
+def test_log_densities_are_right_in_float32(nu):
+    base = StudentT(50)
+    with torch.no_grad():
+        base.log_degrees_minus_one.fill_(np.log(nu - 1))
+    e = torch.empty(50, 4)
+    log_q = torch.empty(4, dtype=torch.float64)
+    with torch.no_grad():
+        base.passes(Workspace(4, e)).draw(e, None, log_q, generator(1))
+    exact = stats.t(nu).logpdf(e.double().numpy()).sum(0)
+    np.testing.assert_allclose(log_q.numpy(), exact, rtol=1e-5)
+    np.testing.assert_allclose(base.log_prob(e.T).detach().numpy(), exact, rtol=1e-5)
+
+
+def test_far_out_log_densities_do_not_overflow():
+    log_prob = StudentT(1).log_prob(torch.tensor([[1e30]]))
+    assert float(log_prob) == pytest.approx(stats.t(30.0).logpdf(1e30), rel=1e-4)
+
+
 def test_samples_follow_their_precision():
     for base in (Gaussian(2), StudentT(2)):
         assert base.sample(1, generator()).dtype == torch.float32

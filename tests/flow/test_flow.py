@@ -189,6 +189,7 @@ def test_one_dimension_takes_sinh_arcsinh_layers_in_place_of_couplings():
         ({"hidden": -1}, "hidden must be at least 1"),
         ({"loft_tau": 0.0}, "loft_tau must be positive"),
         ({"clamp_positive": float("nan")}, "clamp_positive must be positive"),
+        ({"clamp_negative": float("inf")}, "clamp_negative must be positive and finite"),
         ({"clamp": "hard"}, "no clamp 'hard'; choose asymmetric or symmetric or tanh or none"),
         ({"activation": "gelu"}, "no activation 'gelu'"),
         ({"local_activation": "relu"}, "no local activation 'relu'; choose tanh or softsign"),

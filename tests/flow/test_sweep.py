@@ -1,5 +1,8 @@
 """The hand-derived passes, against automatic differentiation of the plain maps and inverses."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stanflow.flow import compiled
+from stanflow.flow.activation import ACTIVATIONS
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.sweep import Sweep
@@ -137,8 +141,11 @@ def test_the_largest_values_are_those_of_each_layer(config, dim, batch, seed, us
 
 @pytest.mark.parametrize("use_compiled", WITH_AND_WITHOUT_COMPILED)
 @pytest.mark.parametrize("total", [False, True])
-def test_many_threads_share_a_layer(use_compiled, total):
-    """Enough numbers for several parts, which add to the same partners' rows."""
+@pytest.mark.parametrize("memory", ["keep", "rebuild"])
+def test_several_parts_share_a_layer(use_compiled, total, memory, monkeypatch):
+    """Which add to the same partners' rows, and take turns where there is one thread."""
+    monkeypatch.setattr(compiled, "parts_for", lambda numbers: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     rng = np.random.default_rng(1)
     dim, batch = 301, 300
     moved = [np.arange(1, dim, 2), np.sort(rng.permutation(dim)[:140])]
@@ -154,10 +161,11 @@ def test_many_threads_share_a_layer(use_compiled, total):
         return (weight * log_q).sum() + (z * cotangent).sum() if total else (z * cotangent).sum()
 
     _, log_q, score, gradient = by_autograd(flow, batch, 1, loss)
-    sweep = Sweep(flow, batch, total=total, use_compiled=use_compiled)
-    if use_compiled:
-        assert compiled.parts_for(batch * 140) == min(2, torch.get_num_threads())
+    sweep = Sweep(flow, batch, total=total, use_compiled=use_compiled, memory=memory)
     sweep.draw(generator(1))
+    moved_last = flow.bijections[1].moved
+    x = flow.bijections[1](flow.bijections[0](flow.base.sample(batch, generator(1)))[0])[0]
+    torch.testing.assert_close(sweep.largest()[2], x[:, moved_last].detach().abs().max())
     assert_relatively_close(sweep.log_q, log_q)
     assert_relatively_close(sweep.score.T, score)
     sweep.pull(sweep.score - gradient_of_log_p(sweep.z), weight if total else None)
@@ -188,6 +196,123 @@ def test_the_memory_mode_follows_the_budget():
     assert Sweep(flow, 16, memory="keep", memory_budget=0).memory == "keep"
     with pytest.raises(ValueError, match="memory must be one of"):
         Sweep(flow, 16, memory="lots")
+
+
+def test_the_memory_mode_counts_bytes():
+    flow = build_flow(FlowConfig(layers=8, hidden=4), 10, 1).double()
+    needed = 8 * (5 + 8 + 10) * 16 * 8
+    assert Sweep(flow, 16, memory_budget=needed).memory == "keep"
+    assert Sweep(flow, 16, memory_budget=needed - 1).memory == "rebuild"
+
+
+def test_what_does_not_fit_the_sweep_is_refused():
+    flow = build_flow(FlowConfig(layers=2, hidden=4), 5, 1)
+    sweep, total = Sweep(flow, 8), Sweep(flow, 8, total=True)
+    for each in (sweep, total):
+        each.draw(generator(1))
+    weight = torch.ones(8, dtype=torch.float64)
+    for each, cotangent, log_q_weight, message in (
+        (sweep, sweep.score.double(), None, "cotangent must be contiguous"),
+        (sweep, sweep.score.T.contiguous().T, None, "cotangent must be contiguous"),
+        (sweep, sweep.score[:4], None, "cotangent must be contiguous"),
+        (sweep, sweep.score, weight, "where the sweep was made with total"),
+        (total, total.score, None, "where the sweep was made with total"),
+        (total, total.score, weight.float(), "log_q_weight must be contiguous"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            each.pull(cotangent, log_q_weight)
+
+
+def test_a_sweep_through_a_converted_flow_is_refused():
+    flow = build_flow(FlowConfig(layers=2, hidden=4), 5, 1)
+    sweep = Sweep(flow, 8)
+    sweep.draw(generator(1))
+    flow.release_gradient()
+    with pytest.raises(RuntimeError, match="make another"):
+        sweep.pull(sweep.score.clone())
+    sweep = Sweep(flow, 8)
+    flow.double()
+    with pytest.raises(RuntimeError, match="make another"):
+        sweep.draw(generator(1))
+
+
+def test_partners_that_are_none_get_a_gradient_of_zero():
+    """Not what stood there before."""
+    wiring = Wiring(4, [[0, 2]], [[[1, -1], [-1, 3]]])
+    flow = build_flow(FlowConfig(layers=1, hidden=2), 4, 1, wiring)
+    for use in WITH_AND_WITHOUT_COMPILED:
+        sweep = Sweep(flow, 8, use_compiled=use)
+        sweep.draw(generator(1))
+        flow.flat_gradient.fill_(7.0)
+        sweep.pull(sweep.score.clone())
+        local = flow.bijections[0].local
+        for parameter in (local.linear, local.weight, local.inner):
+            assert (parameter.grad[:, 0, 1] == 0).all()
+            assert (parameter.grad[:, 1, 0] == 0).all()
+
+
+def test_as_many_partners_as_allowed_fit_the_compiled_passes():
+    wiring = Wiring(20, [list(range(3))], [[list(range(3, 19))] * 3])
+    flow = build_flow(FlowConfig(layers=1, hidden=2), 20, 1, wiring).double()
+    flow.flat.add_(0.1 * torch.randn(flow.flat.shape, generator=generator(1), dtype=torch.float64))
+    *_, gradient = by_autograd(
+        flow, 130, 1, lambda z, _, score: (z * (score - gradient_of_log_p(z.detach()))).sum()
+    )
+    sweep = Sweep(flow, 130)
+    sweep.draw(generator(1))
+    sweep.pull(sweep.score - gradient_of_log_p(sweep.z))
+    assert_relatively_close(flow.flat_gradient, gradient)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "tanh"])
+@pytest.mark.parametrize("clamp", ["asymmetric", "tanh", "none"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1000.0, -1000.0])
+def test_extreme_values_are_the_same_compiled_and_in_torch(activation, clamp, value):
+    config = FlowConfig(layers=1, hidden=3, activation=activation, clamp=clamp, loft_tau=None)
+    for dtype in (torch.float32, torch.float64):
+        flow = build_flow(config, 6, 1).to(dtype)
+        conditioner = flow.bijections[0].conditioner
+        conditioner.output_weight.detach().fill_(0.5)
+        for bias in (conditioner.output_bias.detach()[0, 1:2], conditioner.input_bias.detach()[:1]):
+            before = bias.clone()
+            bias.fill_(value)
+            states = []
+            for use in WITH_AND_WITHOUT_COMPILED:
+                sweep = Sweep(flow, 5, use_compiled=use)
+                sweep.draw(generator(1))
+                states.append((sweep.z.clone(), sweep.score.clone(), sweep.log_q.clone()))
+            for state in states[1:]:
+                torch.testing.assert_close(states[0], state, equal_nan=True)
+            bias.copy_(before)
+
+
+@pytest.mark.skipif(compiled.load() is None, reason="the compiled passes were not built")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 4e-7), (torch.float64, 2e-15)])
+def test_compiled_functions_are_accurate(dtype, tolerance):
+    """tanh and elu (expm1) as activations, and through the clamps atan and exp, on a dense grid."""
+    calls = compiled.Calls(compiled.load(), dtype)
+    grid = torch.cat([torch.linspace(-30, 30, 40_001), torch.linspace(-0.01, 0.01, 2001)])
+    x = grid.to(dtype).unsqueeze(0)
+    zero = torch.zeros(1, dtype=dtype)
+    for name in ("tanh", "elu"):
+        computed = x.clone()
+        code = ACTIVATIONS[name].code
+        calls.activate(code, 1, x.shape[1], computed.data_ptr(), zero.data_ptr())
+        exact = ACTIVATIONS[name].function(x.double())
+        error = (computed.double() - exact).abs()
+        assert (error <= tolerance * exact.abs() + 1e-300).all(), name
+    config = FlowConfig(layers=1, hidden=1, loft_tau=None, base="gaussian")
+    for clamp in ("asymmetric", "tanh", "none"):
+        flow = build_flow(replace(config, clamp=clamp), 2 * x.shape[1], 1).to(dtype)
+        flow.bijections[0].conditioner.output_bias.detach()[0].copy_(x[0])
+        sweep = Sweep(flow, 1)
+        sweep.draw(generator(1))
+        scale = sweep._layers[0]._elementwise._keep_alive[2]
+        exact = flow.bijections[0].clamp(x[0].double()).exp()
+        error = (scale[:, 0].double() - exact).abs()
+        # exp turns an error of its argument, up to 30, into a relative one of the result
+        most = tolerance * (1 + (x[0].double().abs() if clamp == "none" else 1))
+        assert (error <= most * exact).all(), clamp
 
 
 def test_a_sweep_for_drawing_needs_no_gradients():

@@ -47,6 +47,8 @@ def test_alternating_moves_odd_coordinates_first():
         ([[0.5]], None, "moved: indices must be whole numbers"),
         ([[1], [2]], [[[0]]], "2 layers of moved coordinates and 1 of partners"),
         ([[1], [2, 0]], [[[0]], [[1]]], r"layer 1 .* partners of shape \(2, K\)"),
+        ([[[0, 1]]], None, "as a list of"),
+        ([[1]], [[0]], r"partners of shape \(1, K\)"),
         ([[1]], [[[1]]], "layer 0 of the wiring has a partner that is not among"),
         ([[1]], [[[-2]]], "partner that is not among"),
         ([[1], [2]], [[[0]], [[0, 1]]], "layers differ in their number of partners"),

@@ -329,6 +329,52 @@ def test_the_best_parameters_of_the_second_half_are_kept():
     assert not torch.allclose(last.flat, flow.flat)
 
 
+def test_the_settings_reach_the_first_step(monkeypatch):
+    """Of path and total gradients, of Adam's betas, of the schedule and the memory budget."""
+    progress, memory = [], []
+    step, make = FlatAdam.step, Sweep.__init__
+
+    def spying_step(self, share):
+        progress.append(share)
+        return step(self, share)
+
+    def spying_make(self, *arguments, **settings):
+        make(self, *arguments, **settings)
+        memory.append(self.memory)
+
+    monkeypatch.setattr(FlatAdam, "step", spying_step)
+    monkeypatch.setattr(Sweep, "__init__", spying_make)
+    path, total, betas, small = (
+        trained(FlowConfig(layers=2), max_steps=3, precision="float64", **settings)[0].flat
+        for settings in (
+            {},
+            {"gradient": "total"},
+            {"adam_betas": (0.0, 0.5)},
+            {"memory_budget_mb": 1e-3},
+        )
+    )
+    assert progress[:3] == pytest.approx([0, 1 / 3, 2 / 3])
+    assert memory == ["keep", "keep", "keep", "rebuild"]
+    assert not torch.allclose(path, total)
+    assert not torch.allclose(path, betas)
+    torch.testing.assert_close(path, small)
+
+
+def test_a_draw_without_finite_density_of_the_flow_is_rejected(monkeypatch):
+    draw = Sweep.draw
+
+    def spoilt(self, generator):
+        draw(self, generator)
+        self.log_q[3] = -math.inf
+
+    monkeypatch.setattr(Sweep, "draw", spoilt)
+    flow = build_flow(FlowConfig(layers=2), 3, 1)
+    batch, gradient, _ = estimate(flow, TARGET, 10, 1)
+    assert batch.rejected == 1
+    assert math.isfinite(batch.elbo)
+    assert torch.isfinite(gradient).all()
+
+
 def test_without_a_start_training_begins_at_the_origin():
     one_step = {"max_steps": 1, "learning_rate": 1e-12, "start": "none"}
     flow, result = trained(FlowConfig(layers=2), **one_step)
@@ -488,6 +534,7 @@ def test_a_huge_gradient_is_shortened_and_does_no_harm():
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
         ({"max_gradient_norm": 0.0}, "max_gradient_norm must be positive"),
         ({"memory_budget_mb": -1.0}, "memory_budget_mb must be positive"),
+        ({"memory_budget_mb": math.inf}, "memory_budget_mb must be finite"),
         ({"adam_betas": (0.9, 1.0)}, "adam_betas must be in"),
         ({"gradient": "score"}, "gradient must be path or total, not 'score'"),
         ({"memory": "some"}, "memory must be auto or keep or rebuild"),
