@@ -135,9 +135,6 @@ def child(setting: Setting) -> None:
     else:
         step = Steps(setting)
     for line in sys.stdin:
-        gemm = (
-            gemm_gflops(getattr(torch, setting.precision)) if setting.code == "stanflow" else None
-        )
         seconds, parts = [], []
         for _ in range(int(line)):
             start = time.perf_counter()
@@ -148,15 +145,7 @@ def child(setting: Setting) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         finite = getattr(step, "finite", None)
         print(
-            json.dumps(
-                {
-                    "seconds": seconds,
-                    "parts": parts,
-                    "peak_gb": peak,
-                    "finite": finite,
-                    "gemm": gemm,
-                }
-            ),
+            json.dumps({"seconds": seconds, "parts": parts, "peak_gb": peak, "finite": finite}),
             flush=True,
         )
 
@@ -198,7 +187,7 @@ def compare(settings: list[Setting], turns: int, steps_a_turn: list[int]) -> lis
             # The first step of a turn finds the caches as another process left them.
             seconds[i] += last[i]["seconds"][1:]
             parts[i] += last[i]["parts"][1:]
-            gemms[i].append(last[i]["gemm"])
+            gemms[i].append(gemm_gflops(getattr(torch, runner.setting.precision)))
     for runner in runners:
         runner.stop()
     results = []
@@ -258,6 +247,13 @@ def against_normflows() -> list[dict[str, Any]]:
                 }
             results += rows
     return results
+
+
+def share_of_gemm() -> list[dict[str, Any]]:
+    """The paper's configuration by itself, beside the machine's own matrix product."""
+    return [
+        compare([Setting(precision=precision)], 6, [8])[0] for precision in ("float32", "float64")
+    ]
 
 
 def local_conditioner() -> list[dict[str, Any]]:
@@ -324,6 +320,7 @@ def rebuilding() -> list[dict[str, Any]]:
 
 SECTIONS = {
     "against normflows": against_normflows,
+    "share of gemm": share_of_gemm,
     "local conditioner": local_conditioner,
     "small": small,
     "large": large,
