@@ -13,6 +13,7 @@ from stanflow.flow.bijection import gradient_of
 from stanflow.flow.workspace import Workspace
 
 _START_DEGREES_OF_FREEDOM = 30.0
+_LARGE = 1e8  # its square plus one is its square
 _LEAST_EXPONENTIAL = 1e-20  # keeps the derivative at a uniform of exactly 0 from being 0 / 0
 
 
@@ -151,13 +152,18 @@ class StudentT(Base):
     @override
     def log_prob(self, e: Tensor) -> Tensor:
         nu = self.degrees_of_freedom
-        # log(1 + e^2 / nu) / 2, without overflow
-        log_root = torch.hypot(torch.ones_like(e), e * torch.rsqrt(nu)).log()
-        return (_log_constant(nu) - (nu + 1) * log_root).sum(-1)
+        return (_log_constant(nu) - (nu + 1) * _log_root(e * torch.rsqrt(nu))).sum(-1)
 
     @override
     def passes(self, workspace: Workspace) -> BasePasses:
         return _StudentTPasses(self, workspace)
+
+
+def _log_root(x: Tensor) -> Tensor:
+    """Return ``log(1 + x^2) / 2``: without loss where x is small, or overflow where it is large."""
+    large = x.abs() > _LARGE
+    near = 0.5 * torch.log1p(x.clamp(-_LARGE, _LARGE).square())
+    return torch.where(large, x.abs().clamp(min=_LARGE).log(), near)
 
 
 def _log_constant(nu: Tensor) -> Tensor:
