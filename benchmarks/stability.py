@@ -130,9 +130,9 @@ def draw_by_depth(results: list[dict[str, Any]], path: Path) -> None:
     for r in results:
         r["gap"] = None if r["elbo"] is None else max(-r["elbo"], 1e-3)
     for panel, (key, label) in zip(panels, measures, strict=True):
-        for variant in VARIANTS:
+        for variant, style in zip(VARIANTS, ("o-", "s--", "o-", "s--"), strict=True):
             own = [r for r in results if r["variant"] == variant and r[key] is not None]
-            panel.plot([r["layers"] for r in own], [r[key] for r in own], "o-", label=variant)
+            panel.plot([r["layers"] for r in own], [r[key] for r in own], style, label=variant)
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
         panel.set_xticks(DEPTHS, [str(depth) for depth in DEPTHS])

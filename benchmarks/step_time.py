@@ -252,7 +252,7 @@ def against_normflows() -> list[dict[str, Any]]:
 def share_of_gemm() -> list[dict[str, Any]]:
     """The paper's configuration by itself, beside the machine's own matrix product."""
     return [
-        compare([Setting(precision=precision)], 6, [8])[0] for precision in ("float32", "float64")
+        compare([Setting(precision=precision)], 4, [6])[0] for precision in ("float32", "float64")
     ]
 
 
