@@ -14,6 +14,9 @@ ClampName = Literal["asymmetric", "symmetric", "tanh", "none"]
 ActivationName = Literal["relu", "leaky_relu", "elu", "tanh"]
 LocalActivationName = Literal["tanh", "softsign"]
 
+Memory = Literal["auto", "keep", "rebuild"]
+"""How a training step treats activations; see `sweep.Sweep`."""
+
 MOST_PARTNERS = 16
 
 _CHOICES = {

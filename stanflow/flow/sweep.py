@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from stanflow.flow import compiled
+from stanflow.flow.config import Memory
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.realnvp import Flow
 from stanflow.flow.workspace import Workspace
-
-Memory = Literal["auto", "keep", "rebuild"]
 
 
 class Sweep:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from stanflow.errors import UsageError
+from stanflow.flow.config import Memory
 
 Gradient = Literal["path", "total"]
 Start = Literal["mean-field", "none"]
 Schedule = Literal["cosine", "constant"]
 Precision = Literal["float32", "float64"]
-Memory = Literal["auto", "keep", "rebuild"]
 Device = Literal["cpu", "cuda"]
 
 _CHOICES = {
