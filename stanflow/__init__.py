@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from stanflow.errors import StanFlowError
     from stanflow.fitting import fit
     from stanflow.flow.config import FlowConfig
-    from stanflow.folder import load
     from stanflow.result import Fit
+    from stanflow.storage.fit_folder import load
     from stanflow.target.model import StanModel
     from stanflow.training.config import TrainConfig
 
@@ -32,7 +32,7 @@ _HOMES = {
     "StanModel": "stanflow.target.model",
     "TrainConfig": "stanflow.training.config",
     "fit": "stanflow.fitting",
-    "load": "stanflow.folder",
+    "load": "stanflow.storage.fit_folder",
 }
 
 __all__ = [

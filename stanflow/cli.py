@@ -12,12 +12,16 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import stanflow
-from stanflow.errors import NumericsError, StanFlowError
+from stanflow.errors import NumericsError, StanFlowError, UsageError
+
+if TYPE_CHECKING:
+    from stanflow.result import Fit
+    from stanflow.target.model import StanModel
 
 app = typer.Typer(
     name="stanflow",
@@ -28,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_FITS = Path("fits")
 _INTERRUPTED = 130  # what typer returns after Ctrl-C
 
 Model = Annotated[Path, typer.Argument(help="The Stan program, a .stan file.", show_default=False)]
@@ -46,6 +51,15 @@ IncludePath = Annotated[
     typer.Option(help="A folder to search for #include files; may be repeated."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def _refuse_another_fit(fit: Fit, model: StanModel, seed: int) -> None:
+    same = (model.program.hash, model.data.hash, seed)
+    if same != tuple(fit.report[key] for key in ("program_sha256", "data_sha256", "seed")):
+        raise UsageError(
+            f"{fit.report['out']} holds a fit of another program, other data or another seed; "
+            "name another folder with --out"
+        )
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -132,6 +146,26 @@ def fit(
     draws: Annotated[
         int, typer.Option(min=2, max=10**8, help="Draws to take from the trained flow.")
     ] = 4000,
+    evidence_draws: Annotated[
+        int | None,
+        typer.Option(
+            max=10**9,
+            help="Draws behind ELBO, evidence and k-hat; those beyond --draws are not kept.  "
+            "[default: --draws]",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run of the same program, data and options that was cut off, to the "
+            "same numbers: the one in --out, or the newest in fits/MODEL*. Without one, begin.",
+        ),
+    ] = False,
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0.0, help="Seconds between checkpoints for --resume.")
+    ] = 30.0,
     include_path: IncludePath = None,
     as_json: Json = False,
 ) -> None:
@@ -139,8 +173,9 @@ def fit(
 
     Ctrl-C stops training cleanly and keeps what was learnt.
     """
-    from stanflow.output import check_output_folder, release_folder, reserve_folder
     from stanflow.presets import preset as named_settings
+    from stanflow.storage.output import check_output_folder, reserve_folder
+    from stanflow.storage.unfinished import find_unfinished, fit_under_way, is_finished
     from stanflow.target.model import StanModel
 
     flow, training = named_settings(preset)
@@ -149,20 +184,35 @@ def fit(
         training, **_given(batch=batch, max_steps=max_steps, max_seconds=max_seconds)
     )
     if out is not None:
-        check_output_folder(out, force=force)
+        check_output_folder(out, force=force, resume=resume)
     stan_model = StanModel(model, data, include_paths=include_path or (), engine=engine, seed=seed)
     # Torch takes a second to load; bad input is found before.
     from stanflow.fitting import fit as fit_model
+    from stanflow.storage import fit_folder
 
-    folder = out or reserve_folder(Path("fits"), stan_model.name)
-    try:
-        _tell(f"{stan_model.name}: {stan_model.dim} parameters, {stan_model.engine_version}")
-        _tell_ignored(stan_model.data.ignored)
-        result = fit_model(stan_model, seed=seed, draws=draws, flow=flow, training=training)
-        result.save(folder, force=force)
-    finally:
-        if out is None:
-            release_folder(folder)
+    _tell(f"{stan_model.name}: {stan_model.dim} parameters, {stan_model.engine_version}")
+    _tell_ignored(stan_model.data.ignored)
+    folder = out or (find_unfinished(_FITS, stan_model.name) if resume else None)
+    folder = folder or reserve_folder(_FITS, stan_model.name)
+    if resume and is_finished(folder):
+        _tell(f"{folder} holds a finished fit")
+        result = fit_folder.load(folder)
+        _refuse_another_fit(result, stan_model, seed)
+    else:
+        with fit_under_way(folder, resume=resume) as checkpoint:
+            if checkpoint.exists():
+                _tell(f"going on from {checkpoint}")
+            result = fit_model(
+                stan_model,
+                seed=seed,
+                draws=draws,
+                evidence_draws=evidence_draws,
+                flow=flow,
+                training=training,
+                checkpoint=checkpoint,
+                checkpoint_every=checkpoint_every,
+            )
+            fit_folder.save(result, folder, force=force, resumed=True)
     if as_json:
         _print_json({**result.report, "out": str(folder)}, without=("columns",))
     else:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import platform
 import resource
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import stanflow
+from stanflow.assessment import DrawPlan, assess
 from stanflow.errors import UsageError
-from stanflow.estimates.draws import draw
-from stanflow.estimates.elbo import estimate_elbo
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.wiring import Wiring
@@ -25,10 +27,10 @@ from stanflow.presets import Preset
 from stanflow.presets import preset as named_settings
 from stanflow.result import Fit
 from stanflow.target.model import StanModel
+from stanflow.training.checkpoint import Checkpoint
 from stanflow.training.config import TrainConfig
 from stanflow.training.trainer import TrainResult, train
 
-_POINTS_TO_VERIFY = 10
 _VERSIONED = ("stanli", "bridgestan", "torch", "numpy", "arviz")
 
 
@@ -37,10 +39,13 @@ def fit(
     *,
     seed: int = 1,
     draws: int = 4000,
+    evidence_draws: int | None = None,
     preset: Preset = "auto",
     flow: FlowConfig | None = None,
     training: TrainConfig | None = None,
     wiring: Wiring | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    checkpoint_every: float = 30.0,
     progress: bool = True,
 ) -> Fit:
     """Fit a flow to the posterior of a Stan model.
@@ -54,6 +59,9 @@ def fit(
         result.
     draws : int
         Draws to take from the trained flow.
+    evidence_draws : int, optional
+        Draws behind ELBO, evidence and k-hat, of which those beyond `draws` are not kept; by
+        default `draws`.
     preset : {"auto", "paper"}
         Settings to take where `flow` or `training` is not given; see `stanflow.presets.preset`.
     flow : FlowConfig, optional
@@ -62,6 +70,11 @@ def fit(
         How it is trained.
     wiring : Wiring, optional
         Which coordinates each coupling layer moves, and which each of them looks at.
+    checkpoint : path, optional
+        A file to keep the state of training in. Where it holds the state of the same run already,
+        training goes on from there, to the same numbers; it is removed by nobody but you.
+    checkpoint_every : float
+        Seconds between writes of that file.
     progress : bool
         Show progress on standard error.
 
@@ -76,7 +89,8 @@ def fit(
     NumericsError
         Training broke down, or hardly any draw has a finite log density.
     UsageError
-        An option is out of range.
+        An option is out of range, or the checkpoint is damaged, of another run, or cannot be
+        written.
 
     Examples
     --------
@@ -90,78 +104,101 @@ def fit(
     >>> fit.stan_variable("x").shape
     (4000,)
     """
-    if draws < 2:
-        raise UsageError(f"draws must be at least 2, not {draws}")
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, not {seed}")
     began = time.perf_counter()
     flow_config, train_config = named_settings(preset)
     flow_config, train_config = flow or flow_config, training or train_config
-    flow_seed, train_seed, draw_seed, generated_seed = (
-        int(s) for s in np.random.SeedSequence(seed).generate_state(4)
-    )
+    flow_seed, train_seed, *seeds = (int(s) for s in np.random.SeedSequence(seed).generate_state(7))
+    plan = DrawPlan(draws, draws if evidence_draws is None else evidence_draws, *seeds)
     expected_constant = model.normalizing_constant
     network = build_flow(flow_config, model.dim, flow_seed, wiring)
+    what = {
+        "program_sha256": model.program.hash,
+        "data_sha256": model.data.hash,
+        "engine_version": model.engine_version,
+        "seed": seed,
+        "model_seed": model.seed,
+        "flow_config": asdict(flow_config),
+        "train_config": asdict(train_config),
+        "versions": _versions(),
+    }
+    kept = None
+    if checkpoint is not None:
+        kept = Checkpoint(Path(checkpoint), _identity(what, wiring), checkpoint_every)
     with contextlib.ExitStack() as stack:
         on_step: Any = lambda step: None  # noqa: E731
         if progress:
             from stanflow.progress import TrainProgress
 
             on_step = stack.enter_context(TrainProgress(train_config, expected_constant.value))
-        result = train(network, model, train_config, train_seed, on_step)
-    taken = draw(network, model, draws, draw_seed)
-    # In the bulk of the posterior, where rounding is smallest.
-    constant = model.normalizing_constant_at(taken.z[:_POINTS_TO_VERIFY])
-    elbo = estimate_elbo(taken, constant)
-    constrained = model.constrain(taken.z, seed=generated_seed)
+        result = train(network, model, train_config, train_seed, on_step, checkpoint=kept)
+    trace = _trace(result)
+    assessment = assess(network, model, plan, trace=trace, trained_by=result.gradient_evaluations)
     report = {
         "model": model.name,
         "engine": model.engine,
-        "engine_version": model.engine_version,
         "dim": model.dim,
         "family": flow_config.family,
-        "elbo": elbo.value,
-        "elbo_se": elbo.se,
-        # Estimates that this version does not make.
-        "log_evidence": None,
-        "log_evidence_se": None,
-        "normalized": elbo.normalized,
-        "pareto_k": None,
-        "importance_ess": None,
-        "verdict": None,
-        "reasons": None,
+        **assessment.report,
         "steps": len(result.trace),
-        "gradient_evaluations": result.gradient_evaluations + taken.evaluated,
+        "gradient_evaluations": result.gradient_evaluations + assessment.gradient_evaluations,
         "seconds": time.perf_counter() - began,
         "peak_memory_mb": _peak_memory_mb(),
         "out": None,
-        "seed": seed,
-        "draws": draws,
-        "rejected_draws": taken.rejected,
         "rejected_in_training": sum(step.rejected for step in result.trace),
-        "skipped_steps": result.skipped_steps,
-        "failed_generated_quantities": len(constrained.failed),
         "stopped": result.stopped,
         "engine_reason": model.engine_reason,
-        "normalizing_constant": asdict(constant),
-        "flow_config": asdict(flow_config),
-        "train_config": asdict(train_config),
-        "versions": _versions(),
-        "program_sha256": model.program.hash,
-        "data_sha256": model.data.hash,
-        "columns": list(constrained.columns),
+        **what,
+        "columns": list(assessment.constrained.columns),
     }
+    drawn = assessment.drawn
     return Fit(
         report=report,
-        columns=constrained.columns,
-        values=constrained.values,
-        log_p=taken.log_p,
-        log_q=taken.log_q,
+        columns=assessment.constrained.columns,
+        values=assessment.constrained.values,
+        z=drawn.z,
+        log_p=drawn.densities.log_p,
+        log_q=drawn.densities.log_q,
+        log_weights=assessment.log_weights,
         flow=network,
-        trace=_trace(result),
+        trace=trace,
         program=model.program.expanded,
         data=model.data.json,
     )
+
+
+def redraw(fit: Fit, n: int, seed: int, model: StanModel | None) -> Fit:
+    """Take n new draws of a fit's flow; see `Fit.sample`."""
+    report = fit.report
+    if model is None:
+        model = StanModel(
+            stan_code=fit.program, data=fit.data, engine=report["engine"], seed=report["model_seed"]
+        )
+    elif (model.program.hash, model.data.hash) != (report["program_sha256"], report["data_sha256"]):
+        raise UsageError(f"the fit is of {report['model']} with other data or another program")
+    plan = DrawPlan(n, n, *(int(s) for s in np.random.SeedSequence([seed, n]).generate_state(5)))
+    assessment = assess(
+        fit.flow, model, plan, trace=fit.trace, trained_by=report["gradient_evaluations"]
+    )
+    evaluations = report["gradient_evaluations"] + assessment.gradient_evaluations
+    return replace(
+        fit,
+        report={**report, **assessment.report, "gradient_evaluations": evaluations, "out": None},
+        values=assessment.constrained.values,
+        z=assessment.drawn.z,
+        log_p=assessment.drawn.densities.log_p,
+        log_q=assessment.drawn.densities.log_q,
+        log_weights=assessment.log_weights,
+    )
+
+
+def _identity(what: dict[str, Any], wiring: Wiring | None) -> dict[str, Any]:
+    """Return what makes two runs the same; how long one may take does not."""
+    training = {k: v for k, v in what["train_config"].items() if k != "max_seconds"}
+    arrays = {} if wiring is None else wiring.to_arrays()
+    hashed = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
+    return {**what, "train_config": training, "wiring_sha256": hashed}
 
 
 def _trace(result: TrainResult) -> pd.DataFrame:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import stanio
+import torch
+from typing_extensions import override
 
 from stanflow.errors import UsageError
+from stanflow.findings import findings
 from stanflow.flow.realnvp import Flow
 from stanflow.summary import FitSummary, summarize
 from stanflow.target.loaded import FloatArray
+from stanflow.variables import StanVariables, bracketed
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
 
     import arviz
 
-_METHOD_COLUMNS = ("lp_approx__", "lp__")
+    from stanflow.target.model import StanModel
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(StanVariables):
     """A trained flow with its draws.
 
     Names follow cmdstanpy where both have a word. Draws are independent, so there is one chain
@@ -41,13 +43,17 @@ class Fit:
         The program's scalars as Stan names them: ``mu``, ``theta.1``.
     values : array of shape (S, n)
         Draws of those scalars.
+    z : array of shape (S, D)
+        The same draws on unconstrained space.
     log_p, log_q : array of shape (S,)
         Log density of each draw under the program (Stan's ``lp__``, dropped constants left out)
         and under the flow, both of the unconstrained parameters.
+    log_weights : array of shape (S,)
+        Pareto-smoothed log importance weights; their exponentials add up to one.
     flow : Flow
         The trained flow, in float64.
     trace : pandas.DataFrame
-        One row a training step: step, seconds, elbo, gradient_norm, rejected.
+        One row a training step: step, seconds, elbo, gradient_norm, rejected, largest.
     program, data : str
         The Stan program, includes expanded, and its data as JSON.
     """
@@ -55,8 +61,10 @@ class Fit:
     report: Mapping[str, Any]
     columns: tuple[str, ...]
     values: FloatArray
+    z: FloatArray
     log_p: FloatArray
     log_q: FloatArray
+    log_weights: FloatArray
     flow: Flow
     trace: pd.DataFrame
     program: str
@@ -79,74 +87,160 @@ class Fit:
         return float(self.report["elbo_se"])
 
     @property
+    def log_evidence(self) -> float:
+        """Log evidence by importance sampling, in nats; see `normalized` and `pareto_k`."""
+        return float(self.report["log_evidence"])
+
+    @property
+    def log_evidence_se(self) -> float:
+        """Monte Carlo standard error of the log evidence."""
+        return float(self.report["log_evidence_se"])
+
+    @property
+    def pareto_k(self) -> float:
+        """Pareto k-hat of the importance weights; NaN where there are too few draws to tell."""
+        k = self.report["pareto_k"]
+        return float("nan") if k is None else float(k)
+
+    @property
+    def verdict(self) -> str:
+        """Whether to believe the fit: ``good``, ``usable`` (with weights) or ``unreliable``."""
+        return str(self.report["verdict"])
+
+    @property
+    def weights(self) -> FloatArray:
+        """Pareto-smoothed importance weights of the draws, (S,), which add up to one."""
+        return np.exp(self.log_weights)
+
+    @property
     def normalized(self) -> bool:
         """Whether the ELBO includes the constants that Stan's ``~`` statements drop."""
         return bool(self.report["normalized"])
 
     @property
-    def column_names(self) -> tuple[str, ...]:
-        """Columns of `draws`: ``lp_approx__``, ``lp__``, then ``mu``, ``theta[1]``, ..."""
-        return (*_METHOD_COLUMNS, *map(bracketed, self.columns))
+    @override
+    def pooled(self) -> FloatArray:
+        return self.values
 
     def draws(self) -> FloatArray:
         """Return all draws, of shape (S, columns): the columns are `column_names`."""
         return np.column_stack([self.log_q, self.log_p, self.values])
 
-    def draws_pd(self, vars: Sequence[str] | str | None = None) -> pd.DataFrame:  # noqa: A002
-        """Return draws as a table, one row a draw.
-
-        Parameters
-        ----------
-        vars : str or list of str, optional
-            Variables or columns to keep (``"theta"``, ``"theta[1]"``); all by default.
-        """
-        table = pd.DataFrame(self.draws(), columns=list(self.column_names))
-        if vars is None:
-            return table
-        wanted = [vars] if isinstance(vars, str) else list(vars)
-        kept: list[str] = []
-        for name in wanted:
-            found = [c for c in table.columns if name in (c, re.split(r"[\[.:]", c)[0])]
-            if not found:
-                raise self._unknown(name)
-            kept += found
-        return table[kept]
-
-    def stan_variable(self, var: str) -> npt.NDArray[Any]:
-        """Return one variable's draws, of shape (S, *shape of the variable)."""
-        parsed = self._parsed()
-        if var not in parsed:
-            raise self._unknown(var)
-        return np.asarray(parsed[var].extract_reshape(self.values))
-
-    def stan_variables(self) -> dict[str, npt.NDArray[Any]]:
-        """Return every variable's draws, by name."""
-        return {
-            name: np.asarray(variable.extract_reshape(self.values))
-            for name, variable in self._parsed().items()
-        }
-
+    @override
     def method_variables(self) -> dict[str, FloatArray]:
         """Return ``lp__`` and ``lp_approx__``, the program's and the flow's log density."""
         return {"lp_approx__": self.log_q, "lp__": self.log_p}
 
-    def summary(self) -> FitSummary:
+    def summary(self, *, weighted: bool = False) -> FitSummary:
         """Return mean, sd and quantiles of every scalar, and what the fit found.
 
         The result prints itself; its attribute ``table`` is a DataFrame.
+
+        Parameters
+        ----------
+        weighted : bool
+            Use the importance weights.
         """
         report = self.report
+        how = ", importance-weighted" if weighted else ""
         heading = (
-            f"{report['model']}: {len(self.values)} draws by {_FAMILIES[report['family']]}\n"
+            f"{report['model']}: {len(self.values)} draws by {_FAMILIES[report['family']]}{how}\n"
             f"{report['dim']} parameters, {report['steps']} steps in {report['seconds']:.1f} s, "
             f"{report['engine_version']}"
         )
-        table = summarize([bracketed(column) for column in self.columns], self.values)
-        return FitSummary(heading, table, tuple(self._findings()))
+        names = [bracketed(column) for column in self.columns]
+        table = summarize(names, self.values, self.weights if weighted else None)
+        return FitSummary(heading, table, tuple(findings(self)))
+
+    def log_prob(self, points: npt.ArrayLike) -> FloatArray:
+        """Return the flow's log density at unconstrained points; no Stan engine is needed.
+
+        Parameters
+        ----------
+        points : array of shape (n, D) or (D,)
+            In the order of `StanModel.unconstrained_names`; `z` holds the fit's own draws.
+
+        Returns
+        -------
+        array of shape (n,), or a number for one point
+            Normalised, Jacobian of the constraining transform not included: the density is that
+            of the unconstrained parameters. -infinity beyond the flow's reach.
+
+        Raises
+        ------
+        UsageError
+            The points have another dimension.
+        """
+        rows = np.atleast_2d(np.asarray(points, dtype=np.float64))
+        if rows.ndim != 2 or rows.shape[1] != self.flow.dim:
+            raise UsageError(
+                f"points must have {self.flow.dim} unconstrained parameters each, but their shape "
+                f"is {np.shape(points)}"
+            )
+        with torch.no_grad():
+            log_prob = self.flow.log_prob(torch.from_numpy(np.ascontiguousarray(rows))).numpy()
+        return np.asarray(log_prob if np.ndim(points) > 1 else log_prob[0])
+
+    def resampled(self, n: int | None = None, *, seed: int = 1) -> Fit:
+        """Return a fit whose draws are chosen from this one's by their importance weights.
+
+        With replacement, so they are draws of the posterior as far as the weights can be trusted
+        (see `pareto_k`), each of weight one, some of them repeated. The report is this fit's.
+
+        Parameters
+        ----------
+        n : int, optional
+            Draws wanted; as many as there are by default.
+        seed : int
+            For the choice.
+        """
+        size = len(self.values) if n is None else n
+        if size < 1:
+            raise UsageError(f"n must be at least 1, not {size}")
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(_systematic_choice(self.weights, size, rng))
+        return replace(
+            self,
+            report={**self.report, "resampled": True},
+            values=self.values[rows],
+            z=self.z[rows],
+            log_p=self.log_p[rows],
+            log_q=self.log_q[rows],
+            log_weights=np.full(size, -np.log(size)),
+        )
+
+    def sample(self, n: int, *, seed: int = 1, model: StanModel | None = None) -> Fit:
+        """Return a fit with n new draws of the same flow, and estimates and verdict from them.
+
+        Parameters
+        ----------
+        n : int
+            Draws wanted.
+        seed : int
+            For the draws; another one than the fit's gives other draws.
+        model : StanModel, optional
+            What was fitted; by default it is made anew from the program and data that the fit
+            holds, by the engine that was used.
+
+        Raises
+        ------
+        EngineError
+            That engine is not here.
+        UsageError
+            `n` is out of range, or the model is another one.
+        """
+        from stanflow.fitting import redraw
+
+        return redraw(self, n, seed, model)
 
     def to_arviz(self) -> arviz.InferenceData:
-        """Return the draws as ArviZ InferenceData: posterior and sample_stats (lp, log_q)."""
-        from stanflow.folder import to_inference_data
+        """Return the draws as ArviZ InferenceData, one chain.
+
+        The groups are posterior, sample_stats (lp, log_q, log_weight), unconstrained_posterior (z)
+        and, where the program has such variables, log_likelihood (log_lik), posterior_predictive
+        (y_rep, say) and observed_data (y).
+        """
+        from stanflow.storage.fit_folder import to_inference_data
 
         return to_inference_data(self)
 
@@ -165,43 +259,40 @@ class Fit:
         UsageError
             The folder holds something, or cannot be written.
         """
-        from stanflow.folder import save
+        from stanflow.storage.fit_folder import save
 
         return save(self, folder, force=force)
 
-    def _findings(self) -> list[str]:
-        report = self.report
-        constants = (
-            "Stan's constants included"
-            if self.normalized
-            else "WITHOUT Stan's dropped constants, so not comparable between programs: "
-            + report["normalizing_constant"]["reason"]
-        )
-        lines = [f"ELBO {self.elbo:.3f} (se {self.elbo_se:.3f}), {constants}"]
-        if report["rejected_draws"]:
-            lines.append(
-                f"{report['rejected_draws']} draws were rejected: the program has no finite log "
-                "density there"
-            )
-        if report["failed_generated_quantities"]:
-            lines.append(
-                f"generated quantities failed for {report['failed_generated_quantities']} draws, "
-                "which have NaN there and are left out of the table"
-            )
-        if report["skipped_steps"]:
-            lines.append(f"{report['skipped_steps']} training steps had no finite gradient")
-        if report["stopped"] != "max_steps":
-            lines.append(f"training was cut short ({report['stopped']}) at step {report['steps']}")
-        if report["verdict"] is None:
-            lines.append("no verdict: this version does not judge its fits, so compare with NUTS")
-        return lines
+    def save_csvfiles(self, dir: str | PathLike[str]) -> list[Path]:  # noqa: A002
+        """Write the draws as a Stan CSV file, ``MODEL.csv``, to a folder.
 
-    def _parsed(self) -> dict[str, Any]:
-        return dict(stanio.parse_header(",".join(self.columns)))
+        Parameters
+        ----------
+        dir : path
+            Made if need be.
 
-    def _unknown(self, name: str) -> UsageError:
-        variables = ", ".join(list(self._parsed())[:10])
-        return UsageError(f"the program has no variable {name!r}; it has {variables}")
+        Raises
+        ------
+        UsageError
+            It cannot be written.
+        """
+        from stanflow.storage.stan_csv import save_csvfiles
+
+        return save_csvfiles(self, dir)
+
+    def _repr_html_(self) -> str:
+        from stanflow.notebook import to_html
+
+        return to_html(self)
+
+
+def _systematic_choice(
+    weights: FloatArray, n: int, rng: np.random.Generator
+) -> npt.NDArray[np.intp]:
+    """Choose n indices by weight, at evenly spaced points of the cumulative sum."""
+    points = (rng.uniform() + np.arange(n)) / n
+    cumulative = np.cumsum(weights)
+    return np.minimum(np.searchsorted(cumulative / cumulative[-1], points), len(weights) - 1)
 
 
 _FAMILIES = {
@@ -209,19 +300,3 @@ _FAMILIES = {
     "fullrank": "a full-rank affine flow",
     "meanfield": "a mean-field flow",
 }
-
-
-def bracketed(column: str) -> str:
-    """Return Stan's column name in cmdstanpy's form.
-
-    Examples
-    --------
-    >>> bracketed("theta.2.1")
-    'theta[2,1]'
-    >>> bracketed("mu")
-    'mu'
-    """
-    name, *indices = column.split(".")
-    if not indices or not all(re.fullmatch(r"\d+", index) for index in indices):
-        return column
-    return f"{name}[{','.join(indices)}]"

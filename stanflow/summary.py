@@ -14,7 +14,9 @@ _ROWS_SHOWN = 40
 _QUANTILES = {"5%": 0.05, "50%": 0.5, "95%": 0.95}
 
 
-def summarize(columns: list[str], values: FloatArray) -> pd.DataFrame:
+def summarize(
+    columns: list[str], values: FloatArray, weights: FloatArray | None = None
+) -> pd.DataFrame:
     """Return mean, sd, and 5 %, 50 %, 95 % quantiles of each scalar, of the draws that have it.
 
     Parameters
@@ -23,7 +25,11 @@ def summarize(columns: list[str], values: FloatArray) -> pd.DataFrame:
         Names.
     values : array of shape (S, n)
         Draws.
+    weights : array of shape (S,), optional
+        Their importance weights.
     """
+    if weights is not None:
+        return _weighted(columns, values, weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of columns that are NaN throughout
         quantiles = np.nanquantile(values, list(_QUANTILES.values()), axis=0)
@@ -31,6 +37,24 @@ def summarize(columns: list[str], values: FloatArray) -> pd.DataFrame:
     return pd.DataFrame(
         {"Mean": means, "StdDev": deviations, **dict(zip(_QUANTILES, quantiles, strict=True))},
         index=pd.Index(columns, name="name"),
+    )
+
+
+def _weighted(columns: list[str], values: FloatArray, weights: FloatArray) -> pd.DataFrame:
+    rows = []
+    for column in values.T:
+        there = np.isfinite(column)
+        if not there.any():
+            rows.append([np.nan] * (2 + len(_QUANTILES)))
+            continue
+        x, w = column[there], weights[there] / weights[there].sum()
+        mean = w @ x
+        # The reliability weights' unbiased form; it is ddof=1 where all weights are equal.
+        deviation = np.sqrt(w @ (x - mean) ** 2 / max(1 - (w**2).sum(), np.finfo(float).tiny))
+        quantiles = np.quantile(x, list(_QUANTILES.values()), weights=w, method="inverted_cdf")
+        rows.append([mean, deviation, *quantiles])
+    return pd.DataFrame(
+        rows, columns=["Mean", "StdDev", *_QUANTILES], index=pd.Index(columns, name="name")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +18,11 @@ _MOST_TRIES_A_DRAW = 50
 
 
 @dataclass(frozen=True)
-class FlowDraws:
-    """S independent draws of the flow where the target's log density is finite.
+class LogDensities:
+    """Log densities at S independent draws of the flow where the target's is finite.
 
     Attributes
     ----------
-    z : array of shape (S, D)
-        Unconstrained draws.
     log_p : array of shape (S,)
         The target's log density, without Stan's dropped constants.
     log_q : array of shape (S,)
@@ -32,15 +31,40 @@ class FlowDraws:
         Draws left out on the way because the target has no finite log density there.
     """
 
-    z: FloatArray
     log_p: FloatArray
     log_q: FloatArray
     rejected: int
 
     @property
+    def log_ratio(self) -> FloatArray:
+        """``log p - log q`` of each draw, (S,)."""
+        return self.log_p - self.log_q
+
+    @property
     def evaluated(self) -> int:
         """Draws made in all, S of them kept."""
-        return len(self.z) + self.rejected
+        return len(self.log_p) + self.rejected
+
+    @property
+    def rejected_share(self) -> float:
+        """Share of the flow's mass where the target has no finite log density."""
+        return self.rejected / self.evaluated
+
+
+@dataclass(frozen=True)
+class FlowDraws:
+    """S independent draws of the flow where the target's log density is finite.
+
+    Attributes
+    ----------
+    z : array of shape (S, D)
+        Unconstrained draws.
+    densities : LogDensities
+        Both log densities there.
+    """
+
+    z: FloatArray
+    densities: LogDensities
 
 
 def draw(flow: Flow, target: Target, n: int, seed: int) -> FlowDraws:
@@ -62,8 +86,34 @@ def draw(flow: Flow, target: Target, n: int, seed: int) -> FlowDraws:
     NumericsError
         Fewer than one draw in fifty is accepted.
     """
+    parts = list(_chunks(flow, target, n, seed))
+    return FlowDraws(
+        np.concatenate([part.z for part in parts]), pool([part.densities for part in parts])
+    )
+
+
+def draw_log_densities(flow: Flow, target: Target, n: int, seed: int) -> LogDensities:
+    """Do as `draw`, but keep only the log densities: memory for 16 bytes a draw.
+
+    Raises
+    ------
+    NumericsError
+        Fewer than one draw in fifty is accepted.
+    """
+    return pool([part.densities for part in _chunks(flow, target, n, seed)])
+
+
+def pool(parts: list[LogDensities]) -> LogDensities:
+    """Return the densities of several sets of draws as those of one."""
+    return LogDensities(
+        np.concatenate([part.log_p for part in parts]),
+        np.concatenate([part.log_q for part in parts]),
+        sum(part.rejected for part in parts),
+    )
+
+
+def _chunks(flow: Flow, target: Target, n: int, seed: int) -> Iterator[FlowDraws]:
     generator = torch.Generator().manual_seed(seed)
-    kept: list[tuple[FloatArray, FloatArray, FloatArray]] = []
     accepted = rejected = 0
     while accepted < n:
         with torch.no_grad():
@@ -72,10 +122,10 @@ def draw(flow: Flow, target: Target, n: int, seed: int) -> FlowDraws:
         log_p = target.log_density_gradient(z).log_density
         finite = np.flatnonzero(np.isfinite(log_p) & np.isfinite(log_q))
         used = finite[: n - accepted]
-        kept.append((z[used], log_p[used], log_q[used]))
-        accepted += len(used)
         # Draws after the last one used were not needed, so they count for nothing.
         looked_at = len(z) if len(used) == len(finite) else int(used[-1]) + 1
+        yield FlowDraws(z[used], LogDensities(log_p[used], log_q[used], looked_at - len(used)))
+        accepted += len(used)
         rejected += looked_at - len(used)
         if accepted < n and rejected > _MOST_TRIES_A_DRAW * max(accepted, 100):
             raise NumericsError(
@@ -83,5 +133,3 @@ def draw(flow: Flow, target: Target, n: int, seed: int) -> FlowDraws:
                 "log density; the program's parameters probably lack constraints that its model "
                 "block relies on"
             )
-    z, log_p, log_q = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-    return FlowDraws(z, log_p, log_q, rejected)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stanflow.estimates.draws import FlowDraws
+from stanflow.estimates.draws import LogDensities
 from stanflow.target.density import NormalizingConstant
 
 
@@ -30,7 +30,7 @@ class Elbo:
     normalized: bool
 
 
-def estimate_elbo(draws: FlowDraws, constant: NormalizingConstant) -> Elbo:
+def estimate_elbo(draws: LogDensities, constant: NormalizingConstant) -> Elbo:
     """Estimate the ELBO, ``E_q[log p(z) - log q(z)]``, from independent draws.
 
     Draws without a finite log density were left out, so the draws follow q restricted to the
@@ -39,21 +39,21 @@ def estimate_elbo(draws: FlowDraws, constant: NormalizingConstant) -> Elbo:
 
     Parameters
     ----------
-    draws : FlowDraws
-        From `draw`.
+    draws : LogDensities
+        At independent draws of the flow.
     constant : NormalizingConstant
         Added where it is known.
 
     Examples
     --------
     >>> import numpy as np
-    >>> draws = FlowDraws(np.zeros((2, 1)), np.array([-1.0, -3.0]), np.array([-1.0, -1.0]), 0)
+    >>> draws = LogDensities(np.array([-1.0, -3.0]), np.array([-1.0, -1.0]), 0)
     >>> estimate_elbo(draws, NormalizingConstant(0.0, True, "exact"))
     Elbo(value=-1.0, se=1.0, normalized=True)
     """
-    log_ratio = draws.log_p - draws.log_q
+    log_ratio = draws.log_ratio
     n = len(log_ratio)
-    share = draws.rejected / draws.evaluated
+    share = draws.rejected_share
     variance = np.var(log_ratio, ddof=1) / n if n > 1 else math.nan
     variance += share / ((1 - share) * draws.evaluated)
     value = float(np.mean(log_ratio)) + math.log1p(-share) + constant.value

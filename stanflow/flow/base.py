@@ -46,8 +46,12 @@ class Base(nn.Module, ABC):
         """Return n samples, (n, D), differentiable in the parameters."""
 
     @abstractmethod
+    def marginal_log_probs(self, e: Tensor) -> Tensor:
+        """Return the log density of each coordinate of points of shape (n, D), as (n, D)."""
+
     def log_prob(self, e: Tensor) -> Tensor:
         """Return the log density of points of shape (n, D), as (n,)."""
+        return self.marginal_log_probs(e).sum(-1)
 
     @abstractmethod
     def passes(self, workspace: Workspace) -> BasePasses:
@@ -76,8 +80,8 @@ class Gaussian(Base):
         return sample.normal_(generator=generator).T
 
     @override
-    def log_prob(self, e: Tensor) -> Tensor:
-        return -0.5 * e.square().sum(-1) - 0.5 * self.dim * math.log(2 * math.pi)
+    def marginal_log_probs(self, e: Tensor) -> Tensor:
+        return -0.5 * e.square() - 0.5 * math.log(2 * math.pi)
 
     @override
     def passes(self, workspace: Workspace) -> BasePasses:
@@ -150,9 +154,9 @@ class StudentT(Base):
         return ((nu * torch.expm1(2 * exponential / nu)).sqrt() * cosine).T
 
     @override
-    def log_prob(self, e: Tensor) -> Tensor:
+    def marginal_log_probs(self, e: Tensor) -> Tensor:
         nu = self.degrees_of_freedom
-        return (_log_constant(nu) - (nu + 1) * _log_root(e * torch.rsqrt(nu))).sum(-1)
+        return _log_constant(nu) - (nu + 1) * _log_root(e * torch.rsqrt(nu))
 
     @override
     def passes(self, workspace: Workspace) -> BasePasses:

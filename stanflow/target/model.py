@@ -149,6 +149,11 @@ class StanModel(Target):
         return self._dim
 
     @property
+    def seed(self) -> int:
+        """Seed of the transformed data block."""
+        return self._seed
+
+    @property
     def engine(self) -> str:
         """The engine that evaluates the program: ``"embedded"`` or ``"bridgestan"``."""
         return self._loaded.engine

@@ -52,6 +52,25 @@ class FlatAdam:
         self._adam.step()
         return norm
 
+    def averages(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the averages of gradients and of their squares, (P,), and the steps taken."""
+        state = self._adam.state.get(self._flat)
+        if not state:
+            zero = torch.zeros_like(self._flat)
+            return zero, zero.clone(), torch.zeros(())
+        return state["exp_avg"], state["exp_avg_sq"], state["step"]
+
+    def set_averages(
+        self, mean: torch.Tensor, mean_square: torch.Tensor, steps: torch.Tensor
+    ) -> None:
+        """Take up where `averages` was asked for."""
+        like = self._flat
+        self._adam.state[self._flat] = {
+            "step": steps.to(like.device),
+            "exp_avg": mean.to(like),
+            "exp_avg_sq": mean_square.to(like),
+        }
+
     def release(self) -> None:
         """Give back the gradients and the optimizer's memory."""
         self._flat.grad = None

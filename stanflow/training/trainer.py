@@ -17,8 +17,9 @@ from stanflow.flow.realnvp import Flow
 from stanflow.flow.sweep import Sweep
 from stanflow.target.density import Target
 from stanflow.target.loaded import FloatArray
+from stanflow.training.checkpoint import Checkpoint, TrainState, as_tensor
 from stanflow.training.config import TrainConfig
-from stanflow.training.gradients import GradientEstimator
+from stanflow.training.gradients import BatchResult, GradientEstimator
 from stanflow.training.interruption import Interruption
 from stanflow.training.optimizers import FlatAdam
 from stanflow.training.standardize import StandardizedTarget
@@ -93,6 +94,8 @@ def train(
     config: TrainConfig,
     seed: int,
     on_step: Callable[[TrainStep], None] = lambda step: None,
+    *,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainResult:
     """Fit a flow to a target by stochastic gradients of the ELBO and Adam.
 
@@ -115,6 +118,9 @@ def train(
         For the starting points and the draws.
     on_step : callable
         Called after every step.
+    checkpoint : Checkpoint, optional
+        Where the state is kept as training goes on; a run that finds one there goes on from it, to
+        the numbers that it would have reached without a break.
 
     Raises
     ------
@@ -127,7 +133,8 @@ def train(
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device that torch can use here; take device='cpu'")
-    began = time.perf_counter()
+    state = None if checkpoint is None else checkpoint.read()
+    began = time.perf_counter() - (0.0 if state is None else state.seconds)
     result = TrainResult()
     with Interruption() as interruption, _threads_that_pay(config.batch * flow.dim):
 
@@ -137,52 +144,126 @@ def train(
             out_of_time = time.perf_counter() - began >= (config.max_seconds or math.inf)
             return "max_seconds" if out_of_time else None
 
-        start = _start(target, config, seed, lambda: reason_to_stop() is not None)
+        start = _start(target, config, seed, lambda: reason_to_stop() is not None, state)
         result.gradient_evaluations += start.gradient_evaluations
-        standardized = StandardizedTarget(target, start.location, start.log_scale)
+        run = _Run(flow, target, start, config, seed)
+        if state is not None:
+            run.restore(state, result)
+        for step in range(len(result.trace) + 1, config.max_steps + 1):
+            batch, norm = run.step(step)
+            result.gradient_evaluations += config.batch
+            seconds = time.perf_counter() - began
+            result.trace.append(
+                TrainStep(step, seconds, batch.elbo, norm, batch.rejected, run.largest())
+            )
+            on_step(result.trace[-1])
+            if run.failed_in_a_row == _FAILED_STEPS_IN_A_ROW:
+                raise NumericsError(_breakdown(result.trace[-1]))
+            if (stopped := reason_to_stop()) is not None:
+                result.stopped = stopped
+                break
+            if checkpoint is not None and checkpoint.due:
+                checkpoint.write(run.state(result))
+        run.finish()
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+class _Run:
+    """What moves from step to step."""
+
+    def __init__(
+        self, flow: Flow, target: Target, start: LocationScale, config: TrainConfig, seed: int
+    ) -> None:
+        self.failed_in_a_row = 0
+        self._flow, self._config, self._start = flow, config, start
+        self._target = StandardizedTarget(target, start.location, start.log_scale)
         flow.to(device=config.device, dtype=getattr(torch, config.precision))
-        sweep = Sweep(
+        self._sweep = Sweep(
             flow,
             config.batch,
             memory=config.memory,
             memory_budget=int(1e6 * config.memory_budget_mb),
             total=config.gradient == "total",
         )
-        estimator = GradientEstimator(sweep, standardized, config.gradient)
-        optimizer = FlatAdam(flow, config)
-        generator = torch.Generator(device=config.device).manual_seed(seed)
-        best = _Best(flow) if config.keep_best else None
-        failed_in_a_row = 0
-        for step in range(1, config.max_steps + 1):
-            batch = estimator.estimate(generator)
-            result.gradient_evaluations += config.batch
-            if best is not None and step > config.max_steps / 2:
-                best.consider(batch.elbo)
-            none_accepted = batch.rejected == config.batch
-            norm = math.nan if none_accepted else optimizer.step((step - 1) / config.max_steps)
-            failed_in_a_row = failed_in_a_row + 1 if math.isnan(norm) else 0
-            seconds = time.perf_counter() - began
-            largest = sweep.largest().double().cpu().numpy()
-            result.trace.append(TrainStep(step, seconds, batch.elbo, norm, batch.rejected, largest))
-            on_step(result.trace[-1])
-            if failed_in_a_row == _FAILED_STEPS_IN_A_ROW:
-                raise NumericsError(_breakdown(result.trace[-1]))
-            if (stopped := reason_to_stop()) is not None:
-                result.stopped = stopped
-                break
-        if best is not None:
-            best.restore()
-        optimizer.release()
-    del sweep, estimator
-    standardized.restore_units(flow)
-    result.seconds = time.perf_counter() - began
-    return result
+        self._estimator = GradientEstimator(self._sweep, self._target, config.gradient)
+        self._optimizer = FlatAdam(flow, config)
+        self._generator = torch.Generator(device=config.device).manual_seed(seed)
+        self._best = _Best(flow) if config.keep_best else None
+
+    def step(self, number: int) -> tuple[BatchResult, float]:
+        """Take a step; return what its batch said and the gradient's norm."""
+        config = self._config
+        batch = self._estimator.estimate(self._generator)
+        if self._best is not None and number > config.max_steps / 2:
+            self._best.consider(batch.elbo)
+        none_accepted = batch.rejected == config.batch
+        norm = math.nan
+        if not none_accepted:
+            norm = self._optimizer.step((number - 1) / config.max_steps)
+        self.failed_in_a_row = self.failed_in_a_row + 1 if math.isnan(norm) else 0
+        return batch, norm
+
+    def largest(self) -> FloatArray:
+        """Return the largest values of the last step."""
+        return self._sweep.largest().double().cpu().numpy()
+
+    def finish(self) -> None:
+        """Leave the flow trained, in the target's units, and give back all memory."""
+        if self._best is not None:
+            self._best.restore()
+        self._optimizer.release()
+        del self._sweep, self._estimator
+        self._target.restore_units(self._flow)
+
+    def state(self, result: TrainResult) -> TrainState:
+        """Return all that is needed to go on from here."""
+        mean, mean_square, adam_steps = self._optimizer.averages()
+        best = self._best or _Best(self._flow)
+        trace = [[s.step, s.seconds, s.elbo, s.gradient_norm, s.rejected] for s in result.trace]
+        return TrainState(
+            parameters=self._flow.flat.cpu(),
+            mean=mean.cpu(),
+            mean_square=mean_square.cpu(),
+            adam_steps=adam_steps.cpu(),
+            generator=self._generator.get_state(),
+            location=as_tensor(self._start.location),
+            log_scale=as_tensor(self._start.log_scale),
+            trace=torch.tensor(trace, dtype=torch.float64),
+            largest=as_tensor(np.stack([s.largest for s in result.trace])),
+            counts=torch.tensor([result.gradient_evaluations, self.failed_in_a_row]),
+            best=torch.empty(0) if best.flat is None else best.flat.cpu(),
+            best_elbo=torch.tensor(best.elbo, dtype=torch.float64),
+        )
+
+    def restore(self, state: TrainState, result: TrainResult) -> None:
+        """Go back to a state."""
+        self._flow.flat.copy_(state.parameters)
+        self._optimizer.set_averages(state.mean, state.mean_square, state.adam_steps)
+        self._generator.set_state(state.generator)
+        evaluations, self.failed_in_a_row = map(int, state.counts)
+        result.gradient_evaluations = evaluations
+        result.trace = [
+            TrainStep(int(step), seconds, elbo, norm, int(rejected), largest)
+            for (step, seconds, elbo, norm, rejected), largest in zip(
+                state.trace.tolist(), state.largest.numpy(), strict=True
+            )
+        ]
+        if self._best is not None and len(state.best):
+            self._best.elbo = float(state.best_elbo)
+            self._best.flat = state.best.to(self._flow.flat)
 
 
 def _start(
-    target: Target, config: TrainConfig, seed: int, should_stop: Callable[[], bool]
+    target: Target,
+    config: TrainConfig,
+    seed: int,
+    should_stop: Callable[[], bool],
+    state: TrainState | None,
 ) -> LocationScale:
     """Return the units to train in."""
+    if state is not None:
+        return LocationScale(state.location.numpy(), state.log_scale.numpy(), 0)
     if config.start == "none":
         return LocationScale(np.zeros(target.dim), np.zeros(target.dim), 0)
     start = mean_field_start(target, np.random.default_rng(seed), should_stop)
@@ -195,21 +276,21 @@ class _Best:
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self._elbo = -math.inf
-        self._flat: torch.Tensor | None = None
+        self.elbo = -math.inf
+        self.flat: torch.Tensor | None = None
 
     def consider(self, elbo: float) -> None:
         """Keep the flow's parameters if they are better; an ELBO of NaN is not."""
-        if elbo > self._elbo:
-            self._elbo = elbo
-            if self._flat is None:
-                self._flat = torch.empty_like(self._flow.flat)
-            self._flat.copy_(self._flow.flat)
+        if elbo > self.elbo:
+            self.elbo = elbo
+            if self.flat is None:
+                self.flat = torch.empty_like(self._flow.flat)
+            self.flat.copy_(self._flow.flat)
 
     def restore(self) -> None:
         """Put the best parameters back, if any were kept."""
-        if self._flat is not None:
-            self._flow.flat.copy_(self._flat)
+        if self.flat is not None:
+            self._flow.flat.copy_(self.flat)
 
 
 def _breakdown(step: TrainStep) -> str:

@@ -1,0 +1,203 @@
+"""What a trained flow says of a model, and whether to believe it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stanflow.errors import UsageError
+from stanflow.estimates.draws import FlowDraws, draw, draw_log_densities, pool
+from stanflow.estimates.elbo import estimate_elbo
+from stanflow.estimates.importance import estimate_evidence, renormalized
+from stanflow.estimates.probe import Probe, probe
+from stanflow.estimates.tails import check_tails
+from stanflow.estimates.verdict import Diagnostics, judge
+from stanflow.flow.realnvp import Flow
+from stanflow.target.loaded import FloatArray
+from stanflow.target.model import ConstrainedDraws, StanModel
+
+_POINTS_TO_VERIFY = 10
+_PROBE_SHARE_OF_TRAINING, _TAILS_SHARE_OF_TRAINING = 0.1, 0.02
+_MOST_TAIL_DRAWS = 8000
+
+
+@dataclass(frozen=True)
+class DrawPlan:
+    """How many draws to take, and the seeds of what is random about them.
+
+    Parameters
+    ----------
+    draws : int
+        Draws to keep.
+    evidence_draws : int
+        Draws behind the ELBO, the evidence and k-hat: those kept and as many more as this takes,
+        of which only the log densities are held.
+    draw_seed, generated_seed, evidence_seed, probe_seed, tail_seed : int
+        For the draws, generated quantities, further draws, the chains from elsewhere and the draws
+        with heavier tails.
+
+    Raises
+    ------
+    UsageError
+        A number is out of range.
+    """
+
+    draws: int
+    evidence_draws: int
+    draw_seed: int
+    generated_seed: int
+    evidence_seed: int
+    probe_seed: int
+    tail_seed: int
+
+    def __post_init__(self) -> None:
+        if self.draws < 2:
+            raise UsageError(f"draws must be at least 2, not {self.draws}")
+        if self.evidence_draws < self.draws:
+            raise UsageError(
+                f"evidence_draws must be at least draws ({self.draws}), not {self.evidence_draws}"
+            )
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Draws of a flow and what they say.
+
+    Attributes
+    ----------
+    drawn : FlowDraws
+        The draws kept.
+    constrained : ConstrainedDraws
+        The same on the program's scale.
+    log_weights : array of shape (S,)
+        Their Pareto-smoothed log importance weights, normalised.
+    gradient_evaluations : int
+        Evaluations of the target that this took.
+    report : mapping
+        The estimates and the verdict, as `stanflow fit --json` has them.
+    """
+
+    drawn: FlowDraws
+    constrained: ConstrainedDraws
+    log_weights: FloatArray
+    gradient_evaluations: int
+    report: Mapping[str, Any]
+
+
+def assess(
+    flow: Flow,
+    model: StanModel,
+    plan: DrawPlan,
+    *,
+    trace: pd.DataFrame,
+    trained_by: int,
+) -> Assessment:
+    """Take draws of a trained flow, estimate ELBO and evidence, and judge the fit.
+
+    Parameters
+    ----------
+    flow : Flow
+        Trained, in float64.
+    model : StanModel
+        What it was trained on.
+    plan : DrawPlan
+        How many draws.
+    trace : pandas.DataFrame
+        Of training, with columns elbo and gradient_norm.
+    trained_by : int
+        Gradient evaluations spent in training; looking for mass that the flow lacks takes at most
+        a tenth of that, within limits.
+
+    Raises
+    ------
+    NumericsError
+        Hardly any draw of the flow has a finite log density.
+    """
+    drawn = draw(flow, model, plan.draws, plan.draw_seed)
+    densities = drawn.densities
+    more = plan.evidence_draws - plan.draws
+    if more > 0:
+        densities = pool([densities, draw_log_densities(flow, model, more, plan.evidence_seed)])
+    # In the bulk of the posterior, where rounding is smallest.
+    constant = model.normalizing_constant_at(drawn.z[:_POINTS_TO_VERIFY])
+    elbo = estimate_elbo(densities, constant)
+    importance = estimate_evidence(densities, constant)
+    found = probe(
+        flow,
+        model,
+        drawn,
+        importance.log_evidence - constant.value,
+        gradient_evaluations=int(_PROBE_SHARE_OF_TRAINING * trained_by),
+        seed=plan.probe_seed,
+    )
+    tails = check_tails(
+        flow,
+        model,
+        importance.log_evidence - constant.value,
+        min(_MOST_TAIL_DRAWS, max(1000, int(_TAILS_SHARE_OF_TRAINING * trained_by))),
+        plan.tail_seed,
+    )
+    skipped = int(np.isnan(trace["gradient_norm"]).sum())
+    verdict = judge(
+        Diagnostics(
+            elbo=elbo,
+            importance=importance,
+            z=drawn.z,
+            rejected_share=densities.rejected_share,
+            trace=trace["elbo"].to_numpy(),
+            skipped_steps=skipped,
+            probe=found,
+            tails=tails,
+            constant=constant.value,
+        )
+    )
+    constrained = model.constrain(drawn.z, seed=plan.generated_seed)
+    report = {
+        "elbo": elbo.value,
+        "elbo_se": elbo.se,
+        "log_evidence": importance.log_evidence,
+        "log_evidence_se": importance.se,
+        "normalized": elbo.normalized,
+        "pareto_k": _finite(importance.pareto_k),
+        "importance_ess": importance.ess,
+        "verdict": verdict.name,
+        "reasons": list(verdict.reasons),
+        "advice": list(verdict.advice),
+        "draws": plan.draws,
+        "evidence_draws": plan.evidence_draws,
+        "rejected_draws": densities.rejected,
+        "skipped_steps": skipped,
+        "failed_generated_quantities": len(constrained.failed),
+        "normalizing_constant": asdict(constant),
+        "probe": _probe_report(found, constant.value),
+        "tails": asdict(tails),
+    }
+    return Assessment(
+        drawn=drawn,
+        constrained=constrained,
+        log_weights=renormalized(importance.log_weights[: plan.draws]),
+        gradient_evaluations=densities.evaluated + found.gradient_evaluations + tails.evaluations,
+        report=report,
+    )
+
+
+def _probe_report(found: Probe, constant: float) -> dict[str, Any]:
+    bridge = found.bridge
+    return {
+        "chains": found.chains,
+        "escaped": found.escaped,
+        "log_missing_mass": _finite(found.log_missing_mass),
+        "rhat": _finite(found.rhat),
+        "log_evidence": None if bridge is None else bridge.value + constant,
+        "log_evidence_se": None if bridge is None else bridge.se,
+        "gradient_evaluations": found.gradient_evaluations,
+    }
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None

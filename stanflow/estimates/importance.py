@@ -1,0 +1,145 @@
+"""The evidence by importance sampling, and whether its weights can be trusted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from stanflow.estimates.draws import LogDensities
+from stanflow.target.density import NormalizingConstant
+from stanflow.target.loaded import FloatArray
+
+_FEWEST_FOR_A_TAIL = 25
+_SPREAD_OF_ROUNDING = 1e-8  # of log weights, relative
+
+
+@dataclass(frozen=True)
+class ImportanceEstimate:
+    """What the importance weights ``w = p / q`` of S draws of the flow say.
+
+    Attributes
+    ----------
+    log_evidence : float
+        ``log mean w``, in nats.
+    se : float
+        Its standard error by the delta method, ``sd(w) / (sqrt(S) mean(w))``; too small where
+        `pareto_k` is above 0.5, for then w has no finite variance.
+    smoothed_log_evidence : float
+        The same from Pareto-smoothed weights.
+    normalized : bool
+        Whether Stan's dropped constants are included.
+    pareto_k : float
+        The estimated shape of the weights' upper tail, k-hat; infinity where there are too few
+        draws to tell, and 0 where all weights are the same to rounding.
+    ess : float
+        ``1 / sum w^2`` of the smoothed weights, which add up to one: how many draws of the
+        posterior itself the S draws are worth.
+    log_weights : array of shape (S,)
+        Log of the smoothed weights.
+    """
+
+    log_evidence: float
+    se: float
+    smoothed_log_evidence: float
+    normalized: bool
+    pareto_k: float
+    ess: float
+    log_weights: FloatArray
+
+
+def estimate_evidence(draws: LogDensities, constant: NormalizingConstant) -> ImportanceEstimate:
+    """Estimate the evidence, ``Z = E_q[p(z) / q(z)]``, from independent draws.
+
+    The weights' upper tail is smoothed, and judged, by PSIS (Vehtari, Simpson, Gelman, Yao, Gabry
+    2024, "Pareto smoothed importance sampling", arXiv 1507.02646), in ArviZ's implementation.
+    Draws that the target refuses have weight zero.
+
+    Parameters
+    ----------
+    draws : LogDensities
+        At independent draws of the flow.
+    constant : NormalizingConstant
+        Added where it is known.
+
+    Examples
+    --------
+    The flow N(0, 2), the target a standard normal without its constant: Z is sqrt(2 pi).
+
+    >>> import numpy as np
+    >>> z = np.random.default_rng(1).normal(0, 2, size=100_000)
+    >>> log_q = -0.5 * (z / 2) ** 2 - np.log(2) - 0.5 * np.log(2 * np.pi)
+    >>> draws = LogDensities(-0.5 * z**2, log_q, 0)
+    >>> estimate = estimate_evidence(draws, NormalizingConstant(0.0, True, "exact"))
+    >>> abs(estimate.log_evidence - 0.5 * np.log(2 * np.pi)) < 4 * estimate.se < 0.02
+    True
+    """
+    log_ratio = draws.log_ratio
+    log_weights, pareto_k = smoothed_log_weights(log_ratio)
+    shift = float(log_ratio.max())
+    w = np.exp(log_ratio - shift)
+    mean = w.sum() / draws.evaluated
+    mean_square = (w**2).sum() / draws.evaluated
+    se = math.sqrt(max(mean_square / mean**2 - 1, 0.0) / (draws.evaluated - 1))
+    offset = constant.value - math.log(draws.evaluated)
+    # The weights before normalisation: smoothing leaves all but the tail as it was.
+    lightest = int(np.argmin(log_ratio))
+    smoothed_total = float(log_ratio[lightest] - log_weights[lightest])
+    return ImportanceEstimate(
+        log_evidence=float(logsumexp(log_ratio)) + offset,
+        se=se,
+        smoothed_log_evidence=smoothed_total + offset,
+        normalized=constant.known,
+        pareto_k=pareto_k,
+        ess=float(1 / np.exp(2 * log_weights).sum()),
+        log_weights=log_weights,
+    )
+
+
+def smoothed_log_weights(log_ratio: FloatArray) -> tuple[FloatArray, float]:
+    """Return Pareto-smoothed log weights, normalised, and k-hat.
+
+    Parameters
+    ----------
+    log_ratio : array of shape (S,)
+        ``log p - log q`` of each draw.
+    """
+    rounding = _SPREAD_OF_ROUNDING * max(1.0, float(np.max(np.abs(log_ratio))))
+    if np.ptp(log_ratio) <= rounding:
+        return np.full(len(log_ratio), -math.log(len(log_ratio))), 0.0
+    if len(log_ratio) < _FEWEST_FOR_A_TAIL:
+        return renormalized(log_ratio), math.inf
+    import arviz
+
+    with np.errstate(over="ignore"):  # in a sum of which the reciprocal is taken
+        smoothed, pareto_k = arviz.psislw(log_ratio)
+    return np.asarray(smoothed, dtype=np.float64), float(pareto_k)
+
+
+def renormalized(log_weights: FloatArray) -> FloatArray:
+    """Return log weights whose exponentials add up to one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> np.exp(renormalized(np.zeros(4)))
+    array([0.25, 0.25, 0.25, 0.25])
+    """
+    return log_weights - float(logsumexp(log_weights))
+
+
+def highest_pareto_k(draws: int) -> float:
+    """Return the k-hat from which weights cannot be trusted: ``min(1 - 1 / log10(S), 0.7)``.
+
+    The more draws, the heavier a tail they can still describe (Vehtari et al. 2024, section 3.2.4).
+
+    Examples
+    --------
+    >>> highest_pareto_k(4000)
+    0.7
+    >>> round(highest_pareto_k(200), 3)
+    0.565
+    """
+    return min(1 - 1 / math.log10(max(draws, 11)), 0.7)

@@ -1,0 +1,270 @@
+"""Short Markov chains that look for posterior mass where the flow has none.
+
+Importance weights come from the flow's own draws, so they cannot tell what no draw has seen: a
+mode that the flow has missed, or a tail that it lacks. Draws of the posterior itself can: their
+log weight is near the log evidence where the flow has mass, and far above it where it has not. So
+a few dozen short Hamiltonian chains start away from the flow, climb to where the density is as
+high as at the flow's draws, and mix for a while.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import override
+
+from stanflow.errors import NumericsError
+from stanflow.estimates.bridge import BridgeEstimate, bridge_evidence
+from stanflow.estimates.draws import FlowDraws
+from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
+from stanflow.flow.realnvp import Flow
+from stanflow.target.density import DensityBatch, NormalizingConstant, Target
+from stanflow.target.loaded import FloatArray
+
+_MOST_CHAINS, _FEWEST_CHAINS = 32, 8
+_CLIMBS = 150
+_TRANSITIONS, _LEAPFROG_STEPS = 50, 8
+_EVALUATIONS_A_CHAIN = _CLIMBS + _TRANSITIONS * _LEAPFROG_STEPS
+_TARGET_ACCEPTANCE = 0.8
+_OVERDISPERSION = 4.0
+_DENSE_UP_TO = 200  # dimensions
+_LOG_WEIGHT_OF_ESCAPE = math.log(1000)
+_GROW, _SHRINK = 1.2, 0.5
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the chains found.
+
+    Attributes
+    ----------
+    chains : int
+        Chains run.
+    escaped : int
+        Chains that ended where the flow has practically no mass: their draws' median weight is
+        more than 1000 times the evidence.
+    log_missing_mass : float
+        The log of the share of the posterior that is there, roughly estimated; see
+        `missing_mass`. It is -infinity where no chain escaped.
+    bridge : BridgeEstimate or None
+        The evidence by bridge sampling between the flow's draws and those of the chains that did
+        not escape, without Stan's dropped constants; None where all escaped.
+    rhat : float
+        R-hat of the log weights over the chains, all of them: how far they are from having reached
+        one distribution.
+    gradient_evaluations : int
+        Gradients of the target's log density.
+    """
+
+    chains: int
+    escaped: int
+    log_missing_mass: float
+    bridge: BridgeEstimate | None
+    rhat: float
+    gradient_evaluations: int
+
+
+def probe(
+    flow: Flow,
+    target: Target,
+    drawn: FlowDraws,
+    log_evidence: float,
+    *,
+    gradient_evaluations: int,
+    seed: int,
+) -> Probe:
+    """Run the chains.
+
+    Half of them start as Stan's do, uniformly on (-2, 2) in each coordinate; half around the flow's
+    draws, four times as wide.
+
+    Parameters
+    ----------
+    flow : Flow
+        In float64.
+    target : Target
+        The density.
+    drawn : FlowDraws
+        Draws of the flow.
+    log_evidence : float
+        The flow's estimate, without Stan's dropped constants.
+    gradient_evaluations : int
+        About how many to spend; fewer chains run for fewer.
+    seed : int
+        For starting points and momenta.
+    """
+    import arviz
+
+    rng = np.random.default_rng(seed)
+    chains = int(
+        np.clip(gradient_evaluations // _EVALUATIONS_A_CHAIN, _FEWEST_CHAINS, _MOST_CHAINS)
+    )
+    counted, z = _Counted(target), drawn.z
+    walkers = _Walkers(counted, _starts(counted, z, chains, rng), _Metric(z), rng)
+    walkers.climb(
+        level=float(np.quantile(drawn.densities.log_p, 0.1)), first_step=0.1 * np.std(z, axis=0)
+    )
+    points, densities = walkers.mix()
+    log_weights = log_weights_at(flow, points, densities) - log_evidence
+    escaped = ~(np.median(log_weights, axis=0) <= _LOG_WEIGHT_OF_ESCAPE)
+    escaped &= np.isfinite(densities).all(axis=0)
+    missing = -math.inf
+    if escaped.any():
+        missing = log_missing_mass(
+            flow, counted, points[:, escaped], densities[:, escaped], log_evidence, rng=rng
+        )
+    bridge = _bridge(drawn, densities, log_weights + log_evidence, ~escaped)
+    rhat = float(arviz.rhat(np.nan_to_num(log_weights).T))
+    return Probe(chains, int(escaped.sum()), missing, bridge, rhat, counted.evaluations)
+
+
+def _bridge(
+    drawn: FlowDraws, log_p: FloatArray, log_weights: FloatArray, chains: npt.NDArray[np.bool_]
+) -> BridgeEstimate | None:
+    usable = chains & np.isfinite(log_p).all(axis=0) & np.isfinite(log_weights).all(axis=0)
+    there = drawn.densities
+    # The draws follow q restricted to where the target has a finite density.
+    log_share = math.log1p(-there.rejected_share)
+    if not usable.any():
+        return None
+    log_q = (log_p - log_weights)[:, usable].T
+    try:
+        return bridge_evidence(
+            there.log_p, there.log_q - log_share, log_p[:, usable].T, log_q - log_share
+        )
+    except NumericsError:
+        return None
+
+
+def _starts(target: Target, z: FloatArray, chains: int, rng: np.random.Generator) -> FloatArray:
+    like_stan = target.starting_points(chains // 2, rng)
+    around = rng.choice(z, size=chains - len(like_stan), replace=False)
+    centre = np.median(z, axis=0)
+    return np.concatenate([like_stan, centre + _OVERDISPERSION * (around - centre)])
+
+
+class _Counted(Target):
+    """A target that counts its evaluations."""
+
+    def __init__(self, target: Target) -> None:
+        self.evaluations = 0
+        self._target = target
+
+    @property
+    @override
+    def dim(self) -> int:
+        return self._target.dim
+
+    @property
+    @override
+    def normalizing_constant(self) -> NormalizingConstant:
+        return self._target.normalizing_constant
+
+    @override
+    def log_density_gradient(self, z: FloatArray) -> DensityBatch:
+        self.evaluations += len(z)
+        return self._target.log_density_gradient(z)
+
+    @override
+    def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
+        return self._target.starting_points(n, rng)
+
+
+class _Metric:
+    """The flow's draws as a map from the standard normal's scale: dense where D is small."""
+
+    def __init__(self, z: FloatArray) -> None:
+        draws, dim = z.shape
+        self._factor: FloatArray | None = None
+        self._scale = np.maximum(np.std(z, axis=0), np.finfo(np.float64).tiny)
+        if dim <= _DENSE_UP_TO and draws >= 10 * dim:
+            correlation = np.corrcoef((z - z.mean(axis=0)) / self._scale, rowvar=False)
+            jitter = 1e-6 * np.eye(dim)
+            if np.isfinite(correlation).all():
+                self._factor = np.asarray(
+                    np.linalg.cholesky(np.reshape(correlation, (dim, dim)) + jitter)
+                )
+
+    def to_space(self, u: FloatArray) -> FloatArray:
+        """Map steps of shape (C, D) in units of the draws to steps in z."""
+        return np.asarray(self._scale * (u if self._factor is None else u @ self._factor.T))
+
+    def pull_back(self, gradient: FloatArray) -> FloatArray:
+        """Map gradients of shape (C, D) in z to gradients in units of the draws."""
+        scaled = gradient * self._scale
+        return np.asarray(scaled if self._factor is None else scaled @ self._factor)
+
+
+class _Walkers:
+    """C chains that move together, one batch of gradients a move."""
+
+    def __init__(
+        self, target: Target, start: FloatArray, metric: _Metric, rng: np.random.Generator
+    ) -> None:
+        self._target, self._metric, self._rng = target, metric, rng
+        self._z = start
+        self._there = self._evaluate(start)
+
+    def climb(self, level: float, first_step: FloatArray) -> None:
+        """Climb by Rprop steps (see `training.warmstart`) until the log density reaches a level."""
+        steps = np.broadcast_to(np.maximum(first_step, 1e-12), self._z.shape).copy()
+        signs = np.zeros_like(self._z)
+        for _ in range(_CLIMBS):
+            below = ~(self._there.log_density >= level)
+            if not below.any():
+                return
+            new_signs = np.sign(np.nan_to_num(self._there.gradient))
+            steps *= np.where(new_signs * signs < 0, _SHRINK, _GROW)
+            signs = new_signs
+            tried = self._z + np.where(below[:, None], steps * signs, 0.0)
+            there = self._evaluate(tried)
+            steps[~there.accepted] *= _SHRINK**2
+            self._move(tried, there, there.accepted & below)
+
+    def mix(self) -> tuple[FloatArray, FloatArray]:
+        """Run Hamiltonian transitions; return recorded points (n, C, D) and log densities (n, C).
+
+        Each chain adapts its own step size. Records come from the second half.
+        """
+        chains, dim = self._z.shape
+        log_step = np.full(chains, math.log(0.5 / dim**0.25))
+        points, densities = [], []
+        for transition in range(_TRANSITIONS):
+            acceptance = self._transition(np.exp(log_step) * self._rng.uniform(0.8, 1.2))
+            log_step += (acceptance - _TARGET_ACCEPTANCE) / math.sqrt(1 + transition)
+            if transition >= _TRANSITIONS // 2:
+                points.append(self._z.copy())
+                densities.append(self._there.log_density.copy())
+        return np.stack(points), np.stack(densities)
+
+    def _transition(self, step: FloatArray) -> FloatArray:
+        momentum = self._rng.standard_normal(self._z.shape)
+        before = self._there.log_density - 0.5 * (momentum**2).sum(axis=1)
+        z, there, step = self._z, self._there, step[:, None]
+        with np.errstate(all="ignore"):  # a trajectory that diverges is refused
+            for _ in range(_LEAPFROG_STEPS):
+                momentum = momentum + 0.5 * step * self._metric.pull_back(there.gradient)
+                z = z + self._metric.to_space(step * momentum)
+                there = self._evaluate(np.where(np.isfinite(z), z, self._z))
+                momentum = momentum + 0.5 * step * self._metric.pull_back(there.gradient)
+            after = there.log_density - 0.5 * (momentum**2).sum(axis=1)
+            log_ratio = np.where(
+                there.accepted & np.isfinite(z).all(axis=1), after - before, -np.inf
+            )
+            acceptance = np.exp(np.minimum(np.nan_to_num(log_ratio, nan=-np.inf), 0.0))
+        self._move(z, there, self._rng.uniform(size=len(z)) < acceptance)
+        return np.asarray(acceptance)
+
+    def _evaluate(self, z: FloatArray) -> DensityBatch:
+        return self._target.log_density_gradient(z)
+
+    def _move(self, z: FloatArray, there: DensityBatch, moved: npt.NDArray[np.bool_]) -> None:
+        self._z = np.where(moved[:, None], z, self._z)
+        self._there = DensityBatch(
+            np.where(moved, there.log_density, self._there.log_density),
+            np.where(moved[:, None], there.gradient, self._there.gradient),
+            moved | self._there.accepted,
+        )

@@ -1,0 +1,346 @@
+"""Whether to believe a fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from stanflow.estimates.elbo import Elbo
+from stanflow.estimates.importance import ImportanceEstimate, highest_pareto_k, renormalized
+from stanflow.estimates.probe import Probe
+from stanflow.estimates.tails import TailCheck
+from stanflow.target.loaded import FloatArray
+
+VerdictName = Literal["good", "usable", "unreliable"]
+
+_HIGHEST_K_UNWEIGHTED = 0.5
+_FEWEST_EFFECTIVE_DRAWS = 100
+_MOST_REJECTED, _MOST_REJECTED_UNWEIGHTED = 0.1, 0.01
+_MOST_SKIPPED = 0.1
+_LARGEST_SHIFT = 0.1  # of a mean by weighting, in standard deviations, and of a log sd
+_WIDEST = 0.2  # widening of a standard deviation by weighting
+_FALSE_ALARMS = 1e-4  # of a test over all coordinates
+_FEWEST_STEPS = 100
+_LAST_SHARE = 0.2  # of the steps
+_GAIN_STILL_RISING, _GAIN_UNCONVERGED = 0.1, 1.0  # nats
+_MISSING_MASS_NOTICED, _MISSING_MASS = 0.002, 0.05  # share of the posterior
+_LARGEST_GAP_OF_ESTIMATES = 0.1  # nats, from raw and smoothed weights
+_LARGEST_GAP_UNNOTICED, _LARGEST_GAP, _STANDARD_ERRORS = 0.03, 0.1, 2.5  # nats, from bridging
+_LARGEST_RHAT = 1.6  # of short chains, as the probe's are
+_LARGEST_KL = 0.1  # nats
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A fit judged.
+
+    Attributes
+    ----------
+    name : {"good", "usable", "unreliable"}
+        Draws can be used as they are; with their importance weights; or not at all.
+    reasons : tuple of str
+        What speaks against the fit, in plain words, the gravest first; for a good fit what speaks
+        for it.
+    advice : tuple of str
+        What to try next; empty for a good fit.
+    """
+
+    name: VerdictName
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What a verdict is founded on.
+
+    Attributes
+    ----------
+    elbo : Elbo
+    importance : ImportanceEstimate
+        The first S of its weights belong to `z`.
+    z : array of shape (S, D)
+        Draws of the flow.
+    rejected_share : float
+        Share of the flow's mass where the program has no finite log density.
+    trace : array of shape (steps,)
+        ELBO of each training step, NaN where there was none.
+    skipped_steps : int
+        Steps without a finite gradient.
+    probe : Probe
+    tails : TailCheck
+    constant : float
+        What the ELBO and the importance estimate have in addition to the probe's estimate.
+    """
+
+    elbo: Elbo
+    importance: ImportanceEstimate
+    z: FloatArray
+    rejected_share: float
+    trace: FloatArray
+    skipped_steps: int
+    probe: Probe
+    tails: TailCheck
+    constant: float
+
+
+@dataclass(frozen=True)
+class _Objection:
+    """One thing that speaks against a fit: `fatal` ones make it unreliable, others usable."""
+
+    fatal: bool
+    reason: str
+    advice: str
+
+
+_HEAVIER = "use a heavier base (--base student-t), or train longer (--max-steps)"
+_TRAIN_LONGER = "train longer (--max-steps)"
+_MORE_FLOW = "use a larger flow (--layers, --hidden) and train longer (--max-steps)"
+_MORE_DRAWS = "take more draws (--draws)"
+_REPARAMETRIZE = "reparametrize the program, or use NUTS"
+_COMPARE = "run NUTS with several chains and compare (`stanflow nuts`, `stanflow compare`)"
+_CONSTRAIN = "declare the constraints that the model block relies on"
+_WEIGHT = "use importance-weighted draws"
+
+
+def judge(diagnostics: Diagnostics) -> Verdict:
+    """Judge a fit: ``good``, ``usable`` with its importance weights, or ``unreliable``.
+
+    A fit is unreliable if any of these holds: chains from elsewhere found mass that the flow lacks,
+    5 % of the posterior or more, or did not come together; the flow's tails are too light for as
+    much; bridge sampling with these chains puts the log evidence 0.1 nats
+    elsewhere; k-hat is above ``min(1 - 1 / log10(S), 0.7)``; the weighted draws are worth fewer
+    than 100; more than 10 % of the draws are rejected, or of the steps were skipped; the ELBO rose
+    by more than a nat over the last fifth of training, or there were too few steps to tell; the two
+    halves of the draws disagree; weighting widens a standard deviation by more than 20 %; or raw
+    and Pareto-smoothed weights give different evidences.
+
+    It is good if, besides, all of these are smaller still, k-hat is below 0.5, the ELBO is within
+    0.1 nats of the log evidence, and weighting changes no mean by more than a tenth of a standard
+    deviation and no standard deviation by more than 10 %, beyond Monte Carlo error.
+
+    Parameters
+    ----------
+    diagnostics : Diagnostics
+        What is known of the fit.
+    """
+    objections = sorted(_objections(diagnostics), key=lambda objection: not objection.fatal)
+    if not objections:
+        k, elbo = diagnostics.importance.pareto_k, diagnostics.elbo.value
+        return Verdict(
+            "good",
+            (
+                f"Pareto k-hat {k:.2f}; the evidence estimate is "
+                f"{diagnostics.importance.log_evidence - elbo:.3f} nats above the ELBO; "
+                f"{diagnostics.probe.chains} chains from elsewhere found no mass that the flow "
+                "lacks",
+            ),
+            (),
+        )
+    name: VerdictName = "unreliable" if objections[0].fatal else "usable"
+    reasons = tuple(objection.reason for objection in objections)
+    advice = dict.fromkeys(o.advice for o in objections if o.fatal == objections[0].fatal)
+    return Verdict(name, reasons, tuple(advice))
+
+
+def _objections(diagnostics: Diagnostics) -> Iterator[_Objection]:
+    yield from _to_coverage(diagnostics.probe)
+    yield from _to_tails(diagnostics.tails)
+    yield from _to_evidence(diagnostics)
+    yield from _to_weights(diagnostics.importance)
+    yield from _to_rejections(diagnostics)
+    yield from _to_convergence(diagnostics.trace)
+    yield from _to_halves(diagnostics)
+    yield from _to_unweighted_draws(diagnostics)
+
+
+def _to_coverage(probe: Probe) -> Iterator[_Objection]:
+    if probe.log_missing_mass > math.log(_MISSING_MASS_NOTICED):
+        share = min(math.exp(min(probe.log_missing_mass, 0.0)), 1.0)
+        roughly = f"about {share:.1g} of the posterior" if share < 1 else "as much mass as it has"
+        yield _Objection(
+            share > _MISSING_MASS,
+            f"{probe.escaped} of {probe.chains} chains started elsewhere ended where the flow has "
+            f"practically none: it misses a mode or a tail, {roughly}, and the evidence is too low "
+            "by that share",
+            _COMPARE,
+        )
+    elif not probe.rhat < _LARGEST_RHAT:
+        yield _Objection(
+            True,
+            "the chains started elsewhere did not come together where the flow is (R-hat of their "
+            f"log weights {probe.rhat:.2f}), so they do not vouch for it",
+            _COMPARE,
+        )
+
+
+def _to_tails(tails: TailCheck) -> Iterator[_Objection]:
+    if tails.missing - 2 * tails.se > _MISSING_MASS_NOTICED:
+        yield _Objection(
+            tails.missing > _MISSING_MASS,
+            f"the flow's tails are too light: about {min(tails.missing, 1.0):.1%} of the posterior "
+            "is where its draws never come, and the evidence is too low by that share",
+            _HEAVIER,
+        )
+
+
+def _to_evidence(diagnostics: Diagnostics) -> Iterator[_Objection]:
+    importance, bridge = diagnostics.importance, diagnostics.probe.bridge
+    if bridge is None:
+        return
+    gap = bridge.value + diagnostics.constant - importance.log_evidence
+    if abs(gap) > max(_LARGEST_GAP_UNNOTICED, _STANDARD_ERRORS * bridge.se):
+        yield _Objection(
+            abs(gap) > _LARGEST_GAP,
+            f"the log evidence by importance sampling is {abs(gap):.2f} nats "
+            f"{'below' if gap > 0 else 'above'} that by bridge sampling with chains started "
+            "elsewhere" + (": the flow lacks mass that the posterior has" if gap > 0 else ""),
+            _MORE_FLOW,
+        )
+    kl, se = importance.log_evidence - diagnostics.elbo.value, diagnostics.elbo.se
+    if kl > _LARGEST_KL + 3 * se:
+        yield _Objection(
+            False,
+            f"the ELBO is {kl:.2f} nats below the log evidence, so draws without weights are off",
+            _WEIGHT,
+        )
+
+
+def _to_weights(importance: ImportanceEstimate) -> Iterator[_Objection]:
+    k, draws = importance.pareto_k, len(importance.log_weights)
+    limit = highest_pareto_k(draws)
+    if not k < limit:
+        yield _Objection(
+            True,
+            f"Pareto k-hat is {k:.2f}, not below {limit:.2f}: a few draws carry the weight of all, "
+            "so the flow is too far from the posterior",
+            _MORE_FLOW,
+        )
+    elif k >= _HIGHEST_K_UNWEIGHTED:
+        yield _Objection(False, f"Pareto k-hat is {k:.2f}, above {_HIGHEST_K_UNWEIGHTED}", _WEIGHT)
+    if importance.ess < _FEWEST_EFFECTIVE_DRAWS:
+        yield _Objection(
+            True,
+            f"the weighted draws are worth only {importance.ess:.0f} draws of the posterior",
+            _MORE_FLOW if importance.ess < 0.1 * draws else _MORE_DRAWS,
+        )
+    gap = abs(importance.log_evidence - importance.smoothed_log_evidence)
+    if gap > max(3 * importance.se, _LARGEST_GAP_OF_ESTIMATES):
+        yield _Objection(
+            True,
+            f"raw and Pareto-smoothed weights give log evidences {gap:.2f} nats apart",
+            _MORE_FLOW,
+        )
+
+
+def _to_rejections(diagnostics: Diagnostics) -> Iterator[_Objection]:
+    share = diagnostics.rejected_share
+    if share > _MOST_REJECTED_UNWEIGHTED:
+        yield _Objection(
+            share > _MOST_REJECTED,
+            f"{share:.1%} of the flow's draws have no finite log density",
+            _CONSTRAIN,
+        )
+    if diagnostics.skipped_steps > _MOST_SKIPPED * len(diagnostics.trace):
+        yield _Objection(
+            True,
+            f"{diagnostics.skipped_steps} of {len(diagnostics.trace)} training steps had no finite "
+            "gradient",
+            _REPARAMETRIZE,
+        )
+
+
+def _to_convergence(trace: FloatArray) -> Iterator[_Objection]:
+    if len(trace) < _FEWEST_STEPS:
+        yield _Objection(
+            True, f"{len(trace)} training steps are too few to tell whether it converged",
+            _TRAIN_LONGER,
+        )  # fmt: skip
+        return
+    last = int(_LAST_SHARE * len(trace))
+    gain, se = _gain(trace[-2 * last : -last], trace[-last:])
+    if gain > max(3 * se, _GAIN_STILL_RISING) or not math.isfinite(gain):
+        yield _Objection(
+            not gain <= _GAIN_UNCONVERGED,
+            f"the ELBO still rose by {gain:.2g} nats over the last fifth of training",
+            _TRAIN_LONGER,
+        )
+
+
+def _gain(before: FloatArray, after: FloatArray) -> tuple[float, float]:
+    """Difference of medians, which outliers among batches do not move, and its standard error."""
+    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    if min(len(before), len(after)) < 2:
+        return math.nan, math.nan
+    variances = [
+        (math.pi / 2) * stats.median_abs_deviation(part, scale="normal") ** 2 / len(part)
+        for part in (before, after)
+    ]
+    return float(np.median(after) - np.median(before)), math.sqrt(sum(variances))
+
+
+def _to_halves(diagnostics: Diagnostics) -> Iterator[_Objection]:
+    """Two halves of independent draws must agree; where weights are too heavy they do not."""
+    z, log_weights = diagnostics.z, diagnostics.importance.log_weights[: len(diagnostics.z)]
+    middle = len(z) // 2
+    means, variances = zip(
+        *(
+            _weighted_mean(z[part], log_weights[part])
+            for part in (slice(middle), slice(middle, None))
+        ),
+        strict=True,
+    )
+    with np.errstate(all="ignore"):
+        score = np.nan_to_num(np.abs(means[0] - means[1]) / np.sqrt(variances[0] + variances[1]))
+    if score.max() > stats.norm.isf(_FALSE_ALARMS / 2 / z.shape[1]):
+        yield _Objection(
+            True,
+            f"two halves of the draws disagree: a weighted mean differs by {score.max():.1f} "
+            "standard errors",
+            _MORE_DRAWS,
+        )
+
+
+def _weighted_mean(z: FloatArray, log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Self-normalised weighted mean of each coordinate, and its variance by the delta method."""
+    weights = np.exp(renormalized(log_weights))
+    mean = weights @ z
+    return mean, (weights**2) @ (z - mean) ** 2
+
+
+def _to_unweighted_draws(diagnostics: Diagnostics) -> Iterator[_Objection]:
+    """Weighting must not change what the draws say by more than a little."""
+    z, log_weights = diagnostics.z, diagnostics.importance.log_weights[: len(diagnostics.z)]
+    weights = np.exp(renormalized(log_weights))
+    mean, variance = _weighted_mean(z, log_weights)
+    plain_sd = z.std(axis=0)
+    sd = np.sqrt(weights @ (z - mean) ** 2)
+    with np.errstate(all="ignore"):
+        shift = np.nan_to_num(np.abs(z.mean(axis=0) - mean) / sd)
+        error = np.nan_to_num(np.sqrt(variance) / sd)
+        log_ratio = np.nan_to_num(np.log(sd / plain_sd))
+    quantile = stats.norm.isf(_FALSE_ALARMS / 2 / z.shape[1])
+    if (shift > _LARGEST_SHIFT + quantile * error).any():
+        yield _Objection(
+            False, f"weighting moves a mean by {shift.max():.2f} standard deviations", _WEIGHT
+        )
+    # A standard deviation's own error is about that of a mean, for tails not much heavier than
+    # the normal's.
+    beyond_error = np.sign(log_ratio) * np.maximum(np.abs(log_ratio) - quantile * error, 0.0)
+    if beyond_error.max() > math.log1p(_WIDEST):
+        yield _Objection(
+            True,
+            f"weighting widens a standard deviation by {np.expm1(log_ratio.max()):.0%}: the flow "
+            "is too narrow for weights to mend",
+            _MORE_FLOW,
+        )
+    elif np.abs(beyond_error).max() > math.log1p(_LARGEST_SHIFT):
+        worst = log_ratio[np.argmax(np.abs(log_ratio))]
+        yield _Objection(
+            False, f"weighting changes a standard deviation by {np.expm1(worst):+.0%}", _WEIGHT
+        )

@@ -1,0 +1,121 @@
+"""Fits that are killed, again and again, and gone on with."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+import stanflow
+from stanflow.errors import UsageError
+from tests.command_line import STANFLOW, run, run_json
+
+MEASURED_ANEW = {"seconds", "peak_memory_mb", "out"}
+SETTINGS = ("--max-steps", 400, "--draws", 500, "--checkpoint-every", 0, "--engine", "embedded")
+
+
+@pytest.fixture
+def schools(zoo):
+    folder = zoo / "eight_schools"
+    return folder / "eight_schools_noncentered.stan", folder / "eight_schools.json"
+
+
+def kill_at_random(command, rng, mtime):
+    """Start the command, and kill it some time after it has begun to write checkpoints."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    before = mtime()
+    while process.poll() is None and mtime() == before:
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.4))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return process.returncode
+
+
+def test_ten_kills_change_nothing(schools, tmp_path):
+    _, whole = run_json("fit", *schools, *SETTINGS, "--out", tmp_path / "whole")
+    out = tmp_path / "killed"
+    checkpoint = out / "checkpoint.safetensors"
+    command = [str(a) for a in (STANFLOW, "fit", *schools, *SETTINGS, "--out", out, "--resume")]
+    rng = random.Random(1)
+    kills = 0
+    for _ in range(10):
+        mtime = lambda: checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0  # noqa: E731
+        kills += kill_at_random(command, rng, mtime) == -signal.SIGKILL
+        if (out / "fit.json").exists():
+            stanflow.load(out)  # whole, if it is there at all
+        else:
+            with pytest.raises(UsageError, match="holds no fit"):
+                stanflow.load(out)
+    assert kills >= 5  # later ones may find the run finished
+    result = run("fit", *schools, *SETTINGS, "--out", out, "--resume", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    for key in whole.keys() - MEASURED_ANEW:
+        assert report[key] == whole[key], key
+    names = {file.name for file in out.iterdir()}
+    assert names == {file.name for file in (tmp_path / "whole").iterdir()}
+    flows = [(folder / "flow.safetensors").read_bytes() for folder in (tmp_path / "whole", out)]
+    assert flows[0] == flows[1]
+
+
+def leave_unfinished(schools, cwd, *options):
+    """Begin a fit in a folder and kill it once it has a checkpoint."""
+    command = [str(a) for a in (STANFLOW, "fit", *schools, *SETTINGS, *options)]
+    process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and not list(cwd.glob("**/checkpoint.safetensors")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_what_can_be_done_with_an_unfinished_fit(schools, tmp_path):
+    leave_unfinished(schools, tmp_path)
+    folder = tmp_path / "fits" / "eight_schools_noncentered"
+    assert (folder / "checkpoint.safetensors").exists()
+
+    refused = run("fit", *schools, *SETTINGS, "--out", folder)
+    assert refused.returncode == 2
+    assert "was not finished; go on with it with --resume, or replace it" in refused.stderr
+    other = run("fit", *schools, *SETTINGS, "--out", folder, "--resume", "--layers", 4)
+    assert other.returncode == 2
+    assert "with layers 16 instead of 4" in other.stderr
+
+    gone_on = run("fit", *schools, *SETTINGS, "--resume", cwd=tmp_path)  # it is found
+    assert gone_on.returncode == 0
+    assert "going on from fits/eight_schools_noncentered/checkpoint" in gone_on.stderr
+    assert "saved in fits/eight_schools_noncentered\n" in gone_on.stdout
+    finished = run("fit", *schools, *SETTINGS, "--out", folder, "--resume")
+    assert finished.returncode == 0
+    assert "holds a finished fit" in finished.stderr
+    another = run("fit", *schools, *SETTINGS, "--out", folder, "--resume", "--seed", 2)
+    assert another.returncode == 2
+    assert "another seed" in another.stderr
+
+
+def test_an_unfinished_fit_is_replaced_by_force(schools, tmp_path):
+    leave_unfinished(schools, tmp_path, "--out", tmp_path / "fit")
+    result = run("fit", *schools, *SETTINGS, "--out", tmp_path / "fit", "--seed", 2, "--force")
+    assert result.returncode == 0
+    assert stanflow.load(tmp_path / "fit").report["seed"] == 2
+    assert not (tmp_path / "fit" / "checkpoint.safetensors").exists()
+
+
+def test_two_processes_do_not_work_in_one_folder(schools, tmp_path):
+    out = tmp_path / "fit"
+    command = [str(a) for a in (STANFLOW, "fit", *schools, "--max-steps", 10**6, "--out", out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while process.poll() is None and not (out / "running.lock").exists():
+            time.sleep(0.01)
+        result = run("fit", *schools, *SETTINGS, "--out", out, "--force")
+        assert result.returncode == 2
+        assert "is being worked in by another process" in result.stderr
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
