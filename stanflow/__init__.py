@@ -17,33 +17,48 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from stanflow.comparison.compare import compare
+    from stanflow.comparison.result import Comparison
     from stanflow.errors import StanFlowError
     from stanflow.fitting import fit
     from stanflow.flow.config import FlowConfig
+    from stanflow.reference.result import NutsFit
+    from stanflow.reference.sampling import nuts
     from stanflow.result import Fit
     from stanflow.storage.fit_folder import load
+    from stanflow.storage.nuts_folder import load_nuts
     from stanflow.target.model import StanModel
     from stanflow.training.config import TrainConfig
 
 _HOMES = {
+    "Comparison": "stanflow.comparison.result",
     "Fit": "stanflow.result",
     "FlowConfig": "stanflow.flow.config",
+    "NutsFit": "stanflow.reference.result",
     "StanFlowError": "stanflow.errors",
     "StanModel": "stanflow.target.model",
     "TrainConfig": "stanflow.training.config",
+    "compare": "stanflow.comparison.compare",
     "fit": "stanflow.fitting",
     "load": "stanflow.storage.fit_folder",
+    "load_nuts": "stanflow.storage.nuts_folder",
+    "nuts": "stanflow.reference.sampling",
 }
 
 __all__ = [
+    "Comparison",
     "Fit",
     "FlowConfig",
+    "NutsFit",
     "StanFlowError",
     "StanModel",
     "TrainConfig",
     "__version__",
+    "compare",
     "fit",
     "load",
+    "load_nuts",
+    "nuts",
 ]
 
 

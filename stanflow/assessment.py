@@ -22,8 +22,8 @@ from stanflow.target.loaded import FloatArray
 from stanflow.target.model import ConstrainedDraws, StanModel
 
 _POINTS_TO_VERIFY = 10
-_PROBE_SHARE_OF_TRAINING, _TAILS_SHARE_OF_TRAINING = 0.1, 0.02
-_MOST_TAIL_DRAWS = 8000
+_PROBE_SHARE_OF_TRAINING, _TAILS_SHARE_OF_TRAINING = 0.1, 0.04
+_MOST_TAIL_DRAWS = 16_000
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import stanflow
 from stanflow.errors import NumericsError, StanFlowError, UsageError
 
 if TYPE_CHECKING:
+    from stanflow.reference.result import NutsFit
     from stanflow.result import Fit
     from stanflow.target.model import StanModel
 
@@ -50,7 +51,17 @@ IncludePath = Annotated[
     list[Path] | None,
     typer.Option(help="A folder to search for #include files; may be repeated."),
 ]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Source of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def _load_run(folder: Path) -> Fit | NutsFit:
+    from stanflow.storage import fit_folder, nuts_folder
+    from stanflow.storage.output import NUTS
+
+    if (folder / NUTS.report).is_file():
+        return nuts_folder.load_nuts(folder)
+    return fit_folder.load(folder)
 
 
 def _refuse_another_fit(fit: Fit, model: StanModel, seed: int) -> None:
@@ -98,9 +109,7 @@ def fit(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a fit that --out holds.")] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Source of every random choice.")
-    ] = 1,
+    seed: Seed = 1,
     engine: Engine = "auto",
     preset: Annotated[
         Literal["auto", "paper"],
@@ -218,6 +227,124 @@ def fit(
     else:
         typer.echo(result.summary())
         typer.echo(f"\nsaved in {folder}")
+
+
+@app.command()
+def nuts(
+    model: Model,
+    data: Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the run; by default nuts/MODEL, or nuts/MODEL-2, ... where that is "
+            "taken.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a run that --out holds.")] = False,
+    seed: Seed = 1,
+    engine: Annotated[
+        Literal["auto", "cmdstan", "embedded"],
+        typer.Option(
+            help="What runs NUTS: CmdStan, Stan's NUTS in the embedded engine, or CmdStan where it "
+            "is installed."
+        ),
+    ] = "auto",
+    exe: Annotated[
+        Path | None,
+        typer.Option(
+            help="The program as CmdStan has compiled it; CmdStan need not be installed then.",
+            show_default=False,
+        ),
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a fit of the same posterior: chains start at its draws, with its "
+            "scales.",
+            show_default=False,
+        ),
+    ] = None,
+    chains: Annotated[int, typer.Option(help="Chains.")] = 4,
+    warmup: Annotated[int, typer.Option(help="Warmup iterations of each chain.")] = 1000,
+    draws: Annotated[int, typer.Option(help="Draws of each chain.")] = 1000,
+    adapt_delta: Annotated[
+        float | None,
+        typer.Option(help="Acceptance rate to adapt to.  [default: 0.8]", show_default=False),
+    ] = None,
+    max_treedepth: Annotated[
+        int | None,
+        typer.Option(help="Doublings of a trajectory.  [default: 10]", show_default=False),
+    ] = None,
+    include_path: IncludePath = None,
+    as_json: Json = False,
+) -> None:
+    """Draw from the posterior by Stan's NUTS and save the draws in a folder."""
+    from stanflow.storage.output import NUTS, check_output_folder, release_folder, reserve_folder
+    from stanflow.target.model import StanModel
+
+    if out is not None:
+        check_output_folder(out, force=force, kind=NUTS)
+    stan_model = StanModel(model, data, include_paths=include_path or (), seed=seed)
+    from stanflow.reference.sampling import nuts as run_nuts
+    from stanflow.storage.fit_folder import load
+
+    _tell(f"{stan_model.name}: {stan_model.dim} parameters")
+    _tell_ignored(stan_model.data.ignored)
+    folder = out or reserve_folder(Path("nuts"), stan_model.name)
+    try:
+        run = run_nuts(
+            stan_model,
+            seed=seed,
+            chains=chains,
+            warmup=warmup,
+            draws=draws,
+            engine=engine,
+            exe=exe,
+            init=None if init is None else load(init),
+            adapt_delta=adapt_delta,
+            max_treedepth=max_treedepth,
+        )
+        run.save(folder, force=force)
+    finally:
+        if out is None:
+            release_folder(folder)
+    if as_json:
+        _print_json({**run.report, "out": str(folder)}, without=("columns",))
+    else:
+        typer.echo(run.summary())
+        typer.echo(f"\nsaved in {folder}")
+
+
+@app.command()
+def compare(
+    fit_dir: Annotated[
+        Path, typer.Argument(help="Folder of a fit (or a NUTS run).", show_default=False)
+    ],
+    reference_dir: Annotated[
+        Path, typer.Argument(help="Folder of the NUTS run to hold it against.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for a report in HTML that opens offline.", show_default=False),
+    ] = None,
+    seed: Seed = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare a fit with a NUTS run of the same program and data, parameter by parameter."""
+    from stanflow.comparison.compare import compare as compare_runs
+
+    comparison = compare_runs(_load_run(fit_dir), _load_run(reference_dir), seed=seed)
+    summary = comparison.summary
+    if out is not None:
+        comparison.report(out)
+        summary = {**summary, "report": str(out)}
+    if as_json:
+        _print_json(summary)
+    else:
+        typer.echo(comparison)
+        if out is not None:
+            typer.echo(f"\nreport in {out}")
 
 
 @app.command()

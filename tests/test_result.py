@@ -213,7 +213,9 @@ def test_the_summary_says_what_must_be_known(fit):
     text = str(fit.summary())
     assert "Stan's constants included" in text
     assert "30 steps" in text
-    assert "no verdict" in text
+    assert "verdict: UNRELIABLE" in text
+    assert "30 training steps are too few" in text
+    assert "what to try: " in text
     bad = {
         "normalized": False,
         "normalizing_constant": {"value": 0.0, "known": False, "reason": "it varies"},
@@ -293,5 +295,5 @@ def test_the_public_names_are_there_and_no_others_are_promised():
     for name in stanflow.__all__:
         assert getattr(stanflow, name) is not None
     assert dir(stanflow) == stanflow.__all__
-    with pytest.raises(AttributeError, match="no attribute 'nuts'"):
-        _ = stanflow.nuts
+    with pytest.raises(AttributeError, match="no attribute 'advi'"):
+        _ = stanflow.advi

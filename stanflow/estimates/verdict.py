@@ -29,6 +29,7 @@ _FEWEST_STEPS = 100
 _LAST_SHARE = 0.2  # of the steps
 _GAIN_STILL_RISING, _GAIN_UNCONVERGED = 0.1, 1.0  # nats
 _MISSING_MASS_NOTICED, _MISSING_MASS = 0.002, 0.05  # share of the posterior
+_MISSING_TAIL_NOTICED, _MISSING_TAIL = 0.0005, 0.003  # the same, less two standard errors
 _LARGEST_GAP_OF_ESTIMATES = 0.1  # nats, from raw and smoothed weights
 _LARGEST_GAP_UNNOTICED, _LARGEST_GAP, _STANDARD_ERRORS = 0.03, 0.1, 2.5  # nats, from bridging
 _LARGEST_RHAT = 1.6  # of short chains, as the probe's are
@@ -112,8 +113,8 @@ def judge(diagnostics: Diagnostics) -> Verdict:
     """Judge a fit: ``good``, ``usable`` with its importance weights, or ``unreliable``.
 
     A fit is unreliable if any of these holds: chains from elsewhere found mass that the flow lacks,
-    5 % of the posterior or more, or did not come together; the flow's tails are too light for as
-    much; bridge sampling with these chains puts the log evidence 0.1 nats
+    5 % of the posterior or more, or did not come together; the flow's tails are too light for
+    0.3 % of it; bridge sampling with these chains puts the log evidence 0.1 nats
     elsewhere; k-hat is above ``min(1 - 1 / log10(S), 0.7)``; the weighted draws are worth fewer
     than 100; more than 10 % of the draws are rejected, or of the steps were skipped; the ELBO rose
     by more than a nat over the last fifth of training, or there were too few steps to tell; the two
@@ -170,7 +171,7 @@ def _to_coverage(probe: Probe) -> Iterator[_Objection]:
             "by that share",
             _COMPARE,
         )
-    elif not probe.rhat < _LARGEST_RHAT:
+    if not probe.rhat < _LARGEST_RHAT:
         yield _Objection(
             True,
             "the chains started elsewhere did not come together where the flow is (R-hat of their "
@@ -180,9 +181,10 @@ def _to_coverage(probe: Probe) -> Iterator[_Objection]:
 
 
 def _to_tails(tails: TailCheck) -> Iterator[_Objection]:
-    if tails.missing - 2 * tails.se > _MISSING_MASS_NOTICED:
+    surely_missing = tails.missing - 2 * tails.se
+    if surely_missing > _MISSING_TAIL_NOTICED:
         yield _Objection(
-            tails.missing > _MISSING_MASS,
+            surely_missing > _MISSING_TAIL,
             f"the flow's tails are too light: about {min(tails.missing, 1.0):.1%} of the posterior "
             "is where its draws never come, and the evidence is too low by that share",
             _HEAVIER,

@@ -16,7 +16,7 @@ from stanflow.flow.realnvp import Flow
 from stanflow.result import Fit
 from stanflow.storage import inference_data
 from stanflow.storage.checksums import verify_checksums, write_checksums
-from stanflow.storage.output import DATA, DRAWS, FIT, check_output_folder, written_whole
+from stanflow.storage.output import DATA, DRAWS, FIT, NUTS, check_output_folder, written_whole
 
 FLOW, TRACE = "flow.safetensors", "trace.csv"
 
@@ -61,6 +61,8 @@ def load(folder: str | PathLike[str]) -> Fit:
     """
     path = Path(folder)
     if not (path / FIT.report).is_file():
+        if (path / NUTS.report).is_file():
+            raise UsageError(f"{path} holds a NUTS run; read it with stanflow.load_nuts")
         raise UsageError(f"{path} holds no fit ({FIT.report} is not there)")
     try:
         verify_checksums(path)
