@@ -59,24 +59,24 @@ def compare(
     Parameters
     ----------
     fit : Fit or NutsFit
-    What is judged.
+        What is judged.
     reference : Fit or NutsFit
-    What it is held against, usually draws by Stan's NUTS.
+        What it is held against, usually draws by Stan's NUTS.
     model : StanModel, optional
-    The program and its data, for bridge sampling; built with the embedded engine where it is
-    not given.
+        The program and its data, for bridge sampling; built with the embedded engine where it is
+        not given.
     seed : int
-    For random projections and permutation tests.
+        For random projections and permutation tests.
 
     Returns
     -------
     Comparison
-    Prints itself; `Comparison.report` writes an HTML page.
+        Prints itself; `Comparison.report` writes an HTML page.
 
     Raises
     ------
     UsageError
-    The runs are of different programs or data, or have nothing to compare.
+        The runs are of different programs or data, or have nothing to compare.
 
     Examples
     --------

@@ -29,7 +29,7 @@ _FEWEST_STEPS = 100
 _LAST_SHARE = 0.2  # of the steps
 _GAIN_STILL_RISING, _GAIN_UNCONVERGED = 0.1, 1.0  # nats
 _MISSING_MASS_NOTICED, _MISSING_MASS = 0.002, 0.05  # share of the posterior
-_MISSING_TAIL_NOTICED, _MISSING_TAIL = 0.0005, 0.003  # the same, less two standard errors
+_MISSING_TAIL_NOTICED, _MISSING_TAIL = 0.0005, 0.003  # the same, less its standard error
 _LARGEST_GAP_OF_ESTIMATES = 0.1  # nats, from raw and smoothed weights
 _LARGEST_GAP_UNNOTICED, _LARGEST_GAP, _STANDARD_ERRORS = 0.03, 0.1, 2.5  # nats, from bridging
 _LARGEST_RHAT = 1.6  # of short chains, as the probe's are
@@ -181,7 +181,7 @@ def _to_coverage(probe: Probe) -> Iterator[_Objection]:
 
 
 def _to_tails(tails: TailCheck) -> Iterator[_Objection]:
-    surely_missing = tails.missing - 2 * tails.se
+    surely_missing = tails.missing - tails.se  # about zero where one draw makes all of it
     if surely_missing > _MISSING_TAIL_NOTICED:
         yield _Objection(
             surely_missing > _MISSING_TAIL,

@@ -1,0 +1,145 @@
+"""Fits made bad on purpose are called unreliable, good ones of the zoo are not.
+
+The verdict looks at nothing but the flow and the target, so a trained flow can be spoilt by hand.
+"""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import stanflow
+from stanflow.assessment import DrawPlan, assess
+from tests.integration.zoo_models import zoo_model
+
+MIXTURE = """
+data { int D; real w; real s; }
+parameters { vector[D] x; }
+model { target += log_mix(w, normal_lpdf(x | -s, 1), normal_lpdf(x | s, 1)); }
+"""
+STUDENT_T = """
+data { int D; real nu; }
+parameters { vector[D] x; }
+model { x ~ student_t(nu, 0, 1); }
+"""
+EQUICORRELATED = """
+data { int D; real rho; }
+transformed data {
+  matrix[D, D] S = rep_matrix(rho, D, D);
+  for (i in 1:D) S[i, i] = 1;
+}
+parameters { vector[D] x; }
+model { x ~ multi_normal(rep_vector(0, D), S); }
+"""
+GAUSSIAN_BASE = stanflow.FlowConfig(base="gaussian")
+MEAN_FIELD = stanflow.FlowConfig(family="meanfield")
+
+
+def model(code, **data):
+    return stanflow.StanModel(stan_code=code, data=data, engine="embedded")
+
+
+def fit(target, seed=1, flow=None, **training):
+    config = stanflow.TrainConfig(**training)
+    return stanflow.fit(target, seed=seed, flow=flow, training=config, progress=False)
+
+
+@pytest.mark.parametrize("name", ["eight_schools_noncentered", "linear_regression", "bernoulli"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_good_fits_are_good(zoo, name, seed):
+    result = fit(zoo_model(zoo, name), seed)
+    assert result.verdict == "good", result.report["reasons"]
+    assert result.report["advice"] == []
+
+
+@pytest.mark.parametrize("name", ["eight_schools_centered", "funnel"])
+def test_hard_posteriors_of_the_zoo_are_usable(zoo, name):
+    result = fit(zoo_model(zoo, name), 1)
+    assert result.verdict == "usable", result.report["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("eight_schools_noncentered", 20),
+        ("eight_schools_noncentered", 60),
+        ("linear_regression", 20),
+        ("linear_regression", 60),
+        ("funnel", 20),
+        ("funnel", 100),
+        ("funnel", 150),
+    ],
+)
+def test_fits_stopped_early_are_unreliable(zoo, name, steps):
+    result = fit(zoo_model(zoo, name), max_steps=steps)
+    assert result.verdict == "unreliable"
+    assert any("--max-steps" in advice for advice in result.report["advice"])
+
+
+@pytest.mark.parametrize(
+    ("dim", "share", "distance"),
+    [(1, 0.5, 5.0), (2, 0.5, 4.0), (2, 0.9, 4.0), (10, 0.5, 2.0), (10, 0.9, 3.0), (50, 0.5, 2.0)],
+)
+def test_a_missed_mode_is_seen_and_weighed(dim, share, distance):
+    """The flow holds one mode; what it misses is the other's share of the posterior."""
+    result = fit(model(MIXTURE, D=dim, w=share, s=distance), max_steps=600)
+    held = (result.values[:, 0] > 0).mean()
+    assert min(held, 1 - held) < 0.05
+    missed = share if held > 0.5 else 1 - share
+    assert result.verdict == "unreliable"
+    assert "misses a mode or a tail" in result.report["reasons"][0]
+    found = result.report["probe"]["log_missing_mass"] + result.log_evidence
+    assert found == pytest.approx(np.log(missed), abs=0.2)
+
+
+def test_modes_in_many_dimensions_are_seen():
+    """A hundred and fifty dimensions: the centres of modes are far from where their draws are."""
+    result = fit(model(MIXTURE, D=150, w=0.5, s=1.0), max_steps=400)
+    assert result.verdict == "unreliable"
+    assert result.report["probe"]["log_missing_mass"] == pytest.approx(0, abs=0.3)
+
+
+def spoilt(result, target, *, log_scale=0.0, shift=0.0):
+    """Judge the flow with its second coordinate made narrower or wider, or moved, in sds."""
+    flow, z = copy.deepcopy(result.flow), result.z[:, 1]
+    with torch.no_grad():
+        centre = float(z.mean()) - float(flow.output.shift[1])
+        flow.output.log_scale[1] += log_scale
+        flow.output.shift[1] += (1 - np.exp(log_scale)) * centre + shift * z.std()
+    plan = DrawPlan(4000, 4000, 1, 2, 3, 4, 5)
+    return assess(flow, target, plan, trace=result.trace, trained_by=384_000).report
+
+
+@pytest.mark.parametrize("name", ["eight_schools_noncentered", "linear_regression", "funnel"])
+def test_a_coordinate_that_is_frozen_or_off_is_seen(zoo, name):
+    target = zoo_model(zoo, name)
+    result = fit(target)
+    for log_scale in (-5.0, -1.0, -0.5):
+        report = spoilt(result, target, log_scale=log_scale)
+        # A funnel's second coordinate is a leaf, whose scale varies anyway.
+        mild = name == "funnel" and log_scale == -0.5
+        assert report["verdict"] == "unreliable" or mild, (log_scale, report["reasons"])
+        assert report["verdict"] != "good"
+    for change in ({"shift": 0.5}, {"log_scale": 0.5}):
+        assert spoilt(result, target, **change)["verdict"] != "good"
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5, 10])
+def test_a_gaussian_base_under_heavy_tails_is_seen(dim):
+    result = fit(model(STUDENT_T, D=dim, nu=1), flow=GAUSSIAN_BASE)
+    assert result.verdict == "unreliable", result.report["reasons"]
+
+
+@pytest.mark.parametrize(("dim", "rho"), [(2, 0.9), (5, 0.9), (20, 0.5)])
+def test_a_mean_field_fit_of_a_correlated_posterior_is_seen(dim, rho):
+    target = model(EQUICORRELATED, D=dim, rho=rho)
+    assert fit(target, flow=MEAN_FIELD, max_steps=600).verdict == "unreliable"
+    assert fit(target, max_steps=600).verdict == "good"
+
+
+def test_rejections_count():
+    code = 'parameters { real x; } model { if (x < 1) reject("no"); x ~ normal(0, 1); }'
+    result = fit(model(code), max_steps=300)
+    assert result.verdict == "unreliable"
+    assert any("no finite log density" in reason for reason in result.report["reasons"])
