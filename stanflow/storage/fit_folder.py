@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from stanflow.errors import UsageError
+from stanflow.errors import UsageError, one_line
 from stanflow.flow.realnvp import Flow
 from stanflow.result import Fit
 from stanflow.storage import inference_data
@@ -19,6 +19,7 @@ from stanflow.storage.checksums import verify_checksums, write_checksums
 from stanflow.storage.output import DATA, DRAWS, FIT, NUTS, check_output_folder, written_whole
 
 FLOW, TRACE = "flow.safetensors", "trace.csv"
+FORMAT = 1
 
 if TYPE_CHECKING:
     import arviz
@@ -34,14 +35,16 @@ def save(
     from safetensors.torch import save as to_safetensors
 
     path = check_output_folder(folder, force=force, resume=resumed)
-    report = {**fit.report, "out": str(path)}
+    report = {"format": FORMAT, **fit.report, "out": str(path)}
     with written_whole(path, force=force or resumed) as arriving:
         (arriving / f"{report['model']}.stan").write_bytes(fit.program.encode())
         (arriving / DATA).write_bytes(fit.data.encode())
         fit.trace.to_csv(arriving / TRACE, index=False)
         (arriving / FLOW).write_bytes(to_safetensors(_flow_tensors(fit.flow)))
         to_inference_data(fit).to_netcdf(str(arriving / DRAWS))
-        (arriving / FIT.report).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (arriving / FIT.report).write_text(
+            json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
         write_checksums(arriving)
     return path
 
@@ -65,10 +68,16 @@ def load(folder: str | PathLike[str]) -> Fit:
             raise UsageError(f"{path} holds a NUTS run; read it with stanflow.load_nuts")
         raise UsageError(f"{path} holds no fit ({FIT.report} is not there)")
     try:
-        verify_checksums(path)
-        return _read(path)
+        verify_checksums(path, FIT.required)
+        report = json.loads((path / FIT.report).read_text(encoding="utf-8"))
+        if report["format"] <= FORMAT:
+            return _read(path, report)
     except Exception as error:
-        raise UsageError(f"the fit in {path} is damaged: {error}") from error
+        raise UsageError(f"the fit in {path} is damaged: {one_line(error)}") from error
+    raise UsageError(
+        f"the fit in {path} was written by a later version of StanFlow "
+        f"({report['versions']['stanflow']}); read it with that"
+    )
 
 
 def to_inference_data(fit: Fit) -> arviz.InferenceData:
@@ -105,7 +114,7 @@ def _is_wiring(name: str) -> bool:
 # ---- Reading ----------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> Fit:
+def _read(path: Path, report: dict[str, Any]) -> Fit:
     import arviz
     from safetensors.torch import load_file
 
@@ -113,7 +122,6 @@ def _read(path: Path) -> Fit:
     from stanflow.flow.realnvp import build_flow
     from stanflow.flow.wiring import Wiring
 
-    report = json.loads((path / FIT.report).read_text(encoding="utf-8"))
     known = {field.name for field in fields(FlowConfig)}
     config = FlowConfig(**{k: v for k, v in report["flow_config"].items() if k in known})
     tensors = load_file(path / FLOW)

@@ -41,9 +41,14 @@ class FolderKind:
     others: frozenset[str]
     resumable: bool = False
 
+    @property
+    def required(self) -> frozenset[str]:
+        """Files that are in every such folder, beside the Stan program."""
+        return frozenset({self.report, DRAWS, DATA, *self.others})
+
     def is_one_of_its_files(self, file: Path) -> bool:
         """Whether a file belongs to such a folder, whole or under way."""
-        names = {self.report, DRAWS, DATA, CHECKSUMS, *self.others}
+        names = self.required | {CHECKSUMS}
         if self.resumable:
             names |= {CHECKPOINT, LOCK}
         return file.name in names or file.suffix == ".stan" or _is_under_way(file)

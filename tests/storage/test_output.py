@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stanflow.errors import UsageError
-from stanflow.output import (
+from stanflow.storage.output import (
     check_output_folder,
     release_folder,
     reserve_folder,
@@ -43,7 +43,7 @@ def test_after_an_error_everything_is_as_before(tmp_path):
 
 def test_a_kill_leaves_what_was_there(tmp_path):
     code = (
-        "import os; from pathlib import Path; from stanflow.output import written_whole\n"
+        "import os; from pathlib import Path; from stanflow.storage.output import written_whole\n"
         f"with written_whole(Path({str(tmp_path / 'fit')!r})) as folder:\n"
         "    (folder / 'a').write_text('half')\n"
         f"    os.kill(os.getpid(), {signal.SIGKILL})\n"
@@ -103,7 +103,7 @@ def test_a_fit_that_cannot_be_replaced_is_still_there(tmp_path, monkeypatch):
     rename = Path.rename
 
     def refuse_to_arrive(self, target):
-        if self.name.startswith(".fit-") and not self.name.endswith("-before"):
+        if self.name.startswith(".arriving-fit-") and not self.name.endswith("-before"):
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
@@ -150,7 +150,7 @@ def test_without_permission_it_is_refused(tmp_path):
     code = (
         "import os\n"
         "from stanflow.errors import UsageError\n"
-        "from stanflow.output import check_output_folder\n"
+        "from stanflow.storage.output import check_output_folder\n"
         "if os.geteuid() == 0: os.setuid(65534)  # root may write anywhere\n"
         f"try: check_output_folder({str(tmp_path / 'fit')!r}, force=False)\n"
         "except UsageError as error: print(error)\n"
