@@ -1,0 +1,141 @@
+"""Each thing that speaks against a fit, on its own."""
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from stanflow.estimates.bridge import BridgeEstimate
+from stanflow.estimates.elbo import Elbo
+from stanflow.estimates.importance import ImportanceEstimate
+from stanflow.estimates.probe import Probe
+from stanflow.estimates.tails import TailCheck
+from stanflow.estimates.verdict import Diagnostics, judge
+
+S, D = 4000, 3
+RNG = np.random.default_rng(1)
+Z = RNG.normal(size=(S, D))
+EQUAL = np.full(S, -math.log(S))
+GOOD = Diagnostics(
+    elbo=Elbo(-10.0, 0.001, normalized=True),
+    importance=ImportanceEstimate(-9.99, 0.002, -9.99, True, 0.2, 3900.0, EQUAL),
+    z=Z,
+    rejected_share=0.0,
+    trace=-10 + 0.05 * RNG.normal(size=1000),
+    skipped_steps=0,
+    probe=Probe(32, 0, -math.inf, BridgeEstimate(-11.99, 0.003, True, 5), 1.05, 13_000),
+    tails=TailCheck(0.0, 0.0, 16_000),
+    constant=2.0,
+)
+
+
+def importance(**changes):
+    return replace(GOOD, importance=replace(GOOD.importance, **changes))
+
+
+def probe(**changes):
+    return replace(GOOD, probe=replace(GOOD.probe, **changes))
+
+
+def weights(log_weights):
+    return importance(log_weights=log_weights - np.log(np.exp(log_weights).sum()))
+
+
+def bridge(value, se=0.003):
+    return probe(bridge=BridgeEstimate(value, se, True, 5))
+
+
+def one_heavy_half():
+    """Weights that favour one sign of a coordinate in the first half of the draws only."""
+    return np.where(np.arange(S) < S // 2, Z[:, 0], 0.0)
+
+
+BAD = {
+    "k too high": (importance(pareto_k=0.71), "Pareto k-hat is 0.71"),
+    "no k": (importance(pareto_k=math.inf), "Pareto k-hat is inf"),
+    "few effective draws": (importance(ess=50.0), "worth only 50 draws"),
+    "smoothing matters": (importance(smoothed_log_evidence=-9.8), "0.19 nats apart"),
+    "missing mode": (probe(escaped=9, log_missing_mass=math.log(0.4)), "about 0.4 of the post"),
+    "more than it has": (probe(escaped=9, log_missing_mass=2.0), "as much mass as it has"),
+    "chains apart": (probe(rhat=2.0), "did not come together"),
+    "no R-hat": (probe(rhat=math.nan), "did not come together"),
+    "bridge above": (bridge(-11.7), "0.29 nats below that by bridge .* lacks mass"),
+    "bridge below": (bridge(-12.2), "0.21 nats above that by bridge"),
+    "light tails": (replace(GOOD, tails=TailCheck(0.02, 0.003, 16_000)), "too light: about 2.0%"),
+    "rejections": (replace(GOOD, rejected_share=0.2), "20.0% of the flow's draws have no finite"),
+    "skipped": (replace(GOOD, skipped_steps=200), "200 of 1000 training steps"),
+    "few steps": (replace(GOOD, trace=GOOD.trace[:99]), "99 training steps are too few"),
+    "still rising": (replace(GOOD, trace=GOOD.trace + np.linspace(0, 6, 1000)), "rose by 1.2 nats"),
+    "no trace": (replace(GOOD, trace=np.full(1000, np.nan)), "rose by nan"),
+    "halves": (weights(one_heavy_half()), "two halves of the draws disagree"),
+    "too narrow": (weights(0.3 * Z[:, 0] ** 2), "widens a standard deviation by"),
+}
+DOUBTFUL = {
+    "k": (importance(pareto_k=0.55), "Pareto k-hat is 0.55, above 0.5"),
+    "some missing": (probe(escaped=1, log_missing_mass=math.log(0.01)), "about 0.01 of the post"),
+    "bridge": (bridge(-11.94), "0.05 nats below"),
+    "tails": (replace(GOOD, tails=TailCheck(0.0015, 0.0005, 16_000)), "too light"),
+    "rejections": (replace(GOOD, rejected_share=0.05), "5.0% of the flow's draws"),
+    "rising": (replace(GOOD, trace=GOOD.trace + np.linspace(0, 1, 1000)), r"still rose by 0\.\d+ nats"),
+    "kl": (replace(GOOD, elbo=Elbo(-10.2, 0.001, True)), "ELBO is 0.21 nats below"),
+    "shift": (weights(0.5 * Z[:, 1]), r"moves a mean by 0\.\d+ st"),
+    "too wide": (weights(-0.3 * Z[:, 1] ** 2), "changes a standard deviation by -2"),
+}
+
+
+def test_nothing_against_it_is_good():
+    verdict = judge(GOOD)
+    assert (verdict.name, verdict.advice) == ("good", ())
+    assert "Pareto k-hat 0.20; the evidence estimate is 0.010 nats above" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_makes_a_fit_unreliable(case):
+    diagnostics, reason = BAD[case]
+    verdict = judge(diagnostics)
+    assert verdict.name == "unreliable"
+    assert any(re.search(reason, r) for r in verdict.reasons)
+    assert verdict.advice
+
+
+@pytest.mark.parametrize("case", DOUBTFUL)
+def test_what_makes_weights_necessary(case):
+    diagnostics, reason = DOUBTFUL[case]
+    verdict = judge(diagnostics)
+    assert verdict.name == "usable", verdict.reasons
+    assert any(re.search(reason, r) for r in verdict.reasons)
+    assert verdict.advice
+
+
+@pytest.mark.parametrize(
+    "diagnostics",
+    [
+        importance(pareto_k=0.49),
+        bridge(-11.97),
+        bridge(-11.7, se=0.2),  # within its error
+        probe(escaped=2, log_missing_mass=math.log(0.001), rhat=1.5),
+        probe(bridge=None),
+        replace(GOOD, tails=TailCheck(0.01, 0.01, 16_000)),  # one draw
+        replace(GOOD, rejected_share=0.005, skipped_steps=50),
+        weights(0.05 * Z[:, 1]),
+    ],
+)
+def test_what_is_within_bounds_does_no_harm(diagnostics):
+    assert judge(diagnostics).name == "good"
+
+
+def test_the_gravest_comes_first_and_its_advice_alone_counts():
+    both = replace(
+        GOOD,
+        importance=replace(GOOD.importance, pareto_k=0.55),
+        tails=TailCheck(0.02, 0.003, 16_000),
+    )
+    verdict = judge(both)
+    assert verdict.name == "unreliable"
+    assert "tails" in verdict.reasons[0]
+    assert "k-hat" in verdict.reasons[1]
+    assert verdict.advice == (
+        "use a heavier base (--base student-t), or train longer (--max-steps)",
+    )
