@@ -23,6 +23,8 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/step_time.py --out benchmarks/results/step_time.json
 	$(BIN)/python benchmarks/local_conditioner.py --out benchmarks/results/local_conditioner.json
 	$(BIN)/python benchmarks/stability.py --out benchmarks/results/stability.json
+	$(BIN)/python benchmarks/verdicts.py --out benchmarks/results/verdicts.json
+	$(BIN)/python benchmarks/warm_nuts.py --out benchmarks/results/warm_nuts.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

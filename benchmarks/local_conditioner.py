@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from models import horseshoe
 
-from stanflow.estimates.draws import draw
+from stanflow.estimates.draws import draw_log_densities
 from stanflow.estimates.elbo import estimate_elbo
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
@@ -63,7 +63,7 @@ def fit(d: int, flow: FlowConfig, training: TrainConfig, *, wired: bool) -> dict
     start = time.perf_counter()
     result = train(trained, model, training, seed=1)
     seconds = time.perf_counter() - start
-    elbo = estimate_elbo(draw(trained, model, 10_000, seed=2), PROPORTIONAL)
+    elbo = estimate_elbo(draw_log_densities(trained, model, 10_000, seed=2), PROPORTIONAL)
     return {
         "d": d,
         "dim": model.dim,

@@ -21,7 +21,7 @@ import torch
 from models import funnel
 
 from stanflow.errors import NumericsError
-from stanflow.estimates.draws import draw
+from stanflow.estimates.draws import draw_log_densities
 from stanflow.estimates.elbo import estimate_elbo
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import Flow, build_flow
@@ -68,7 +68,7 @@ def run(depth: int, variant: str, steps: int) -> dict[str, Any]:
     try:
         train(flow, model, training, 1, trace.append)
         result["gradient_variance"] = gradient_variance(flow, model)
-        drawn = draw(flow, model, 10_000, seed=3)
+        drawn = draw_log_densities(flow, model, 10_000, seed=3)
         elbo = estimate_elbo(drawn, model.normalizing_constant)
         result |= {"elbo": elbo.value, "elbo_se": elbo.se}
     except NumericsError as error:
