@@ -276,6 +276,9 @@ def nuts(
         int | None,
         typer.Option(help="Doublings of a trajectory.  [default: 10]", show_default=False),
     ] = None,
+    metric: Annotated[
+        Literal["diag_e", "dense_e"], typer.Option(help="Form of the inverse metric.")
+    ] = "diag_e",
     include_path: IncludePath = None,
     as_json: Json = False,
 ) -> None:
@@ -304,6 +307,7 @@ def nuts(
             init=None if init is None else load(init),
             adapt_delta=adapt_delta,
             max_treedepth=max_treedepth,
+            metric=metric,
         )
         run.save(folder, force=force)
     finally:

@@ -182,9 +182,10 @@ def redraw(fit: Fit, n: int, seed: int, model: StanModel | None) -> Fit:
         fit.flow, model, plan, trace=fit.trace, trained_by=report["gradient_evaluations"]
     )
     evaluations = report["gradient_evaluations"] + assessment.gradient_evaluations
+    kept = {key: value for key, value in report.items() if key != "resampled"}
     return replace(
         fit,
-        report={**report, **assessment.report, "gradient_evaluations": evaluations, "out": None},
+        report={**kept, **assessment.report, "gradient_evaluations": evaluations, "out": None},
         values=assessment.constrained.values,
         z=assessment.drawn.z,
         log_p=assessment.drawn.densities.log_p,

@@ -25,8 +25,10 @@ class ImportanceEstimate:
     log_evidence : float
         ``log mean w``, in nats.
     se : float
-        Its standard error by the delta method, ``sd(w) / (sqrt(S) mean(w))``; too small where
-        `pareto_k` is above 0.5, for then w has no finite variance.
+        Its standard error by the delta method, ``sd(w) / (sqrt(S) mean(w))``. Weights whose tail
+        has a shape k above 1/2 have no variance, and the error of their mean falls as
+        ``S^(k - 1)`` instead of ``S^(-1/2)`` (stable laws), so there it is multiplied by
+        ``S^(k-hat - 1/2)``, k-hat up to 1.
     smoothed_log_evidence : float
         The same from Pareto-smoothed weights.
     normalized : bool
@@ -83,6 +85,7 @@ def estimate_evidence(draws: LogDensities, constant: NormalizingConstant) -> Imp
     mean = w.sum() / draws.evaluated
     mean_square = (w**2).sum() / draws.evaluated
     se = math.sqrt(max(mean_square / mean**2 - 1, 0.0) / (draws.evaluated - 1))
+    se *= draws.evaluated ** (min(max(pareto_k, 0.5), 1.0) - 0.5)
     offset = constant.value - math.log(draws.evaluated)
     # The weights before normalisation: smoothing leaves all but the tail as it was.
     lightest = int(np.argmin(log_ratio))

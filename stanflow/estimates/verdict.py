@@ -232,7 +232,7 @@ def _to_weights(importance: ImportanceEstimate) -> Iterator[_Objection]:
             _MORE_FLOW if importance.ess < 0.1 * draws else _MORE_DRAWS,
         )
     gap = abs(importance.log_evidence - importance.smoothed_log_evidence)
-    if gap > max(3 * importance.se, _LARGEST_GAP_OF_ESTIMATES):
+    if gap > _LARGEST_GAP_OF_ESTIMATES:
         yield _Objection(
             True,
             f"raw and Pareto-smoothed weights give log evidences {gap:.2f} nats apart",

@@ -38,6 +38,18 @@ def test_the_evidence_and_its_standard_error_are_right():
     assert estimates[0].smoothed_log_evidence == pytest.approx(estimates[0].log_evidence, abs=1e-3)
 
 
+def test_the_error_bar_holds_where_weights_have_no_variance():
+    """k = 0.75: the delta method alone is off by two standard errors in a third of all cases."""
+    estimates = [
+        estimate_evidence(normal_against_normal(0.5, 4000, seed), CONSTANT) for seed in range(100)
+    ]
+    errors = np.array([e.log_evidence - math.log(7) - 0.25 for e in estimates])
+    scores = errors / [e.se for e in estimates]
+    plain = [4000 ** (min(max(e.pareto_k, 0.5), 1) - 0.5) for e in estimates] * scores
+    assert np.mean(np.abs(plain) > 2) > 0.25
+    assert np.mean(np.abs(scores) > 2) < 0.2
+
+
 def test_k_hat_is_that_of_the_tail():
     """For q = N(0, s) narrower than N(0, 1), w has a Pareto tail of shape 1 - s^2."""
     for sd in (0.5, 0.7):

@@ -78,7 +78,10 @@ DOUBTFUL = {
     "bridge": (bridge(-11.94), "0.05 nats below"),
     "tails": (replace(GOOD, tails=TailCheck(0.0015, 0.0005, 16_000)), "too light"),
     "rejections": (replace(GOOD, rejected_share=0.05), "5.0% of the flow's draws"),
-    "rising": (replace(GOOD, trace=GOOD.trace + np.linspace(0, 1, 1000)), r"still rose by 0\.\d+ nats"),
+    "rising": (
+        replace(GOOD, trace=GOOD.trace + np.linspace(0, 1, 1000)),
+        r"still rose by 0\.\d+ nats",
+    ),
     "kl": (replace(GOOD, elbo=Elbo(-10.2, 0.001, True)), "ELBO is 0.21 nats below"),
     "shift": (weights(0.5 * Z[:, 1]), r"moves a mean by 0\.\d+ st"),
     "too wide": (weights(-0.3 * Z[:, 1] ** 2), "changes a standard deviation by -2"),
