@@ -26,7 +26,7 @@ GOOD = Diagnostics(
     trace=-10 + 0.05 * RNG.normal(size=1000),
     skipped_steps=0,
     probe=Probe(32, 0, -math.inf, BridgeEstimate(-11.99, 0.003, True, 5), 1.05, 13_000),
-    tails=TailCheck(0.0, 0.0, 16_000),
+    tails=TailCheck(0.0, 16_000),
     constant=2.0,
 )
 
@@ -63,7 +63,7 @@ BAD = {
     "no R-hat": (probe(rhat=math.nan), "did not come together"),
     "bridge above": (bridge(-11.7), "0.29 nats below that by bridge .* lacks mass"),
     "bridge below": (bridge(-12.2), "0.21 nats above that by bridge"),
-    "light tails": (replace(GOOD, tails=TailCheck(0.02, 0.003, 16_000)), "too light: about 2.0%"),
+    "light tails": (replace(GOOD, tails=TailCheck(0.02, 16_000)), "too light: at least 2.00%"),
     "rejections": (replace(GOOD, rejected_share=0.2), "20.0% of the flow's draws have no finite"),
     "skipped": (replace(GOOD, skipped_steps=200), "200 of 1000 training steps"),
     "few steps": (replace(GOOD, trace=GOOD.trace[:99]), "99 training steps are too few"),
@@ -76,7 +76,7 @@ DOUBTFUL = {
     "k": (importance(pareto_k=0.55), "Pareto k-hat is 0.55, above 0.5"),
     "some missing": (probe(escaped=1, log_missing_mass=math.log(0.01)), "about 0.01 of the post"),
     "bridge": (bridge(-11.94), "0.05 nats below"),
-    "tails": (replace(GOOD, tails=TailCheck(0.0015, 0.0005, 16_000)), "too light"),
+    "tails": (replace(GOOD, tails=TailCheck(0.0015, 16_000)), "too light"),
     "rejections": (replace(GOOD, rejected_share=0.05), "5.0% of the flow's draws"),
     "rising": (
         replace(GOOD, trace=GOOD.trace + np.linspace(0, 1, 1000)),
@@ -120,7 +120,7 @@ def test_what_makes_weights_necessary(case):
         bridge(-11.7, se=0.2),  # within its error
         probe(escaped=2, log_missing_mass=math.log(0.001), rhat=1.5),
         probe(bridge=None),
-        replace(GOOD, tails=TailCheck(0.01, 0.01, 16_000)),  # one draw
+        replace(GOOD, tails=TailCheck(0.0004, 16_000)),
         replace(GOOD, rejected_share=0.005, skipped_steps=50),
         weights(0.05 * Z[:, 1]),
     ],
@@ -133,7 +133,7 @@ def test_the_gravest_comes_first_and_its_advice_alone_counts():
     both = replace(
         GOOD,
         importance=replace(GOOD.importance, pareto_k=0.55),
-        tails=TailCheck(0.02, 0.003, 16_000),
+        tails=TailCheck(0.02, 16_000),
     )
     verdict = judge(both)
     assert verdict.name == "unreliable"
