@@ -139,8 +139,7 @@ class Checkpoint:
                 )
             identity = json.loads(metadata["identity"])
             state = TrainState(**tensors)
-            if _hash(tensors) != metadata["sha256"]:
-                raise ValueError("its checksum differs")
+            _verify(tensors, metadata["sha256"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             problem = reason(error) if isinstance(error, OSError | ValueError) else one_line(error)
             raise UsageError(
@@ -171,6 +170,11 @@ def _difference(name: str, before: Any, now: Any) -> str:
 
 def _tensors(state: TrainState) -> dict[str, torch.Tensor]:
     return {field.name: getattr(state, field.name).contiguous() for field in fields(state)}
+
+
+def _verify(tensors: Mapping[str, torch.Tensor], expected: str) -> None:
+    if _hash(tensors) != expected:
+        raise ValueError("its checksum differs")
 
 
 def _hash(tensors: Mapping[str, torch.Tensor]) -> str:
