@@ -1,0 +1,1 @@
+"""Reference draws by Stan's NUTS, for comparison with a fit."""

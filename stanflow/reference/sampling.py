@@ -1,0 +1,326 @@
+"""nuts: from a StanModel to reference draws."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import re
+import time
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+import stanflow
+from stanflow.errors import EngineError, UsageError
+from stanflow.reference import cmdstan, embedded
+from stanflow.reference.cmdstan_program import (
+    compile_program,
+    find_installation,
+    open_executable,
+)
+from stanflow.reference.diagnostics import Convergence, convergence, min_bfmi
+from stanflow.reference.flow_starts import flow_starts
+from stanflow.reference.progress import NutsProgress
+from stanflow.reference.result import NutsFit
+from stanflow.reference.run import (
+    WARMUP_THAT_ADAPTS_THE_METRIC,
+    ChainStarts,
+    Metric,
+    NutsRun,
+    NutsSettings,
+)
+from stanflow.target.declarations import find_blocks
+from stanflow.target.model import StanModel
+from stanflow.variables import bracketed
+
+if TYPE_CHECKING:
+    from stanflow.result import Fit
+
+NutsEngine = Literal["auto", "cmdstan", "embedded"]
+
+_LARGEST_RHAT = 1.01
+_ENOUGH_ESS_PER_CHAIN = 100
+_SMALLEST_BFMI = 0.3
+_VERSIONED = ("cmdstanpy", "stanli", "arviz", "numpy")
+_RANDOM_NUMBERS = re.compile(r"\w+_rng\s*\(")
+
+
+def nuts(
+    model: StanModel,
+    *,
+    seed: int = 1,
+    chains: int = 4,
+    warmup: int = 1000,
+    draws: int = 1000,
+    engine: NutsEngine = "auto",
+    exe: str | PathLike[str] | None = None,
+    init: Fit | None = None,
+    adapt_delta: float | None = None,
+    max_treedepth: int | None = None,
+    metric: Metric = "diag_e",
+    progress: bool = True,
+) -> NutsFit:
+    """Draw from the posterior of a Stan model by Stan's NUTS.
+
+    Parameters
+    ----------
+    model : StanModel
+        The program and its data.
+    seed : int
+        From which every random choice comes.
+    chains : int
+        Chains, run in parallel up to the number of cores.
+    warmup, draws : int
+        Iterations of each chain before and after adaptation ends.
+    engine : {"auto", "cmdstan", "embedded"}
+        ``"auto"`` takes CmdStan where it is installed or `exe` is given, else Stan's NUTS in the
+        embedded engine. The report says which, and why.
+    exe : path, optional
+        The program as CmdStan has compiled it; then no CmdStan installation is needed.
+    init : Fit, optional
+        A fit of the same posterior. Each chain then starts at a draw of the flow, and with the
+        flow's scales as its inverse metric (see `flow_starts`), so a shorter warmup will do. With
+        `warmup` below 150 Stan keeps this metric and adapts only the step size; from 150 on it
+        estimates the metric anew from the chain's own draws.
+    adapt_delta : float, optional
+        The acceptance rate that step size adaptation aims at; 0.8 by default.
+    max_treedepth : int, optional
+        Largest number of doublings of a trajectory; 10 by default.
+    metric : {"diag_e", "dense_e"}
+        Form of the inverse metric.
+    progress : bool
+        Show progress on standard error.
+
+    Returns
+    -------
+    NutsFit
+
+    Raises
+    ------
+    EngineError
+        The engine cannot be had or cannot run the program, or `exe` is of another program.
+    NumericsError
+        A chain failed; `detail` has the engine's own words.
+    ProgramError
+        CmdStan's compiler refused the program.
+    UsageError
+        An option is out of range, or `init` is a fit of another posterior.
+
+    Examples
+    --------
+    >>> import stanflow
+    >>> from stanflow.reference.sampling import nuts
+    >>> model = stanflow.StanModel(
+    ...     stan_code="parameters { real x; } model { x ~ normal(3, 2); }", engine="embedded"
+    ... )
+    >>> run = nuts(model, seed=1, draws=500, engine="embedded", progress=False)
+    >>> run.stan_variable("x").shape
+    (2000,)
+    """
+    defaults = NutsSettings()
+    settings = NutsSettings(
+        seed=seed,
+        chains=chains,
+        warmup=warmup,
+        draws=draws,
+        adapt_delta=defaults.adapt_delta if adapt_delta is None else adapt_delta,
+        max_treedepth=defaults.max_treedepth if max_treedepth is None else max_treedepth,
+        metric=metric,
+    )
+    taken, engine_reason = _decide(engine, exe)
+    starts = None
+    if init is not None:
+        starts = flow_starts(init, model, chains=chains, seed=seed, metric=metric)
+    executable, compile_seconds = None, None
+    if taken == "cmdstan":
+        began = time.perf_counter()
+        if exe is not None:
+            executable = open_executable(exe)
+        else:
+            executable = compile_program(model.program)
+            compile_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        shown = stack.enter_context(NutsProgress(settings)) if progress else None
+        if executable is not None:
+            run = cmdstan.run(model, settings, starts, executable, shown)
+        else:
+            run = embedded.run(model, settings, starts, shown)
+    seconds = time.perf_counter() - began
+    report = {
+        "model": model.name,
+        "engine": taken,
+        "engine_version": run.engine_version,
+        **_counts(settings, run),
+        "seconds": seconds,
+        "out": None,
+        "engine_reason": engine_reason,
+        "compile_seconds": compile_seconds,
+        "exe": None if executable is None else str(executable.path),
+        "dim": model.dim,
+        "seed": seed,
+        "adapt_delta": settings.adapt_delta,
+        "max_treedepth": settings.max_treedepth,
+        "metric": metric,
+        "step_size": run.statistics["stepsize__"][:, -1].tolist(),
+        **_started(starts),
+        "versions": _versions(),
+        "program_sha256": model.program.hash,
+        "data_sha256": model.data.hash,
+        "columns": list(model.columns),
+    }
+    found = convergence([bracketed(column) for column in model.columns], run.values)
+    bfmi = min_bfmi(run.statistics["energy__"])
+    report |= {
+        "max_rhat": found.max_rhat,
+        "min_ess_bulk": found.min_ess_bulk,
+        "min_bfmi": bfmi,
+        "constant_columns": found.constant,
+        "not_finite_columns": found.not_finite,
+        "not_finite_draws": int((~np.isfinite(run.values)).any(axis=-1).sum()),
+    }
+    report["warnings"] = _warnings(model, settings, report, found, bfmi)
+    return NutsFit(
+        report=report,
+        columns=model.columns,
+        values=run.values,
+        statistics=run.statistics,
+        program=model.program.expanded,
+        data=model.data.json,
+    )
+
+
+def _decide(
+    engine: NutsEngine, exe: str | PathLike[str] | None
+) -> tuple[Literal["cmdstan", "embedded"], str]:
+    """Return the engine to take and the reason."""
+    if engine not in get_args(NutsEngine):
+        raise UsageError(f"there is no engine {engine!r}; choose one of auto, cmdstan, embedded")
+    if engine == "embedded":
+        if exe is not None:
+            raise UsageError(
+                "an executable that CmdStan has compiled cannot be run by the embedded engine; "
+                "leave out one of the two"
+            )
+        return "embedded", "the embedded engine was asked for"
+    if exe is not None:
+        return "cmdstan", "an executable that CmdStan has compiled was given"
+    try:
+        folder = find_installation()
+    except EngineError as error:
+        if engine == "cmdstan":
+            raise
+        return "embedded", f"CmdStan cannot be run here: {error}"
+    asked = "CmdStan was asked for" if engine == "cmdstan" else "CmdStan is installed"
+    return "cmdstan", f"{asked}: {folder}"
+
+
+# ---- The report -------------------------------------------------------------------------------
+
+
+def _counts(settings: NutsSettings, run: NutsRun) -> dict[str, Any]:
+    treedepth = run.statistics["treedepth__"]
+    sampling = int(run.statistics["n_leapfrog__"].sum())
+    return {
+        "chains": settings.chains,
+        "warmup": settings.warmup,
+        "draws": settings.draws,
+        "divergences": int(run.statistics["divergent__"].sum()),
+        "max_treedepth_hits": int((treedepth >= settings.max_treedepth).sum()),
+        "gradient_evaluations": run.warmup_gradient_evaluations + sampling,
+        "warmup_gradient_evaluations": run.warmup_gradient_evaluations,
+        "sampling_gradient_evaluations": sampling,
+    }
+
+
+def _started(starts: ChainStarts | None) -> dict[str, Any]:
+    if starts is None:
+        return {"initialized_from": "random", "initial_metric": None}
+    return {
+        "initialized_from": "flow",
+        "initial_metric": {
+            "draws": starts.averaged_draws,
+            "effective_draws": starts.effective_draws,
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for name in _VERSIONED:
+        with contextlib.suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return {"stanflow": stanflow.__version__, "python": platform.python_version(), **installed}
+
+
+def _warnings(
+    model: StanModel,
+    settings: NutsSettings,
+    report: dict[str, Any],
+    found: Convergence,
+    bfmi: float | None,
+) -> list[str]:
+    """Say in plain words what speaks against trusting the draws."""
+    total = settings.chains * settings.draws
+    lines = []
+    if report["divergences"]:
+        lines.append(
+            f"{report['divergences']} of {total} transitions diverged: parts of the posterior may "
+            "be missing; a larger adapt_delta or another parameterisation may help"
+        )
+    if report["max_treedepth_hits"]:
+        lines.append(
+            f"{report['max_treedepth_hits']} of {total} transitions reached the largest treedepth "
+            f"{settings.max_treedepth}: the chains move slowly"
+        )
+    if bfmi is not None and bfmi < _SMALLEST_BFMI:
+        lines.append(f"E-BFMI is {bfmi:.2f} in some chain, below 0.3: tails may be missing")
+    lines += _convergence_warnings(settings, found)
+    if found.not_finite:
+        lines.append(
+            f"{report['not_finite_draws']} of {total} draws have values that are not finite, in "
+            f"{found.not_finite} scalars, for which there is no R-hat or ESS"
+        )
+    if settings.warmup < WARMUP_THAT_ADAPTS_THE_METRIC and report["initialized_from"] == "random":
+        lines.append(
+            f"with {settings.warmup} warmup iterations, fewer than "
+            f"{WARMUP_THAT_ADAPTS_THE_METRIC}, Stan does not adapt the metric"
+        )
+    same_random_data = model.engine == report["engine"] and model.seed == settings.seed
+    if _draws_its_own_data(model) and not same_random_data:
+        lines.append(
+            "the program draws random numbers in its transformed data block, here by the seed "
+            f"{settings.seed} of {report['engine_version']}: this posterior differs from that of "
+            "the model"
+        )
+    return lines
+
+
+def _convergence_warnings(settings: NutsSettings, found: Convergence) -> list[str]:
+    rhat, ess = found.table["R_hat"], found.table[["ESS_bulk", "ESS_tail"]].min(axis=1)
+    lines = []
+    if settings.chains == 1:
+        lines.append("there is one chain, so there is no R-hat: convergence is not checked")
+    elif found.max_rhat is None:
+        lines.append("no scalar has an R-hat: none of them varies, or draws are too few")
+    elif found.max_rhat > _LARGEST_RHAT:
+        lines.append(
+            f"R-hat is above {_LARGEST_RHAT} for {(rhat > _LARGEST_RHAT).sum()} of {len(rhat)} "
+            f"scalars, at most {found.max_rhat:.3f} for {rhat.idxmax()}: the chains disagree; run "
+            "them longer"
+        )
+    enough = _ENOUGH_ESS_PER_CHAIN * settings.chains
+    if bool((ess < enough).any()):
+        lines.append(
+            f"the effective sample size is below {enough} (100 a chain) for "
+            f"{(ess < enough).sum()} of {len(ess)} scalars, at least {np.nanmin(ess):.0f} for "
+            f"{ess.idxmin()}: run the chains longer"
+        )
+    return lines
+
+
+def _draws_its_own_data(model: StanModel) -> bool:
+    transformed_data = find_blocks(model.program.expanded).get("transformed data", "")
+    return _RANDOM_NUMBERS.search(transformed_data) is not None
