@@ -1,6 +1,8 @@
 # Everything runs in .venv, installed at the versions of constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
+# A file's tests share what they have fitted.
+PARALLEL := --numprocesses auto --dist loadfile
 INSTALLED := .venv/.installed
 
 .PHONY: demo test test-all bench lint format constraints clean
@@ -10,10 +12,10 @@ demo: $(INSTALLED)
 		stan_models/eight_schools/eight_schools.json --seed 1 --out fits/demo --force
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # normflows is what the paper's code is built from; only the comparison needs it.
 bench: $(INSTALLED)

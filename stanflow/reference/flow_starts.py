@@ -103,8 +103,9 @@ def inverse_metric(z: FloatArray, weights: FloatArray, metric: Metric) -> tuple[
     Examples
     --------
     >>> z = np.array([[0.0], [2.0]] * 200)
-    >>> inverse_metric(z, np.full(400, 1 / 400), "diag_e")
-    (array([0.990...]), 400.0...)
+    >>> inverse, effective = inverse_metric(z, np.full(400, 1 / 400), "diag_e")
+    >>> inverse.round(3), round(effective)
+    (array([0.99]), 400)
     """
     dim = z.shape[1]
     enough = _ENOUGH_DRAWS if metric == "diag_e" else max(_ENOUGH_DRAWS, _DRAWS_PER_DIMENSION * dim)

@@ -274,6 +274,15 @@ def test_an_interrupted_run_ends_soon_and_leaves_nothing_behind(long_run):
 
 
 @pytest.mark.parametrize("long_run", ["cmdstan"], indirect=True)
+def test_ctrl_c_that_reaches_a_chain_first_is_an_interrupt(long_run):
+    """On a terminal all processes get it, in any order."""
+    chains = long_run.chains()
+    os.kill(chains[0], signal.SIGINT)
+    assert long_run.process.wait(timeout=15) == 130
+    assert not any(map(runs, chains))
+
+
+@pytest.mark.parametrize("long_run", ["cmdstan"], indirect=True)
 def test_a_killed_chain_ends_the_run(long_run):
     chains = long_run.chains()
     os.kill(chains[0], signal.SIGKILL)

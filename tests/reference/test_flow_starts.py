@@ -170,8 +170,9 @@ def test_the_first_draws_are_near_the_starts(trend, trend_fit, exe, engine):
     assert np.corrcoef(starts.z[:, k], run.values[:, 0, k])[0, 1] > 0.5
 
 
-def test_cmdstan_starts_from_a_flow_as_the_embedded_engine_does(trend, trend_fit, exe):
-    settings = {"warmup": 60, "draws": 400, "progress": False}
+@pytest.mark.parametrize("metric", ["diag_e", "dense_e"])
+def test_cmdstan_starts_from_a_flow_as_the_embedded_engine_does(trend, trend_fit, exe, metric):
+    settings = {"warmup": 60, "draws": 400, "metric": metric, "progress": False}
     by_cmdstan = nuts(trend, init=trend_fit, exe=exe, **settings)
     embedded = nuts(trend, init=trend_fit, engine="embedded", **settings)
     cold = nuts(trend, exe=exe, **settings)
