@@ -70,7 +70,7 @@ def load(folder: str | PathLike[str]) -> Fit:
     try:
         verify_checksums(path, FIT.required)
         report = json.loads((path / FIT.report).read_text(encoding="utf-8"))
-        if report["format"] <= FORMAT:
+        if report.pop("format") <= FORMAT:
             return _read(path, report)
     except Exception as error:
         raise UsageError(f"the fit in {path} is damaged: {one_line(error)}") from error
