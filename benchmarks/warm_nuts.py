@@ -33,7 +33,7 @@ from stanflow.training.config import TrainConfig
 
 ESS = 400
 DRAWS = 1000
-WARMUPS = {"cold": (50, 150, 300, 1000), "flow": (20, 50, 100, 150, 300)}
+WARMUPS = {"cold": (150, 300, 1000), "flow": (20, 50, 100, 150, 300)}
 
 
 def linear_regression(engine: str = "auto") -> StanModel:

@@ -1,0 +1,143 @@
+"""The guides say what is true: code blocks, limits, options, keys of the report, links."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+import stanflow
+from stanflow.cli import app
+from stanflow.estimates import verdict
+from stanflow.estimates.importance import highest_pareto_k
+
+ROOT = Path(__file__).parents[2]
+GUIDES = ROOT / "docs" / "guides"
+PAGES = sorted(GUIDES.glob("*.md"))
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+NATS = 0.02  # that documented numbers may be off by on another machine
+
+
+def blocks(page, language):
+    """Code blocks of a language, each with the block of plain text that follows it, if any."""
+    pattern = rf"```{language}\n(.*?)```(?:\n\n```\n(.*?)```)?"
+    return re.findall(pattern, page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def table_rows(page, heading):
+    """Rows of the table with this heading, as lists of cells."""
+    text = page.read_text(encoding="utf-8")
+    table = text[text.index(heading) :].partition("\n\n")[0]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
+
+
+@pytest.mark.parametrize("first", [2, pytest.param(6, marks=pytest.mark.slow)])
+def test_model_comparison_prints_what_it_says(monkeypatch, first):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    found = blocks(GUIDES / "model-comparison.md", "python")
+    assert len(found) == 6
+    for code, documented in found[:first]:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, "model-comparison.md", "exec"), names)
+        assert NUMBER.sub("#", printed.getvalue()).split() == NUMBER.sub("#", documented).split()
+        ours, theirs = (
+            np.array(NUMBER.findall(text), dtype=float) for text in (printed.getvalue(), documented)
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=NATS)
+
+
+def test_limits_of_the_verdict_are_those_of_the_code():
+    v = verdict
+    bridge = f"nats and {v._STANDARD_ERRORS} se"
+    expected = {
+        "chains from elsewhere: missing mass": (
+            f"above {v._MISSING_MASS:.0%}",
+            f"above {v._MISSING_MASS_NOTICED:.1%}",
+        ),
+        "chains from elsewhere: R-hat": (f"{v._LARGEST_RHAT} or more", ""),
+        "tails too light for": (
+            f"above {v._MISSING_TAIL:.2%} of the posterior",
+            f"above {v._MISSING_TAIL_NOTICED:.2%}",
+        ),
+        "evidence by bridge against importance sampling": (
+            f"above {v._LARGEST_GAP} {bridge}",
+            f"above {v._LARGEST_GAP_UNNOTICED} {bridge}",
+        ),
+        "log evidence less ELBO": ("", f"above {v._LARGEST_KL} nats + 3 se"),
+        "Pareto k-hat": (
+            "min(1 - 1 / log10 S, 0.7) or more",
+            f"{v._HIGHEST_K_UNWEIGHTED} or more",
+        ),
+        "effective draws": (f"below {v._FEWEST_EFFECTIVE_DRAWS}", ""),
+        "evidence from raw against smoothed weights": (
+            f"above {v._LARGEST_GAP_OF_ESTIMATES} nats apart",
+            "",
+        ),
+        "rejected draws": (
+            f"above {v._MOST_REJECTED:.0%}",
+            f"above {v._MOST_REJECTED_UNWEIGHTED:.0%}",
+        ),
+        "steps without a gradient": (f"above {v._MOST_SKIPPED:.0%}", ""),
+        "ELBO's rise over the last fifth of training": (
+            f"above {v._GAIN_UNCONVERGED:.0f} nat and 3 se",
+            f"above {v._GAIN_STILL_RISING} nats and 3 se",
+        ),
+        "training steps": (f"below {v._FEWEST_STEPS}", ""),
+        "halves of the draws": (f"differ (chance {v._FALSE_ALARMS:.0e})", ""),
+        "weighting moves a mean, beyond its error": ("", f"above {v._LARGEST_SHIFT} sds"),
+        "weighting changes an sd, beyond its error": (
+            f"wider by above {v._WIDEST:.0%}",
+            f"by above {v._LARGEST_SHIFT:.0%}",
+        ),
+    }
+    assert v._LAST_SHARE == 0.2
+    assert highest_pareto_k(1000) == pytest.approx(1 - 1 / 3)
+    rows = table_rows(GUIDES / "read-a-verdict.md", "| check | unreliable")[2:]
+    documented = {row[0]: tuple(cell.replace(" %", "%") for cell in row[1:3]) for row in rows}
+    assert documented == {
+        name: tuple(limit.replace("1e-04", "1e-4") for limit in limits)
+        for name, limits in expected.items()
+    }
+
+
+def test_keys_named_are_in_the_report():
+    model = stanflow.StanModel(stan_code="parameters { real x; } model { x ~ normal(0, 1); }")
+    training = stanflow.TrainConfig(max_steps=20)
+    report = stanflow.fit(model, training=training, progress=False).report
+    rows = table_rows(GUIDES / "read-a-verdict.md", "| check | unreliable")[2:]
+    keys = [key for row in rows for key in re.findall(r"`([\w.]+)`", row[-1])]
+    assert len(keys) > 10
+    for key in set(keys) - {"trace.csv"}:
+        entry = report
+        for part in key.split("."):
+            assert part in entry, key
+            entry = entry[part]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_options_named_exist(page):
+    commands = typer.main.get_command(app).commands
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    calls = re.findall(r"stanflow (fit|nuts|compare|check|doctor)\b([^`\n]*)", text)
+    for name, arguments in calls:
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        unknown = set(re.findall(r"--[a-z][a-z-]*", arguments)) - known
+        assert not unknown, f"stanflow {name} has no {', '.join(unknown)}"
+    assert calls
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target, _, anchor in re.findall(r"\]\((?!http)([^)#]*)(#?)([^)]*)\)", text):
+        there = (page.parent / target).resolve() if target else page
+        assert there.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in slugs, anchor
