@@ -12,7 +12,7 @@ import stanio
 import torch
 
 from stanflow.comparison.sides import variable_of
-from stanflow.errors import DataError, NumericsError, StanFlowError
+from stanflow.errors import DataError, NumericsError, StanFlowError, UsageError
 from stanflow.estimates.bridge import bridge_evidence
 from stanflow.reference.result import NutsFit
 from stanflow.result import Fit
@@ -122,6 +122,8 @@ def _bridge(fit: Fit, nuts: NutsFit, model: StanModel | None) -> EvidenceEntry:
     StanFlowError
         The program cannot be built, the draws cannot be unconstrained, or do not overlap.
     """
+    if fit.report.get("resampled"):
+        raise UsageError("the fit's draws were resampled, so they are not the flow's own")
     if model is None:
         model = StanModel(stan_code=fit.program, data=fit.data, engine="embedded")
     z, lost = _unconstrained(nuts, model)

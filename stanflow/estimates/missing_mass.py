@@ -34,7 +34,7 @@ def log_missing_mass(
     *,
     rng: np.random.Generator,
 ) -> float:
-    """Estimate the log of the posterior's share where ``p / q`` is above 100 times the evidence.
+    """Estimate the log of the mass where ``p / q`` is above 100 times the flow's evidence, over it.
 
     Up to 400 dimensions by importance sampling: draws come from Student-t distributions at the
     chains' means, shaped by the curvature of log p there, and are weighted by the balance heuristic

@@ -47,8 +47,8 @@ class Probe:
         Chains that ended where the flow has practically no mass: their draws' median weight is
         more than 1000 times the evidence.
     log_missing_mass : float
-        The log of the share of the posterior that is there, roughly estimated; see
-        `missing_mass`. It is -infinity where no chain escaped.
+        The log of the posterior mass that is there over the mass that the flow holds, roughly
+        estimated; see `missing_mass`. It is -infinity where no chain escaped.
     bridge : BridgeEstimate or None
         The evidence by bridge sampling between the flow's draws and those of the chains that did
         not escape, without Stan's dropped constants; None where all escaped.

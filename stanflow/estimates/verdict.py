@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
+from scipy.special import expit
 
 from stanflow.estimates.elbo import Elbo
 from stanflow.estimates.importance import ImportanceEstimate, highest_pareto_k, renormalized
@@ -161,14 +162,13 @@ def _objections(diagnostics: Diagnostics) -> Iterator[_Objection]:
 
 
 def _to_coverage(probe: Probe) -> Iterator[_Objection]:
-    if probe.log_missing_mass > math.log(_MISSING_MASS_NOTICED):
-        share = min(math.exp(min(probe.log_missing_mass, 0.0)), 1.0)
-        roughly = f"about {share:.1g} of the posterior" if share < 1 else "as much mass as it has"
+    share = float(expit(probe.log_missing_mass))  # of what the flow holds and what it misses
+    if share > _MISSING_MASS_NOTICED:
         yield _Objection(
             share > _MISSING_MASS,
             f"{probe.escaped} of {probe.chains} chains started elsewhere ended where the flow has "
-            f"practically none: it misses a mode or a tail, {roughly}, and the evidence is too low "
-            "by that share",
+            f"practically no mass: it misses a mode or a tail, about {share:.0%} of the posterior, "
+            "and the evidence is too low by that share",
             _COMPARE,
         )
     if not probe.rhat < _LARGEST_RHAT:

@@ -170,3 +170,10 @@ def test_a_flow_that_lacks_a_mode_is_found_by_the_bridge():
     evidence = estimate(fit, nuts_run(values), LABELS, model)
     assert by_method(evidence)["bridge sampling"].value == pytest.approx(0, abs=0.15)
     assert "the flow probably misses a part of the posterior" in evidence.warnings[0]
+
+
+def test_resampled_draws_are_not_bridged(model, fit, reference):
+    """They are draws of the posterior, as far as the weights are right, and not of the flow."""
+    evidence = estimate(fit.resampled(), reference, LABELS, model)
+    assert set(by_method(evidence)) == {"ELBO", "importance sampling"}
+    assert "resampled" in evidence.bridge_left_out

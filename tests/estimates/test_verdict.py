@@ -57,8 +57,8 @@ BAD = {
     "no k": (importance(pareto_k=math.inf), "Pareto k-hat is inf"),
     "few effective draws": (importance(ess=50.0), "worth only 50 draws"),
     "smoothing matters": (importance(smoothed_log_evidence=-9.8), "0.19 nats apart"),
-    "missing mode": (probe(escaped=9, log_missing_mass=math.log(0.4)), "about 0.4 of the post"),
-    "more than it has": (probe(escaped=9, log_missing_mass=2.0), "as much mass as it has"),
+    "missing mode": (probe(escaped=9, log_missing_mass=math.log(0.4)), "about 29% of the post"),
+    "more than it has": (probe(escaped=9, log_missing_mass=2.0), "about 88% of the post"),
     "chains apart": (probe(rhat=2.0), "did not come together"),
     "no R-hat": (probe(rhat=math.nan), "did not come together"),
     "bridge above": (bridge(-11.7), "0.29 nats below that by bridge .* lacks mass"),
@@ -74,7 +74,7 @@ BAD = {
 }
 DOUBTFUL = {
     "k": (importance(pareto_k=0.55), "Pareto k-hat is 0.55, above 0.5"),
-    "some missing": (probe(escaped=1, log_missing_mass=math.log(0.01)), "about 0.01 of the post"),
+    "some missing": (probe(escaped=1, log_missing_mass=math.log(0.01)), "about 1% of the post"),
     "bridge": (bridge(-11.94), "0.05 nats below"),
     "tails": (replace(GOOD, tails=TailCheck(0.0015, 16_000)), "too light"),
     "rejections": (replace(GOOD, rejected_share=0.05), "5.0% of the flow's draws"),
