@@ -4,7 +4,8 @@ Each run has four chains of 1000 draws after a warmup of some length. From it co
 gradient evaluations to a bulk effective sample size of 400 of every parameter: those of the warmup,
 and those of the sampling in proportion. Chains start as Stan starts them ("cold"), or at draws of
 the flow and with the flow's variances as their inverse metric ("flow"); below 150 iterations of
-warmup Stan adapts the step size alone. Shown are medians over seeds, and the worst R-hat.
+warmup Stan adapts the step size alone. Shown are medians over seeds, and the worst R-hat; with one
+above 1.05 the effective sample size means nothing, and the number is "not there".
 
 The flow's own training takes gradient evaluations, too, most often more than NUTS needs; they stand
 beside, and count where the fit is there anyway.
@@ -33,6 +34,7 @@ from stanflow.training.config import TrainConfig
 
 ESS = 400
 DRAWS = 1000
+LARGEST_RHAT = 1.05
 WARMUPS = {"cold": (150, 300, 1000), "flow": (20, 50, 100, 150, 300)}
 
 
@@ -47,7 +49,8 @@ def linear_regression(engine: str = "auto") -> StanModel:
 POSTERIORS: dict[str, Callable[[], StanModel]] = {
     "eight_schools": lambda: eight_schools("embedded"),
     "linear_regression": lambda: linear_regression("embedded"),
-    "horseshoe": lambda: horseshoe(100, "embedded"),
+    "horseshoe_10": lambda: horseshoe(10, "embedded"),
+    "horseshoe_100": lambda: horseshoe(100, "embedded"),
 }
 
 
@@ -60,7 +63,8 @@ def measure(model: StanModel, warmup: int, seed: int, init: Fit | None) -> dict[
     found = convergence(columns, run.values[..., : len(columns)])
     warmup_cost = run.report["warmup_gradient_evaluations"]
     sampling_cost = run.report["sampling_gradient_evaluations"]
-    ess = found.min_ess_bulk or float("nan")
+    ess, rhat = found.min_ess_bulk, found.max_rhat
+    converged = ess is not None and rhat is not None and rhat <= LARGEST_RHAT
     return {
         "warmup": warmup,
         "seed": seed,
@@ -68,9 +72,9 @@ def measure(model: StanModel, warmup: int, seed: int, init: Fit | None) -> dict[
         "warmup_gradient_evaluations": warmup_cost,
         "sampling_gradient_evaluations": sampling_cost,
         "min_ess_bulk": ess,
-        "max_rhat": found.max_rhat,
+        "max_rhat": rhat,
         "divergences": run.report["divergences"],
-        "gradients_to_ess": warmup_cost + sampling_cost * ESS / ess,
+        "gradients_to_ess": warmup_cost + sampling_cost * ESS / ess if converged else None,
         "seconds": run.report["seconds"],
     }
 
@@ -113,11 +117,12 @@ def show(result: dict[str, Any]) -> None:
         for warmup in warmups:
             group = [r for r in result["runs"] if (r["start"], r["warmup"]) == (start, warmup)]
             spent = median(run["warmup_gradient_evaluations"] for run in group)
-            needed = median(run["gradients_to_ess"] for run in group)
+            costs = [run["gradients_to_ess"] for run in group]
+            needed = "not there" if None in costs else f"{median(costs):,.0f}"
             rhat = max(run["max_rhat"] or float("nan") for run in group)
             divergences = sum(run["divergences"] for run in group)
             print(
-                f"{start:<6} {warmup:>6} {spent:>10,.0f} {needed:>12,.0f} {rhat:>7.3f} "
+                f"{start:<6} {warmup:>6} {spent:>10,.0f} {needed:>12} {rhat:>7.3f} "
                 f"{divergences:>12}",
                 flush=True,
             )

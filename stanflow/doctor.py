@@ -6,7 +6,7 @@ import importlib
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 from stanflow.errors import EngineError, one_line
@@ -151,26 +151,19 @@ def _bridgestan_toolchain() -> Finding:
 
 
 def _cmdstan() -> Finding:
+    from stanflow.reference.cmdstan_program import find_installation
+
     name = "CmdStan"
     try:
-        cmdstanpy_version = version("cmdstanpy")
-        import cmdstanpy
-
-        path = cmdstanpy.cmdstan_path()
-    except PackageNotFoundError:
+        path = find_installation()
+    except EngineError as error:
         return Finding(
             name,
             ok=False,
             required=False,
-            detail="cmdstanpy is not installed",
-            remedy="pip install 'stanflow[cmdstan]'",
+            detail=str(error),
+            remedy="not needed: `stanflow nuts` runs Stan's NUTS in the embedded engine without it",
         )
-    except ValueError:
-        return Finding(
-            name,
-            ok=False,
-            required=False,
-            detail=f"cmdstanpy {cmdstanpy_version} finds no CmdStan",
-            remedy="python -m cmdstanpy.install_cmdstan",
-        )
-    return Finding(name, ok=True, required=False, detail=f"{path} (cmdstanpy {cmdstanpy_version})")
+    return Finding(
+        name, ok=True, required=False, detail=f"{path} (cmdstanpy {version('cmdstanpy')})"
+    )

@@ -251,6 +251,8 @@ def long_run(exe, request, tmp_path):
     yield run
     process.kill()
     process.communicate()
+    for pid in filter(runs, run.chains()):  # where a test failed
+        os.kill(pid, signal.SIGKILL)
 
 
 def runs(pid: int) -> bool:
