@@ -32,6 +32,7 @@ _TARGET_ACCEPTANCE = 0.8
 _OVERDISPERSION = 4.0
 _DENSE_UP_TO = 200  # dimensions
 _LOG_WEIGHT_OF_ESCAPE = math.log(1000)
+_BEYOND_COMPARISON = 1e9  # a log weight that stands for an infinite one
 _GROW, _SHRINK = 1.2, 0.5
 
 
@@ -117,7 +118,8 @@ def probe(
             flow, counted, points[:, escaped], densities[:, escaped], log_evidence, rng=rng
         )
     bridge = _bridge(drawn, densities, log_weights + log_evidence, ~escaped)
-    rhat = float(arviz.rhat(np.nan_to_num(log_weights).T))
+    comparable = np.nan_to_num(log_weights, posinf=_BEYOND_COMPARISON, neginf=-_BEYOND_COMPARISON)
+    rhat = float(arviz.rhat(comparable.T))
     return Probe(chains, int(escaped.sum()), missing, bridge, rhat, counted.evaluations)
 
 
@@ -141,7 +143,8 @@ def _bridge(
 
 def _starts(target: Target, z: FloatArray, chains: int, rng: np.random.Generator) -> FloatArray:
     like_stan = target.starting_points(chains // 2, rng)
-    around = rng.choice(z, size=chains - len(like_stan), replace=False)
+    wanted = chains - len(like_stan)
+    around = rng.choice(z, size=wanted, replace=len(z) < wanted)
     centre = np.median(z, axis=0)
     return np.concatenate([like_stan, centre + _OVERDISPERSION * (around - centre)])
 

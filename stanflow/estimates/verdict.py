@@ -192,10 +192,11 @@ def _to_tails(tails: TailCheck) -> Iterator[_Objection]:
 
 def _to_evidence(diagnostics: Diagnostics) -> Iterator[_Objection]:
     importance, bridge = diagnostics.importance, diagnostics.probe.bridge
-    if bridge is None:
-        return
-    gap = bridge.value + diagnostics.constant - importance.log_evidence
-    if abs(gap) > max(_LARGEST_GAP_UNNOTICED, _STANDARD_ERRORS * bridge.se):
+    gap = error = 0.0
+    if bridge is not None:
+        gap = bridge.value + diagnostics.constant - importance.log_evidence
+        error = bridge.se
+    if abs(gap) > max(_LARGEST_GAP_UNNOTICED, _STANDARD_ERRORS * error):
         yield _Objection(
             abs(gap) > _LARGEST_GAP,
             f"the log evidence by importance sampling is {abs(gap):.2f} nats "
@@ -215,7 +216,9 @@ def _to_evidence(diagnostics: Diagnostics) -> Iterator[_Objection]:
 def _to_weights(importance: ImportanceEstimate) -> Iterator[_Objection]:
     k, draws = importance.pareto_k, len(importance.log_weights)
     limit = highest_pareto_k(draws)
-    if not k < limit:
+    if not math.isfinite(k):
+        yield _Objection(True, f"{draws} draws are too few to tell a Pareto k-hat", _MORE_DRAWS)
+    elif not k < limit:
         yield _Objection(
             True,
             f"Pareto k-hat is {k:.2f}, not below {limit:.2f}: a few draws carry the weight of all, "

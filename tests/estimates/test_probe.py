@@ -127,6 +127,13 @@ def test_every_evaluation_is_counted_and_the_seed_decides():
     assert one.log_missing_mass != other.log_missing_mass
 
 
+def test_a_few_draws_are_enough_to_start_from():
+    flow = flow_at(3, 0.0)
+    drawn = draw(flow, Mixture(3, 0.5, 0.0), 2, 2)
+    found = probe(flow, Mixture(3, 0.5, 0.0), drawn, 0.0, gradient_evaluations=20_000, seed=1)
+    assert found.chains == 32
+
+
 @pytest.mark.parametrize("dim", [1, 4])
 def test_the_mass_in_the_tails_is_found(dim):
     """Posterior share where a Cauchy's density is above 100 normal ones, by quadrature in 1-D."""

@@ -54,7 +54,7 @@ def one_heavy_half():
 
 BAD = {
     "k too high": (importance(pareto_k=0.71), "Pareto k-hat is 0.71"),
-    "no k": (importance(pareto_k=math.inf), "Pareto k-hat is inf"),
+    "no k": (importance(pareto_k=math.inf), "draws are too few to tell a Pareto k-hat"),
     "few effective draws": (importance(ess=50.0), "worth only 50 draws"),
     "smoothing matters": (importance(smoothed_log_evidence=-9.8), "0.19 nats apart"),
     "missing mode": (probe(escaped=9, log_missing_mass=math.log(0.4)), "about 29% of the post"),
@@ -83,6 +83,10 @@ DOUBTFUL = {
         r"still rose by 0\.\d+ nats",
     ),
     "kl": (replace(GOOD, elbo=Elbo(-10.2, 0.001, True)), "ELBO is 0.21 nats below"),
+    "kl without bridge": (
+        replace(probe(bridge=None), elbo=Elbo(-10.2, 0.001, True)),
+        "ELBO is 0.21 nats below",
+    ),
     "shift": (weights(0.5 * Z[:, 1]), r"moves a mean by 0\.\d+ st"),
     "too wide": (weights(-0.3 * Z[:, 1] ** 2), "changes a standard deviation by -2"),
 }
