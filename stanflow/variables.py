@@ -111,14 +111,3 @@ def bracketed(column: str) -> str:
     if not indices or not all(re.fullmatch(r"\d+", index) for index in indices):
         return column
     return f"{name}[{','.join(indices)}]"
-
-
-def dotted(column: str) -> str:
-    """Return cmdstanpy's column name as Stan has it in CSV files.
-
-    Examples
-    --------
-    >>> dotted("theta[2,1]")
-    'theta.2.1'
-    """
-    return re.sub(r"\[(\d+(?:,\d+)*)\]", lambda m: "." + m[1].replace(",", "."), column)

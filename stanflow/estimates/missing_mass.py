@@ -20,7 +20,7 @@ _MOST_CHAINS = 8
 _DEGREES_OF_FREEDOM = 5
 _FLATTEST = 0.05  # curvature in units of a chain's own standard deviations
 _DIFFERENCE = 0.01  # in the same units
-_LOG_WEIGHT_OF_MISSING = math.log(100)
+LOG_WEIGHT_OF_MISSING = math.log(100)
 _SLACK_A_DIMENSION = 0.01
 _EFFECTIVE_SHARE = 0.5  # of a chain's recorded points
 
@@ -70,7 +70,7 @@ def log_missing_mass(
     log_mixture = logsumexp([proposal.log_density(z) for proposal in proposals], axis=0)
     log_mixture -= math.log(len(proposals))
     log_weight = log_weights_at(flow, z, log_density) - log_evidence
-    missing = np.isfinite(log_density) & ~(log_weight <= _LOG_WEIGHT_OF_MISSING)
+    missing = np.isfinite(log_density) & ~(log_weight <= LOG_WEIGHT_OF_MISSING)
     if not missing.any():
         return -math.inf
     total = logsumexp((log_density - log_mixture)[missing])

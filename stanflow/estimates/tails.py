@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from stanflow.estimates.missing_mass import LOG_WEIGHT_OF_MISSING
 from stanflow.flow.realnvp import Flow
 from stanflow.target.density import Target
 from stanflow.target.loaded import FloatArray
 
-_LOG_WEIGHT_OF_MISSING = math.log(100)
 _HEAVIEST_LEFT_OUT = 3
 _LARGEST_EXPONENT = 700.0  # of a finite exponential
 _CHUNK = 1024
@@ -63,7 +63,7 @@ def check_tails(flow: Flow, target: Target, log_evidence: float, n: int, seed: i
         z, log_q, log_widening = _draw(flow, min(_CHUNK, n - start), generator)
         with np.errstate(invalid="ignore"):
             log_weight = target.log_density_gradient(z).log_density - log_q - log_evidence
-        missing = log_weight > _LOG_WEIGHT_OF_MISSING  # false where it is not a number
+        missing = log_weight > LOG_WEIGHT_OF_MISSING  # false where it is not a number
         log_ratio.append(np.where(missing, log_weight - log_widening, -np.inf))
     ratio = np.sort(np.exp(np.minimum(np.concatenate(log_ratio), _LARGEST_EXPONENT)))
     return TailCheck(float(ratio[:-_HEAVIEST_LEFT_OUT].sum() / n), n)
