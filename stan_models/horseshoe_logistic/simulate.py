@@ -7,17 +7,19 @@ Run it to write a Stan JSON file:
 
 from __future__ import annotations
 
-import argparse
-import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-NONZERO = {1: 3.0, 2: 1.5, 5: 2.0}  # position, counted from 1: coefficient
+# The models are no package: a script, or whoever loads this file, finds the design by its folder.
+sys.path.append(str(Path(__file__).parents[1]))
+
+from ar1_design import coefficients, covariates, write_simulated
 
 
-def simulate(n: int, d: int, rho: float, seed: int) -> dict[str, Any]:
+def simulate(n: int, d: int, rho: float, seed: int, digits: int | None = None) -> dict[str, Any]:
     """Return data with AR(1)-correlated standard normal covariates.
 
     Parameters
@@ -28,27 +30,19 @@ def simulate(n: int, d: int, rho: float, seed: int) -> dict[str, Any]:
         Correlation of neighbouring covariates.
     seed : int
         For the covariates and outcomes.
+    digits : int, optional
+        Round covariates to so many decimals.
+
+    Raises
+    ------
+    UsageError
+        There is no such design.
     """
     rng = np.random.default_rng(seed)
-    innovations = rng.standard_normal((n, d))
-    X = np.empty((n, d))  # noqa: N806
-    X[:, 0] = innovations[:, 0]
-    for j in range(1, d):
-        X[:, j] = rho * X[:, j - 1] + np.sqrt(1 - rho**2) * innovations[:, j]
-    beta = np.zeros(d)
-    for position, coefficient in NONZERO.items():
-        beta[position - 1] = coefficient
-    y = rng.uniform(size=n) < 1 / (1 + np.exp(-X @ beta))
+    X = covariates(n, d, rho, rng, digits)  # noqa: N806
+    y = rng.uniform(size=n) < 1 / (1 + np.exp(-X @ coefficients(d)))
     return {"n": n, "d": d, "X": X.tolist(), "y": y.astype(int).tolist()}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=100)
-    parser.add_argument("--d", type=int, default=10)
-    parser.add_argument("--rho", type=float, default=0.5)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    data = simulate(options.n, options.d, options.rho, options.seed)
-    options.out.write_text(json.dumps(data))
+    write_simulated(simulate, __doc__.splitlines()[0])

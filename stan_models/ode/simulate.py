@@ -1,0 +1,48 @@
+"""Simulate data for ode.stan.
+
+Run it to write the data that come with it, or others:
+
+    python stan_models/ode/simulate.py --out data.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DOSE = 100.0  # mg
+ABSORPTION = 1.2  # per hour
+CLEARANCE = 4.0  # litres per hour
+VOLUME = 35.0  # litres
+SIGMA = 0.15  # standard deviation of the log measurement
+TIME = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)  # hours
+
+
+def simulate(seed: int = 1) -> dict[str, Any]:
+    """Return the concentrations measured in the twelve hours after a dose.
+
+    Parameters
+    ----------
+    seed : int
+        For the errors of measurement.
+    """
+    rng = np.random.default_rng(seed)
+    time = np.array(TIME)
+    elimination = CLEARANCE / VOLUME
+    decays = np.exp(-elimination * time) - np.exp(-ABSORPTION * time)
+    concentration = DOSE / VOLUME * ABSORPTION / (ABSORPTION - elimination) * decays
+    y = concentration * np.exp(SIGMA * rng.standard_normal(len(time)))
+    return {"N": len(TIME), "dose": DOSE, "time": list(TIME), "y": y.round(6).tolist()}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    data = simulate(options.seed)
+    options.out.write_text(json.dumps(data) + "\n")
