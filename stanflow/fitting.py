@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -21,7 +22,7 @@ import stanflow
 from stanflow.assessment import DrawPlan, assess
 from stanflow.errors import UsageError
 from stanflow.flow.config import FlowConfig
-from stanflow.flow.realnvp import build_flow
+from stanflow.flow.realnvp import Flow, build_flow
 from stanflow.flow.wiring import Wiring
 from stanflow.presets import Preset
 from stanflow.presets import preset as named_settings
@@ -29,8 +30,12 @@ from stanflow.result import Fit
 from stanflow.target.model import StanModel
 from stanflow.training.checkpoint import Checkpoint
 from stanflow.training.config import TrainConfig
+from stanflow.training.standardize import StandardizedTarget
+from stanflow.training.start import Start
 from stanflow.training.trainer import TrainResult, train
+from stanflow.training.wiring import wire_by_curvature
 
+_EVIDENCE_DRAWS = 20_000
 _VERSIONED = ("stanli", "bridgestan", "torch", "numpy", "arviz")
 
 
@@ -61,7 +66,7 @@ def fit(
         Draws to take from the trained flow.
     evidence_draws : int, optional
         Draws behind ELBO, evidence and k-hat, of which those beyond `draws` are not kept; by
-        default `draws`.
+        default `draws`, or 20,000 where that is more.
     preset : {"auto", "paper"}
         Settings to take where `flow` or `training` is not given; see `stanflow.presets.preset`.
     flow : FlowConfig, optional
@@ -110,9 +115,11 @@ def fit(
     flow_config, train_config = named_settings(preset)
     flow_config, train_config = flow or flow_config, training or train_config
     flow_seed, train_seed, *seeds = (int(s) for s in np.random.SeedSequence(seed).generate_state(7))
-    plan = DrawPlan(draws, draws if evidence_draws is None else evidence_draws, *seeds)
+    if evidence_draws is None:
+        evidence_draws = max(draws, _EVIDENCE_DRAWS)
+    plan = DrawPlan(draws, evidence_draws, *seeds)
     expected_constant = model.normalizing_constant
-    network = build_flow(flow_config, model.dim, flow_seed, wiring)
+    flow_config = flow_config.resolved(model.dim)
     what = {
         "program_sha256": model.program.hash,
         "data_sha256": model.data.hash,
@@ -132,8 +139,9 @@ def fit(
             from stanflow.progress import TrainProgress
 
             on_step = stack.enter_context(TrainProgress(train_config, expected_constant.value))
-        result = train(network, model, train_config, train_seed, on_step, checkpoint=kept)
-    trace = _trace(result)
+        build = partial(_build, flow_config, model, flow_seed, wiring)
+        result = train(build, model, train_config, train_seed, on_step, checkpoint=kept)
+    network, trace = result.flow, _trace(result)
     assessment = assess(network, model, plan, trace=trace, trained_by=result.gradient_evaluations)
     report = {
         "model": model.name,
@@ -148,6 +156,7 @@ def fit(
         "out": None,
         "rejected_in_training": sum(step.rejected for step in result.trace),
         "stopped": result.stopped,
+        "returns": result.returns,
         "engine_reason": model.engine_reason,
         **what,
         "columns": list(assessment.constrained.columns),
@@ -166,6 +175,18 @@ def fit(
         program=model.program.expanded,
         data=model.data.json,
     )
+
+
+def _build(
+    config: FlowConfig, model: StanModel, seed: int, wiring: Wiring | None, start: Start
+) -> Flow:
+    """Build the untrained flow, wired as given or as the configuration says."""
+    coupled = config.family == "realnvp" and model.dim > 1
+    if wiring is None and coupled and (config.wiring == "curvature" or config.partners > 0):
+        in_units = StandardizedTarget(model, start.location, start.log_scale)
+        rng = np.random.default_rng(seed)
+        wiring = wire_by_curvature(config, in_units, in_units.in_units(start.points), rng)
+    return build_flow(config, model.dim, seed, wiring)
 
 
 def redraw(fit: Fit, n: int, seed: int, model: StanModel | None) -> Fit:

@@ -23,17 +23,14 @@ from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
 from stanflow.flow.realnvp import Flow
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
 from stanflow.target.loaded import FloatArray
+from stanflow.training.chains import MOST_CLIMBS, Chains, Metric
 
 _MOST_CHAINS, _FEWEST_CHAINS = 32, 8
-_CLIMBS = 150
 _TRANSITIONS, _LEAPFROG_STEPS = 50, 8
-_EVALUATIONS_A_CHAIN = _CLIMBS + _TRANSITIONS * _LEAPFROG_STEPS
-_TARGET_ACCEPTANCE = 0.8
+_EVALUATIONS_A_CHAIN = MOST_CLIMBS + _TRANSITIONS * _LEAPFROG_STEPS
 _OVERDISPERSION = 4.0
-_DENSE_UP_TO = 200  # dimensions
 _LOG_WEIGHT_OF_ESCAPE = math.log(1000)
 _BEYOND_COMPARISON = 1e9  # a log weight that stands for an infinite one
-_GROW, _SHRINK = 1.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -104,11 +101,11 @@ def probe(
         np.clip(gradient_evaluations // _EVALUATIONS_A_CHAIN, _FEWEST_CHAINS, _MOST_CHAINS)
     )
     counted, z = _Counted(target), drawn.z
-    walkers = _Walkers(counted, _starts(counted, z, chains, rng), _Metric(z), rng)
-    walkers.climb(
+    walking = Chains(counted, _starts(counted, z, chains, rng), Metric(z), rng)
+    walking.climb(
         level=float(np.quantile(drawn.densities.log_p, 0.1)), first_step=0.1 * np.std(z, axis=0)
     )
-    points, densities = walkers.mix()
+    points, densities = _mix(walking)
     log_weights = log_weights_at(flow, points, densities) - log_evidence
     escaped = ~(np.median(log_weights, axis=0) <= _LOG_WEIGHT_OF_ESCAPE)
     escaped &= np.isfinite(densities).all(axis=0)
@@ -121,6 +118,17 @@ def probe(
     comparable = np.nan_to_num(log_weights, posinf=_BEYOND_COMPARISON, neginf=-_BEYOND_COMPARISON)
     rhat = float(arviz.rhat(comparable.T))
     return Probe(chains, int(escaped.sum()), missing, bridge, rhat, counted.evaluations)
+
+
+def _mix(chains: Chains) -> tuple[FloatArray, FloatArray]:
+    """Let the chains run; return points (n, C, D) and log densities (n, C) of the second half."""
+    points, densities = [], []
+    for transition in range(_TRANSITIONS):
+        chains.transition(_LEAPFROG_STEPS)
+        if transition >= _TRANSITIONS // 2:
+            points.append(chains.z)
+            densities.append(chains.there.log_density)
+    return np.stack(points), np.stack(densities)
 
 
 def _bridge(
@@ -174,100 +182,3 @@ class _Counted(Target):
     @override
     def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
         return self._target.starting_points(n, rng)
-
-
-class _Metric:
-    """The flow's draws as a map from the standard normal's scale: dense where D is small."""
-
-    def __init__(self, z: FloatArray) -> None:
-        draws, dim = z.shape
-        self._factor: FloatArray | None = None
-        self._scale = np.maximum(np.std(z, axis=0), np.finfo(np.float64).tiny)
-        if dim <= _DENSE_UP_TO and draws >= 10 * dim:
-            correlation = np.corrcoef((z - z.mean(axis=0)) / self._scale, rowvar=False)
-            jitter = 1e-6 * np.eye(dim)
-            if np.isfinite(correlation).all():
-                self._factor = np.asarray(
-                    np.linalg.cholesky(np.reshape(correlation, (dim, dim)) + jitter)
-                )
-
-    def to_space(self, u: FloatArray) -> FloatArray:
-        """Map steps of shape (C, D) in units of the draws to steps in z."""
-        return np.asarray(self._scale * (u if self._factor is None else u @ self._factor.T))
-
-    def pull_back(self, gradient: FloatArray) -> FloatArray:
-        """Map gradients of shape (C, D) in z to gradients in units of the draws."""
-        scaled = gradient * self._scale
-        return np.asarray(scaled if self._factor is None else scaled @ self._factor)
-
-
-class _Walkers:
-    """C chains that move together, one batch of gradients a move."""
-
-    def __init__(
-        self, target: Target, start: FloatArray, metric: _Metric, rng: np.random.Generator
-    ) -> None:
-        self._target, self._metric, self._rng = target, metric, rng
-        self._z = start
-        self._there = self._evaluate(start)
-
-    def climb(self, level: float, first_step: FloatArray) -> None:
-        """Climb by Rprop steps (see `training.warmstart`) until the log density reaches a level."""
-        steps = np.broadcast_to(np.maximum(first_step, 1e-12), self._z.shape).copy()
-        signs = np.zeros_like(self._z)
-        for _ in range(_CLIMBS):
-            below = ~(self._there.log_density >= level)
-            if not below.any():
-                return
-            new_signs = np.sign(np.nan_to_num(self._there.gradient))
-            steps *= np.where(new_signs * signs < 0, _SHRINK, _GROW)
-            signs = new_signs
-            tried = self._z + np.where(below[:, None], steps * signs, 0.0)
-            there = self._evaluate(tried)
-            steps[~there.accepted] *= _SHRINK**2
-            self._move(tried, there, there.accepted & below)
-
-    def mix(self) -> tuple[FloatArray, FloatArray]:
-        """Run Hamiltonian transitions; return recorded points (n, C, D) and log densities (n, C).
-
-        Each chain adapts its own step size. Records come from the second half.
-        """
-        chains, dim = self._z.shape
-        log_step = np.full(chains, math.log(0.5 / dim**0.25))
-        points, densities = [], []
-        for transition in range(_TRANSITIONS):
-            acceptance = self._transition(np.exp(log_step) * self._rng.uniform(0.8, 1.2))
-            log_step += (acceptance - _TARGET_ACCEPTANCE) / math.sqrt(1 + transition)
-            if transition >= _TRANSITIONS // 2:
-                points.append(self._z.copy())
-                densities.append(self._there.log_density.copy())
-        return np.stack(points), np.stack(densities)
-
-    def _transition(self, step: FloatArray) -> FloatArray:
-        momentum = self._rng.standard_normal(self._z.shape)
-        before = self._there.log_density - 0.5 * (momentum**2).sum(axis=1)
-        z, there, step = self._z, self._there, step[:, None]
-        with np.errstate(all="ignore"):  # a trajectory that diverges is refused
-            for _ in range(_LEAPFROG_STEPS):
-                momentum = momentum + 0.5 * step * self._metric.pull_back(there.gradient)
-                z = z + self._metric.to_space(step * momentum)
-                there = self._evaluate(np.where(np.isfinite(z), z, self._z))
-                momentum = momentum + 0.5 * step * self._metric.pull_back(there.gradient)
-            after = there.log_density - 0.5 * (momentum**2).sum(axis=1)
-            log_ratio = np.where(
-                there.accepted & np.isfinite(z).all(axis=1), after - before, -np.inf
-            )
-            acceptance = np.exp(np.minimum(np.nan_to_num(log_ratio, nan=-np.inf), 0.0))
-        self._move(z, there, self._rng.uniform(size=len(z)) < acceptance)
-        return np.asarray(acceptance)
-
-    def _evaluate(self, z: FloatArray) -> DensityBatch:
-        return self._target.log_density_gradient(z)
-
-    def _move(self, z: FloatArray, there: DensityBatch, moved: npt.NDArray[np.bool_]) -> None:
-        self._z = np.where(moved[:, None], z, self._z)
-        self._there = DensityBatch(
-            np.where(moved, there.log_density, self._there.log_density),
-            np.where(moved[:, None], there.gradient, self._there.gradient),
-            moved | self._there.accepted,
-        )

@@ -16,6 +16,7 @@ from stanflow.estimates.importance import ImportanceEstimate, highest_pareto_k, 
 from stanflow.estimates.probe import Probe
 from stanflow.estimates.tails import TailCheck
 from stanflow.target.loaded import FloatArray
+from stanflow.training.schedule import gain_of_medians
 
 VerdictName = Literal["good", "usable", "unreliable"]
 
@@ -267,25 +268,13 @@ def _to_convergence(trace: FloatArray) -> Iterator[_Objection]:
         )  # fmt: skip
         return
     last = int(_LAST_SHARE * len(trace))
-    gain, se = _gain(trace[-2 * last : -last], trace[-last:])
+    gain, se = gain_of_medians(trace[-2 * last : -last], trace[-last:])
     if gain > max(3 * se, _GAIN_STILL_RISING) or not math.isfinite(gain):
         yield _Objection(
             not gain <= _GAIN_UNCONVERGED,
             f"the ELBO still rose by {gain:.2g} nats over the last fifth of training",
             _TRAIN_LONGER,
         )
-
-
-def _gain(before: FloatArray, after: FloatArray) -> tuple[float, float]:
-    """Difference of medians, which outliers among batches do not move, and its standard error."""
-    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
-    if min(len(before), len(after)) < 2:
-        return math.nan, math.nan
-    variances = [
-        (math.pi / 2) * stats.median_abs_deviation(part, scale="normal") ** 2 / len(part)
-        for part in (before, after)
-    ]
-    return float(np.median(after) - np.median(before)), math.sqrt(sum(variances))
 
 
 def _to_halves(diagnostics: Diagnostics) -> Iterator[_Objection]:

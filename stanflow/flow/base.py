@@ -14,6 +14,7 @@ from stanflow.flow.workspace import Workspace
 
 _START_DEGREES_OF_FREEDOM = 30.0
 _LARGE = 1e8  # its square plus one is its square
+_MOST_SPREAD = 3.0
 _LEAST_EXPONENTIAL = 1e-20  # keeps the derivative at a uniform of exactly 0 from being 0 / 0
 
 
@@ -25,6 +26,39 @@ class BasePasses(ABC):
         self, e: Tensor, score: Tensor | None, log_q: Tensor, generator: torch.Generator
     ) -> None:
         """Fill e with samples, score with ``d log q / de`` and log_q with their log density."""
+
+    def spread_out(
+        self, e: Tensor, score: Tensor, log_q: Tensor, tails: int, generator: torch.Generator
+    ) -> None:
+        """Spread out the first draws, up to threefold, in one coordinate or two at random.
+
+        They are further out then than the base has them, and score and log_q are those there.
+
+        Parameters
+        ----------
+        tails : int
+            How many draws.
+        """
+        dim, device = len(e), e.device
+        rows = torch.randint(dim, (2, tails), generator=generator, device=device)
+        factors = torch.rand(tails, generator=generator, device=device, dtype=e.dtype)
+        factors.mul_(_MOST_SPREAD - 1).add_(1)
+        draws = torch.arange(tails, device=device)
+        again = draws[(rows[0] != rows[1]) & (draws % 2 == 0)]
+        for row, column in ((rows[0], draws), (rows[1, again], again)):
+            before = e[row, column]
+            after = before * factors[column]
+            log_q[column] += self._log_ratio(row, before, after)
+            e[row, column] = after
+            score[row, column] = self._score_at(row, after)
+
+    @abstractmethod
+    def _log_ratio(self, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """Return by how much the log density of coordinates changes, (n,), in float64."""
+
+    @abstractmethod
+    def _score_at(self, rows: Tensor, e: Tensor) -> Tensor:
+        """Return the derivative of the log density of coordinates, (n,)."""
 
     @abstractmethod
     def pull(self, e: Tensor, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
@@ -101,6 +135,14 @@ class _GaussianPasses(BasePasses):
         log_q.add_(len(e) * math.log(2 * math.pi)).mul_(-0.5)
         if score is not None:
             torch.neg(e, out=score)
+
+    @override
+    def _log_ratio(self, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        return 0.5 * (before.double().square() - after.double().square())
+
+    @override
+    def _score_at(self, rows: Tensor, e: Tensor) -> Tensor:
+        return -e
 
     @override
     def pull(self, e: Tensor, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
@@ -215,6 +257,17 @@ class _StudentTPasses(BasePasses):
         log_tail.mul_(0.5 * (nu + 1)).sub_(_log_constant(nu))
         log_q.copy_(log_tail.sum(0)).neg_()
         e.mul_(nu.sqrt())
+
+    @override
+    def _log_ratio(self, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        nu = self._degrees_of_freedom()[rows, 0].double()
+        ratio = torch.log((nu + before.double().square()) / (nu + after.double().square()))
+        return 0.5 * (nu + 1) * ratio
+
+    @override
+    def _score_at(self, rows: Tensor, e: Tensor) -> Tensor:
+        nu = self._degrees_of_freedom()[rows, 0]
+        return -(nu + 1) * e / (nu + e.square())
 
     @override
     def pull(self, e: Tensor, cotangent: Tensor, log_q_weight: Tensor | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from stanflow.errors import UsageError
@@ -13,6 +13,7 @@ BaseName = Literal["student-t", "gaussian"]
 ClampName = Literal["asymmetric", "symmetric", "tanh", "none"]
 ActivationName = Literal["relu", "leaky_relu", "elu", "tanh"]
 LocalActivationName = Literal["tanh", "softsign"]
+WiringName = Literal["curvature", "even-odd"]
 
 Memory = Literal["auto", "keep", "rebuild"]
 """How a training step treats activations; see `sweep.Sweep`."""
@@ -25,6 +26,7 @@ _CHOICES = {
     "clamp": ClampName,
     "activation": ActivationName,
     "local_activation": LocalActivationName,
+    "wiring": WiringName,
 }
 _MOST = {"layers": 10_000, "hidden": 10_000, "hidden_layers": 100, "local_features": 100}
 
@@ -39,8 +41,9 @@ class FlowConfig:
         Real NVP, or a Gaussian (Student-t with that base) with full or diagonal covariance.
     layers : int
         Coupling layers, r.
-    hidden : int
-        Units of a hidden layer of each conditioner network, H.
+    hidden : int, optional
+        Units of a hidden layer of each conditioner network, H; by default 32, and 16 above 50
+        dimensions.
     hidden_layers : int
         Hidden layers of each conditioner network.
     activation : {"relu", "leaky_relu", "elu", "tanh"}
@@ -56,8 +59,14 @@ class FlowConfig:
         Thresholds of a layer's log scale, upward and downward.
     loft_tau : float, optional
         Where LOFT's logarithm takes over; None leaves LOFT out.
+    wiring : {"curvature", "even-odd"}
+        Which coordinates a coupling layer moves: halves from the target's curvature, or even and
+        odd ones in turns; see `training.wiring`.
+    partners : int
+        Coordinates that the local conditioner of each moved coordinate sees, K, from the target's
+        curvature; 0 leaves local conditioners out.
     local_features : int
-        Features a partner of the local conditioner, M; used where the wiring names partners.
+        Features a partner of the local conditioner, M.
     local_activation : {"tanh", "softsign"}
         Of those features.
 
@@ -69,7 +78,7 @@ class FlowConfig:
 
     family: Family = "realnvp"
     layers: int = 16
-    hidden: int = 32
+    hidden: int | None = None
     hidden_layers: int = 1
     activation: ActivationName = "relu"
     base: BaseName = "student-t"
@@ -78,6 +87,8 @@ class FlowConfig:
     clamp_positive: float = 0.1
     clamp_negative: float = 2.0
     loft_tau: float | None = 100.0
+    wiring: WiringName = "curvature"
+    partners: int = 3
     local_features: int = 4
     local_activation: LocalActivationName = "softsign"
 
@@ -88,11 +99,25 @@ class FlowConfig:
                 what = name.replace("_", " ")
                 options = " or ".join(get_args(choices))
                 raise UsageError(f"there is no {what} {value!r}; choose {options}")
+        if not 0 <= self.partners <= MOST_PARTNERS:
+            raise UsageError(
+                f"partners must be at least 0 and at most {MOST_PARTNERS}, not {self.partners}"
+            )
         for name, most in _MOST.items():
             value = getattr(self, name)
+            if name == "hidden" and value is None:
+                continue
             if not 1 <= value <= most:
                 raise UsageError(f"{name} must be at least 1 and at most {most}, not {value}")
         for name in ("clamp_positive", "clamp_negative", "loft_tau"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} must be positive and finite, not {value}")
+
+    def hidden_units(self, dim: int) -> int:
+        """Return H in D dimensions."""
+        return (32 if dim <= 50 else 16) if self.hidden is None else self.hidden
+
+    def resolved(self, dim: int) -> FlowConfig:
+        """Return the configuration with what depends on the dimension D filled in."""
+        return replace(self, hidden=self.hidden_units(dim))

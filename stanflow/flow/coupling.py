@@ -40,7 +40,7 @@ class AffineCoupling(Bijection):
         self.conditioner = GlobalConditioner(
             len(self.kept),
             len(self.moved),
-            config.hidden,
+            config.hidden_units(len(halves.kept) + len(halves.moved)),
             config.hidden_layers,
             ACTIVATIONS[config.activation],
         )

@@ -106,8 +106,17 @@ class Sweep:
         self._layers = [bijection.passes(workspace) for bijection in flow.bijections]
 
     @torch.no_grad()
-    def draw(self, generator: torch.Generator) -> None:
+    def draw(self, generator: torch.Generator, tails: int = 0) -> None:
         """Fill `z`, `log_q` and `score` with a new batch.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+            Source of the draws.
+        tails : int
+            How many of them, the first ones, to draw further out than the flow has them: two
+            coordinates of their base point are spread out (see `BasePasses.spread_out`). `log_q`
+            and `score` are the flow's own there.
 
         Raises
         ------
@@ -116,6 +125,9 @@ class Sweep:
         """
         self._check_current()
         self._base.draw(self.z, self.score, self.log_q, generator)
+        if tails > 0:
+            assert self.score is not None
+            self._base.spread_out(self.z, self.score, self.log_q, tails, generator)
         self._e.copy_(self.z)
         for layer in self._layers:
             layer.push(self.z, self.score, self.log_q)

@@ -17,7 +17,7 @@ from stanflow.errors import UsageError, one_line, reason
 from stanflow.storage.output import replace_file
 from stanflow.target.loaded import FloatArray
 
-_FORMAT = "1"
+_FORMAT = "2"
 _LARGEST_SHARE_OF_TIME = 0.05
 
 
@@ -33,8 +33,6 @@ class TrainState:
         Steps that Adam has taken.
     generator : uint8 Tensor
         State of the random number generator.
-    location, log_scale : Tensor of shape (D,)
-        The units that training runs in.
     trace : Tensor of shape (steps, 5)
         Step, seconds, elbo, gradient norm and rejected draws of each step.
     largest : Tensor of shape (steps, r + 1)
@@ -43,6 +41,8 @@ class TrainState:
         Gradient evaluations, and steps in a row without a finite gradient.
     best, best_elbo : Tensor of shape (P,) and ()
         The best parameters so far; of shape (0,) where they are not kept or there are none yet.
+    safe, safeguard : Tensor of shape (P,) and (n,)
+        Of the safeguard.
     """
 
     parameters: torch.Tensor
@@ -50,13 +50,13 @@ class TrainState:
     mean_square: torch.Tensor
     adam_steps: torch.Tensor
     generator: torch.Tensor
-    location: torch.Tensor
-    log_scale: torch.Tensor
     trace: torch.Tensor
     largest: torch.Tensor
     counts: torch.Tensor
     best: torch.Tensor
     best_elbo: torch.Tensor
+    safe: torch.Tensor
+    safeguard: torch.Tensor
 
     @property
     def seconds(self) -> float:

@@ -10,8 +10,8 @@ from stanflow.errors import UsageError
 from stanflow.flow.config import Memory
 
 Gradient = Literal["path", "total"]
-Start = Literal["mean-field", "none"]
-Schedule = Literal["cosine", "constant"]
+Start = Literal["ensemble", "mean-field", "none"]
+Schedule = Literal["plateau", "cosine", "constant"]
 Precision = Literal["float32", "float64"]
 Device = Literal["cpu", "cuda"]
 
@@ -34,23 +34,31 @@ class TrainConfig:
     batch : int
         Draws a step.
     max_steps : int
-        Steps to take.
+        Most steps to take.
     max_seconds : float, optional
-        Stop after this long, wherever the steps are.
+        Stop after this long, wherever the steps are. Except with a constant learning rate, the
+        rate falls towards that moment.
+    min_steps : int
+        Steps before training may end of itself.
     learning_rate : float, optional
-        Adam's, at the start; by default 0.02, less above ten dimensions.
+        Adam's, at the start; by default DEFAULT_LR.
     adam_betas : (float, float)
         Adam's decay rates of the averages of gradients and of their squares.
-    schedule : {"cosine", "constant"}
-        Whether the learning rate falls from its start to near zero over `max_steps`, or stays.
+    schedule : {"plateau", "cosine", "constant"}
+        Whether the learning rate stays until the ELBO no longer rises and falls to near zero then,
+        whereupon training ends (see `schedule.Plateau`); falls over the whole of `max_steps`; or
+        stays.
     gradient : {"path", "total"}
         The estimator of the ELBO's gradient: with or without the path's part alone. Path
         gradients vanish, draw by draw, where the flow is the target.
     max_gradient_norm : float, optional
         Gradients longer than this are shortened to it; None leaves them.
-    start : {"mean-field", "none"}
-        Whether training runs in units of a quick mean-field fit, or starts at the origin with
-        scale one.
+    tail_share : float
+        Share of a batch's draws that have a few coordinates spread out, to where importance
+        weights are decided (see `gradients`); 0 for none. The ELBO is that of the others.
+    start : {"ensemble", "mean-field", "none"}
+        Whether training runs in units of a few Hamiltonian chains' draws, or of a quick mean-field
+        fit, or starts at the origin with scale one; see `start.begin`.
     keep_best : bool
         Whether to return the parameters of the batch with the highest ELBO in the second half of
         training, instead of the last ones.
@@ -71,14 +79,16 @@ class TrainConfig:
     """
 
     batch: int = 256
-    max_steps: int = 1500
+    max_steps: int = 6000
     max_seconds: float | None = None
+    min_steps: int = 1000
     learning_rate: float | None = None
-    adam_betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Schedule = "cosine"
+    adam_betas: tuple[float, float] = (0.9, 0.99)
+    schedule: Schedule = "plateau"
     gradient: Gradient = "path"
     max_gradient_norm: float | None = 100.0
-    start: Start = "mean-field"
+    tail_share: float = 0.5
+    start: Start = "ensemble"
     keep_best: bool = False
     precision: Precision = "float32"
     memory: Memory = "auto"
@@ -86,7 +96,7 @@ class TrainConfig:
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("batch", "max_steps"):
+        for name in ("batch", "max_steps", "min_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "max_gradient_norm", "max_seconds", "memory_budget_mb"):
@@ -98,6 +108,10 @@ class TrainConfig:
                 raise UsageError(f"{name} must be finite")
         if not all(0 <= beta < 1 for beta in self.adam_betas):
             raise UsageError(f"adam_betas must be in [0, 1), not {self.adam_betas}")
+        if not 0 <= self.tail_share < 1:
+            raise UsageError(f"tail_share must be in [0, 1), not {self.tail_share}")
+        if self.tail_share > 0 and self.gradient == "total":
+            raise UsageError("total gradients need tail_share 0: only path gradients vanish there")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in get_args(choices):

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from stanflow.flow.sweep import Sweep
 from stanflow.target.density import Target
+from stanflow.target.loaded import FloatArray
 from stanflow.training.config import Gradient
 from stanflow.training.exchange import Exchange
 
@@ -22,8 +24,8 @@ class BatchResult:
     ----------
     elbo : float
         The batch's estimate of the ELBO: the mean of log p - log q over the accepted draws, plus
-        the log of their share, as in `estimate_elbo`. Stan's constants are left out. NaN if none
-        is accepted.
+        the log of their share, as in `estimate_elbo`. Stan's constants are left out, and so are
+        draws that are spread out. NaN if none is accepted.
     rejected : int
         Draws without finite log densities or gradient; they take no part.
     """
@@ -42,6 +44,13 @@ class GradientEstimator:
     The second part, the score term, has mean zero. The path gradient leaves it out (Roeder, Wu,
     Duvenaud 2017, arXiv 1703.09194).
 
+    What is left vanishes at each draw where the flow is the target, so the draws need not be the
+    flow's: wherever they lie, no step is taken there once the two agree. Weighted by p/q, for one,
+    it is the gradient of the other divergence, KL(p | q) (Vaitl et al. 2024, arXiv 2403.15881). A
+    flow trained on its own draws alone has tails that nobody has looked at, and there the largest
+    importance weights are. So a share of the draws is spread out in two coordinates of their base
+    points; both kinds count alike.
+
     Parameters
     ----------
     sweep : Sweep
@@ -50,15 +59,20 @@ class GradientEstimator:
         The density p, evaluated in float64.
     kind : {"path", "total"}
         For "total" the sweep must have been made with ``total=True``.
+    tail_share : float
+        Share of the draws that are spread out; for path gradients only.
     """
 
-    def __init__(self, sweep: Sweep, target: Target, kind: Gradient = "path") -> None:
+    def __init__(
+        self, sweep: Sweep, target: Target, kind: Gradient = "path", tail_share: float = 0.0
+    ) -> None:
         if sweep.score is None:
             raise ValueError("the sweep carries no score")
         self._sweep = sweep
         self._score = sweep.score
         self._exchange = Exchange(target, sweep.z)
         self._total = kind == "total"
+        self._tails = int(tail_share * sweep.batch)
         self._cotangent = torch.empty_like(sweep.z)
 
     def estimate(self, generator: torch.Generator) -> BatchResult:
@@ -70,7 +84,7 @@ class GradientEstimator:
             Source of the draws.
         """
         sweep, cotangent = self._sweep, self._cotangent
-        sweep.draw(generator)
+        sweep.draw(generator, self._tails)
         there = self._exchange.evaluate(sweep.z)
         log_q = sweep.log_q.cpu().numpy()
         torch.sub(self._score, there.gradient, out=cotangent)
@@ -91,5 +105,11 @@ class GradientEstimator:
         if rejected:
             cotangent[:, ~keep] = 0
         sweep.pull(cotangent, weight)
-        elbo = float(np.mean((there.log_density - log_q)[accepted]))
-        return BatchResult(elbo + math.log(n_accepted / sweep.batch), rejected)
+        return BatchResult(self._elbo(there.log_density - log_q, accepted), rejected)
+
+    def _elbo(self, log_weights: FloatArray, accepted: npt.NDArray[np.bool_]) -> float:
+        """Return the estimate of the draws that are not spread out."""
+        own, counted = log_weights[self._tails :], accepted[self._tails :]
+        if not counted.any():
+            return math.nan
+        return float(np.mean(own[counted]) + np.log(np.mean(counted)))

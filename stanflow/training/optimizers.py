@@ -9,8 +9,6 @@ import torch
 from stanflow.flow.realnvp import Flow
 from stanflow.training.config import TrainConfig
 
-_FINAL_LEARNING_RATE = 0.01  # as a share of the first
-
 
 class FlatAdam:
     """Adam on all of a flow's parameters as one tensor.
@@ -32,13 +30,13 @@ class FlatAdam:
             [self._flat], lr=self._learning_rate, betas=config.adam_betas, fused=True
         )
 
-    def step(self, progress: float) -> float:
+    def step(self, share: float) -> float:
         """Take a step if the gradient is finite; return its norm, NaN if it was skipped.
 
         Parameters
         ----------
-        progress : float
-            Share of the steps taken before this one.
+        share : float
+            Of the first learning rate.
         """
         norm = float(torch.linalg.vector_norm(self._gradient))
         if not math.isfinite(norm):
@@ -46,9 +44,8 @@ class FlatAdam:
         longest = self._config.max_gradient_norm
         if longest is not None and norm > longest:
             self._gradient.mul_(longest / norm)
-        if self._config.schedule == "cosine":
-            for group in self._adam.param_groups:
-                group["lr"] = self._learning_rate * _cosine(progress)
+        for group in self._adam.param_groups:
+            group["lr"] = self._learning_rate * share
         self._adam.step()
         return norm
 
@@ -71,6 +68,10 @@ class FlatAdam:
             "exp_avg_sq": mean_square.to(like),
         }
 
+    def forget(self) -> None:
+        """Begin anew, with no averages."""
+        self._adam.state.clear()
+
     def release(self) -> None:
         """Give back the gradients and the optimizer's memory."""
         self._flat.grad = None
@@ -81,10 +82,4 @@ def first_learning_rate(config: TrainConfig, dim: int) -> float:
     """Return the first learning rate: smaller in many dimensions, whose errors add up."""
     if config.learning_rate is not None:
         return config.learning_rate
-    return 0.02 * min(1.0, math.sqrt(10 / dim))
-
-
-def _cosine(progress: float) -> float:
-    """Fall along a half cosine from one to a hundredth."""
-    share = 0.5 * (1 + math.cos(math.pi * progress))
-    return _FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * share
+    return 0.005

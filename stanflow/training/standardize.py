@@ -52,7 +52,11 @@ class StandardizedTarget(Target):
 
     @override
     def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
-        return (self._target.starting_points(n, rng) - self._location) / self._scale
+        return self.in_units(self._target.starting_points(n, rng))
+
+    def in_units(self, z: FloatArray) -> FloatArray:
+        """Return the u of points z of shape (n, D)."""
+        return (z - self._location) / self._scale
 
     @torch.no_grad()
     def restore_units(self, flow: Flow) -> None:

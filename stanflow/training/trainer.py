@@ -22,14 +22,16 @@ from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import BatchResult, GradientEstimator
 from stanflow.training.interruption import Interruption
 from stanflow.training.optimizers import FlatAdam
+from stanflow.training.safeguard import Safeguard
+from stanflow.training.schedule import make_schedule
 from stanflow.training.standardize import StandardizedTarget
-from stanflow.training.warmstart import LocationScale, mean_field_start
+from stanflow.training.start import Start, begin
 
-StopReason = Literal["max_steps", "max_seconds", "interrupted"]
+StopReason = Literal["converged", "max_steps", "max_seconds", "interrupted"]
 
 _FAILED_STEPS_IN_A_ROW = 100
 _NUMBERS_WORTH_A_SECOND_THREAD = 16_384
-_EXPLODED = 1e12  # in units of the mean-field fit: no posterior is there
+_EXPLODED = 1e12  # in units of the start: no posterior is there
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,24 @@ class TrainResult:
 
     Attributes
     ----------
+    flow : Flow
+        Trained.
     trace : list of TrainStep
         Every step.
-    stopped : {"max_steps", "max_seconds", "interrupted"}
+    stopped : {"converged", "max_steps", "max_seconds", "interrupted"}
         Why it ended.
+    returns : int
+        How often training broke down, went back to where it was sound, and on more slowly.
     gradient_evaluations : int
         Gradients of the target's log density, the warm start's included.
     seconds : float
         Wall time, the warm start included.
     """
 
+    flow: Flow
     trace: list[TrainStep] = field(default_factory=list)
     stopped: StopReason = "max_steps"
+    returns: int = 0
     gradient_evaluations: int = 0
     seconds: float = 0.0
 
@@ -89,7 +97,7 @@ class TrainResult:
 
 
 def train(
-    flow: Flow,
+    flow: Flow | Callable[[Start], Flow],
     target: Target,
     config: TrainConfig,
     seed: int,
@@ -99,17 +107,18 @@ def train(
 ) -> TrainResult:
     """Fit a flow to a target by stochastic gradients of the ELBO and Adam.
 
-    Unless the configuration says otherwise, training runs in float32 and in units of a mean-field
-    fit that comes first; the flow is in float64, in the target's units, on the CPU afterwards.
+    Unless the configuration says otherwise, training runs in float32 and in units that are found
+    first (see `start.begin`); the flow is in float64, in the target's units, on the CPU afterwards.
 
     A draw that the target gives no finite log density or gradient takes no part in its step; a step
-    whose gradient is not finite, as where a draw itself is not, is skipped and counted. Ctrl-C ends
-    the run after the step under way and keeps what was learnt.
+    whose gradient is not finite, as where a draw itself is not, is skipped and counted. Where
+    training breaks down it goes back to where it was sound, and on more slowly (see `Safeguard`).
+    Ctrl-C ends the run after the step under way and keeps what was learnt.
 
     Parameters
     ----------
-    flow : Flow
-        Untrained; trained in place.
+    flow : Flow or callable
+        Untrained, and trained in place; or what makes it once the start is known.
     target : Target
         The density.
     config : TrainConfig
@@ -135,8 +144,7 @@ def train(
         raise UsageError("there is no CUDA device that torch can use here; take device='cpu'")
     state = None if checkpoint is None else checkpoint.read()
     began = time.perf_counter() - (0.0 if state is None else state.seconds)
-    result = TrainResult()
-    with Interruption() as interruption, _threads_that_pay(config.batch * flow.dim):
+    with Interruption() as interruption, _threads_that_pay(config.batch * target.dim):
 
         def reason_to_stop() -> StopReason | None:
             if interruption.requested:
@@ -144,13 +152,13 @@ def train(
             out_of_time = time.perf_counter() - began >= (config.max_seconds or math.inf)
             return "max_seconds" if out_of_time else None
 
-        start = _start(target, config, seed, lambda: reason_to_stop() is not None, state)
-        result.gradient_evaluations += start.gradient_evaluations
-        run = _Run(flow, target, start, config, seed)
+        start = begin(target, config, seed, lambda: reason_to_stop() is not None)
+        run = _Run(flow if isinstance(flow, Flow) else flow(start), target, start, config, seed)
+        result = TrainResult(run.flow, gradient_evaluations=start.gradient_evaluations)
         if state is not None:
             run.restore(state, result)
         for step in range(len(result.trace) + 1, config.max_steps + 1):
-            batch, norm = run.step(step)
+            batch, norm = run.step(step, time.perf_counter() - began)
             result.gradient_evaluations += config.batch
             seconds = time.perf_counter() - began
             result.trace.append(
@@ -159,12 +167,13 @@ def train(
             on_step(result.trace[-1])
             if run.failed_in_a_row == _FAILED_STEPS_IN_A_ROW:
                 raise NumericsError(_breakdown(result.trace[-1]))
-            if (stopped := reason_to_stop()) is not None:
+            stopped = reason_to_stop() or ("converged" if run.record(result.trace[-1]) else None)
+            if stopped is not None:
                 result.stopped = stopped
                 break
             if checkpoint is not None and checkpoint.due:
                 checkpoint.write(run.state(result))
-        run.finish()
+        result.returns = run.finish()
     result.seconds = time.perf_counter() - began
     return result
 
@@ -173,10 +182,10 @@ class _Run:
     """What moves from step to step."""
 
     def __init__(
-        self, flow: Flow, target: Target, start: LocationScale, config: TrainConfig, seed: int
+        self, flow: Flow, target: Target, start: Start, config: TrainConfig, seed: int
     ) -> None:
         self.failed_in_a_row = 0
-        self._flow, self._config, self._start = flow, config, start
+        self.flow, self._config, self._start = flow, config, start
         self._target = StandardizedTarget(target, start.location, start.log_scale)
         flow.to(device=config.device, dtype=getattr(torch, config.precision))
         self._sweep = Sweep(
@@ -186,12 +195,16 @@ class _Run:
             memory_budget=int(1e6 * config.memory_budget_mb),
             total=config.gradient == "total",
         )
-        self._estimator = GradientEstimator(self._sweep, self._target, config.gradient)
+        self._estimator = GradientEstimator(
+            self._sweep, self._target, config.gradient, config.tail_share
+        )
         self._optimizer = FlatAdam(flow, config)
         self._generator = torch.Generator(device=config.device).manual_seed(seed)
         self._best = _Best(flow) if config.keep_best else None
+        self._schedule = make_schedule(config)
+        self._safeguard = Safeguard(flow)
 
-    def step(self, number: int) -> tuple[BatchResult, float]:
+    def step(self, number: int, seconds: float) -> tuple[BatchResult, float]:
         """Take a step; return what its batch said and the gradient's norm."""
         config = self._config
         batch = self._estimator.estimate(self._generator)
@@ -200,45 +213,54 @@ class _Run:
         none_accepted = batch.rejected == config.batch
         norm = math.nan
         if not none_accepted:
-            norm = self._optimizer.step((number - 1) / config.max_steps)
+            norm = self._optimizer.step(self._safeguard.rate * self._schedule.share(seconds))
         self.failed_in_a_row = self.failed_in_a_row + 1 if math.isnan(norm) else 0
         return batch, norm
+
+    def record(self, step: TrainStep) -> bool:
+        """Take note of a step; return whether training has converged."""
+        if self._safeguard.watch(step.elbo, stepped=not math.isnan(step.gradient_norm)):
+            self._optimizer.forget()
+        self._schedule.record(step.elbo, step.seconds)
+        return self._schedule.converged
 
     def largest(self) -> FloatArray:
         """Return the largest values of the last step."""
         return self._sweep.largest().double().cpu().numpy()
 
-    def finish(self) -> None:
-        """Leave the flow trained, in the target's units, and give back all memory."""
+    def finish(self) -> int:
+        """Leave the flow trained, in the target's units; return how often it went back."""
         if self._best is not None:
             self._best.restore()
         self._optimizer.release()
         del self._sweep, self._estimator
-        self._target.restore_units(self._flow)
+        self._target.restore_units(self.flow)
+        return self._safeguard.returns
 
     def state(self, result: TrainResult) -> TrainState:
         """Return all that is needed to go on from here."""
         mean, mean_square, adam_steps = self._optimizer.averages()
-        best = self._best or _Best(self._flow)
+        best = self._best or _Best(self.flow)
+        safe, safeguard = self._safeguard.state()
         trace = [[s.step, s.seconds, s.elbo, s.gradient_norm, s.rejected] for s in result.trace]
         return TrainState(
-            parameters=self._flow.flat.cpu(),
+            parameters=self.flow.flat.cpu(),
             mean=mean.cpu(),
             mean_square=mean_square.cpu(),
             adam_steps=adam_steps.cpu(),
             generator=self._generator.get_state(),
-            location=as_tensor(self._start.location),
-            log_scale=as_tensor(self._start.log_scale),
             trace=torch.tensor(trace, dtype=torch.float64),
             largest=as_tensor(np.stack([s.largest for s in result.trace])),
             counts=torch.tensor([result.gradient_evaluations, self.failed_in_a_row]),
             best=torch.empty(0) if best.flat is None else best.flat.cpu(),
             best_elbo=torch.tensor(best.elbo, dtype=torch.float64),
+            safe=safe,
+            safeguard=safeguard,
         )
 
     def restore(self, state: TrainState, result: TrainResult) -> None:
         """Go back to a state."""
-        self._flow.flat.copy_(state.parameters)
+        self.flow.flat.copy_(state.parameters)
         self._optimizer.set_averages(state.mean, state.mean_square, state.adam_steps)
         self._generator.set_state(state.generator)
         evaluations, self.failed_in_a_row = map(int, state.counts)
@@ -249,26 +271,12 @@ class _Run:
                 state.trace.tolist(), state.largest.numpy(), strict=True
             )
         ]
+        for step in result.trace:
+            self._schedule.record(step.elbo, step.seconds)
+        self._safeguard.restore(state.safe, state.safeguard)
         if self._best is not None and len(state.best):
             self._best.elbo = float(state.best_elbo)
-            self._best.flat = state.best.to(self._flow.flat)
-
-
-def _start(
-    target: Target,
-    config: TrainConfig,
-    seed: int,
-    should_stop: Callable[[], bool],
-    state: TrainState | None,
-) -> LocationScale:
-    """Return the units to train in."""
-    if state is not None:
-        return LocationScale(state.location.numpy(), state.log_scale.numpy(), 0)
-    if config.start == "none":
-        return LocationScale(np.zeros(target.dim), np.zeros(target.dim), 0)
-    start = mean_field_start(target, np.random.default_rng(seed), should_stop)
-    log_scale = start.log_scale + _log_widening(target.dim)
-    return LocationScale(start.location, log_scale, start.gradient_evaluations)
+            self._best.flat = state.best.to(self.flow.flat)
 
 
 class _Best:
@@ -309,15 +317,6 @@ def _breakdown(step: TrainStep) -> str:
     return beginning + (
         "draw with a finite log density and gradient; check the program's constraints and priors"
     )
-
-
-def _log_widening(dim: int) -> float:
-    """Return by how much to widen the start of the flow beyond the mean-field fit.
-
-    A mean-field fit is narrower than the posterior, and a flow narrows more easily than it widens.
-    But what is too wide costs ELBO in each dimension, so the more there are the less is added.
-    """
-    return math.log(3) * min(1.0, math.sqrt(10 / dim))
 
 
 @contextmanager

@@ -1,0 +1,153 @@
+"""Hamiltonian chains that move together, one batch of gradients a move.
+
+They are not a sampler to report draws of, as NUTS is: they are a cheap look at where a posterior's
+mass is, before there is a flow (`start`) and after (`estimates.probe`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from stanflow.target.density import DensityBatch, Target
+from stanflow.target.loaded import FloatArray
+
+MOST_CLIMBS = 150
+_TARGET_ACCEPTANCE = 0.8
+_GROW, _SHRINK = 1.2, 0.5
+_DENSE_UP_TO = 200  # dimensions
+
+
+class Metric:
+    """Draws as a map from the standard normal's scale: dense where D is small, and they are many.
+
+    Correlations are those of normal scores, which heavy tails do not spoil.
+
+    Parameters
+    ----------
+    draws : array of shape (S, D)
+        Whose standard deviations, and correlations, are those of the map's image.
+    scale : array of shape (D,), optional
+        Taken instead of the standard deviations; then there may be no draws.
+    """
+
+    def __init__(self, draws: FloatArray, scale: FloatArray | None = None) -> None:
+        n, dim = draws.shape
+        self._factor: FloatArray | None = None
+        scale = np.std(draws, axis=0) if scale is None else scale
+        self._scale = np.maximum(scale, np.finfo(np.float64).tiny)
+        if dim <= _DENSE_UP_TO and n >= 10 * dim:
+            ranks = stats.rankdata(draws, axis=0)
+            correlation = np.corrcoef(stats.norm.ppf((ranks - 0.5) / n), rowvar=False)
+            jitter = 1e-6 * np.eye(dim)
+            if np.isfinite(correlation).all():
+                self._factor = np.asarray(
+                    np.linalg.cholesky(np.reshape(correlation, (dim, dim)) + jitter)
+                )
+
+    def to_space(self, u: FloatArray) -> FloatArray:
+        """Map steps of shape (C, D) in units of the draws to steps in z."""
+        return np.asarray(self._scale * (u if self._factor is None else u @ self._factor.T))
+
+    def pull_back(self, gradient: FloatArray) -> FloatArray:
+        """Map gradients of shape (C, D) in z to gradients in units of the draws."""
+        scaled = gradient * self._scale
+        return np.asarray(scaled if self._factor is None else scaled @ self._factor)
+
+
+class Chains:
+    """C chains at points of a target.
+
+    Parameters
+    ----------
+    target : Target
+        The density.
+    start : array of shape (C, D)
+        Where they are.
+    metric : Metric
+        May be replaced while they run.
+    rng : numpy.random.Generator
+        Source of momenta, trajectory lengths and decisions.
+
+    Attributes
+    ----------
+    z : array of shape (C, D)
+        Where they are.
+    there : DensityBatch
+        The target there.
+    evaluations : int
+        Gradients of the target's log density so far.
+    """
+
+    def __init__(
+        self, target: Target, start: FloatArray, metric: Metric, rng: np.random.Generator
+    ) -> None:
+        self._target, self._rng = target, rng
+        self.metric = metric
+        self.evaluations = 0
+        self.z = start
+        self.there = self._evaluate(start)
+        self._log_step = np.full(len(start), math.log(0.5 / start.shape[1] ** 0.25))
+        self._since_adapted = 0
+
+    def climb(self, level: float, first_step: FloatArray) -> None:
+        """Climb by Rprop steps (see `warmstart`) until the log density reaches a level."""
+        steps = np.broadcast_to(np.maximum(first_step, 1e-12), self.z.shape).copy()
+        signs = np.zeros_like(self.z)
+        for _ in range(MOST_CLIMBS):
+            below = ~(self.there.log_density >= level)
+            if not below.any():
+                return
+            new_signs = np.sign(np.nan_to_num(self.there.gradient))
+            steps *= np.where(new_signs * signs < 0, _SHRINK, _GROW)
+            signs = new_signs
+            tried = self.z + np.where(below[:, None], steps * signs, 0.0)
+            there = self._evaluate(tried)
+            steps[~there.accepted] *= _SHRINK**2
+            self._move(tried, there, there.accepted & below)
+
+    def transition(self, leapfrog_steps: int) -> None:
+        """Move each chain by a trajectory of its own step size, which adapts."""
+        step = np.exp(self._log_step) * self._rng.uniform(0.8, 1.2)
+        acceptance = self._trajectory(step, leapfrog_steps)
+        self._log_step += (acceptance - _TARGET_ACCEPTANCE) / math.sqrt(1 + self._since_adapted)
+        self._since_adapted += 1
+
+    def adapt(self, metric: Metric) -> None:
+        """Go on with another metric, and step sizes that adapt anew from their common one."""
+        self.metric = metric
+        self._log_step[:] = self._log_step.mean()
+        self._since_adapted = 0
+
+    def _trajectory(self, step: FloatArray, leapfrog_steps: int) -> FloatArray:
+        momentum = self._rng.standard_normal(self.z.shape)
+        before = self.there.log_density - 0.5 * (momentum**2).sum(axis=1)
+        z, there, step = self.z, self.there, step[:, None]
+        with np.errstate(all="ignore"):  # a trajectory that diverges is refused
+            for _ in range(leapfrog_steps):
+                momentum = momentum + 0.5 * step * self.metric.pull_back(there.gradient)
+                z = z + self.metric.to_space(step * momentum)
+                there = self._evaluate(np.where(np.isfinite(z), z, self.z))
+                momentum = momentum + 0.5 * step * self.metric.pull_back(there.gradient)
+            after = there.log_density - 0.5 * (momentum**2).sum(axis=1)
+            log_ratio = np.where(
+                there.accepted & np.isfinite(z).all(axis=1), after - before, -np.inf
+            )
+            acceptance = np.exp(np.minimum(np.nan_to_num(log_ratio, nan=-np.inf), 0.0))
+        self._move(z, there, self._rng.uniform(size=len(z)) < acceptance)
+        return np.asarray(acceptance)
+
+    def _evaluate(self, z: FloatArray) -> DensityBatch:
+        self.evaluations += len(z)
+        return self._target.log_density_gradient(z)
+
+    def _move(self, z: FloatArray, there: DensityBatch, moved: npt.NDArray[np.bool_]) -> None:
+        self.z = np.where(moved[:, None], z, self.z)
+        self.there = DensityBatch(
+            np.where(moved, there.log_density, self.there.log_density),
+            np.where(moved[:, None], there.gradient, self.there.gradient),
+            moved | self.there.accepted,
+        )

@@ -1,0 +1,89 @@
+"""Going back to where training was sound."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import numpy as np
+import torch
+
+from stanflow.flow.realnvp import Flow
+
+_RECENT = 20
+_STEPS_BETWEEN_COPIES = 50
+_SPREADS = 50.0
+_LEAST_FALL = 20.0  # nats
+_SLOWER = 0.5
+
+
+class Safeguard:
+    """Keeps a copy of the flow's parameters from when training was sound, to go back to.
+
+    Training is unsound where the median ELBO of the last 20 steps is far below what it was at the
+    copy (50 of its spreads there, and 20 nats), or none of these steps had a finite gradient. Then
+    the parameters of the copy are put back and the learning rate is halved for good.
+
+    Parameters
+    ----------
+    flow : Flow
+        In training.
+
+    Attributes
+    ----------
+    rate : float
+        The learning rate's share that is left.
+    returns : int
+        How often training went back.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        self.rate = 1.0
+        self.returns = 0
+        self._flow = flow
+        self._copy = flow.flat.clone()
+        self._level, self._fall = -math.inf, _LEAST_FALL
+        self._recent = deque[float](maxlen=_RECENT)
+        self._steps = 0
+
+    def watch(self, elbo: float, *, stepped: bool) -> bool:
+        """Take note of a step; go back and return True where training is unsound.
+
+        Parameters
+        ----------
+        elbo : float
+            Of the parameters before the step.
+        stepped : bool
+            Whether the step had a finite gradient.
+        """
+        self._steps += 1
+        self._recent.append(elbo if stepped else math.nan)
+        if len(self._recent) < _RECENT:
+            return False
+        recent = np.array(self._recent)
+        finite = recent[np.isfinite(recent)]
+        level = float(np.median(finite)) if len(finite) else -math.inf
+        if len(finite) == 0 or level < self._level - self._fall:
+            self._flow.flat.copy_(self._copy)
+            self.rate *= _SLOWER
+            self.returns += 1
+            self._recent.clear()
+            return True
+        if self._steps % _STEPS_BETWEEN_COPIES == 0:
+            self._copy.copy_(self._flow.flat)
+            self._level = level
+            spread = float(np.median(np.abs(finite - level)))
+            self._fall = max(_LEAST_FALL, _SPREADS * spread)
+        return False
+
+    def state(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the copy, (P,), and the numbers to go on from; see `restore`."""
+        numbers = [self.rate, self.returns, self._level, self._fall, self._steps, *self._recent]
+        return self._copy.cpu(), torch.tensor(numbers, dtype=torch.float64)
+
+    def restore(self, copy: torch.Tensor, numbers: torch.Tensor) -> None:
+        """Take up where `state` was asked for."""
+        self._copy.copy_(copy)
+        self.rate, returns, self._level, self._fall, steps, *recent = numbers.tolist()
+        self.returns, self._steps = int(returns), int(steps)
+        self._recent.extend(recent)

@@ -1,0 +1,173 @@
+"""Where training begins: the units it runs in, and points where the posterior's mass is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stanflow.target.density import DensityBatch, Target
+from stanflow.target.loaded import FloatArray
+from stanflow.training.chains import Chains, Metric
+from stanflow.training.config import TrainConfig
+from stanflow.training.warmstart import LocationScale, mean_field_start
+
+_CHAINS = 32
+_ADAPT_AFTER = (20, 50, 100, 180)  # transitions
+_TRANSITIONS = 300
+_FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS = 4, 12
+_POINTS = 256
+_QUARTILES_OF_NORMAL, _TAILS_OF_NORMAL = 1.349, 3.290
+_WEIGHT_OF_TAILS = 0.7
+_WIDENINGS = (1.0, 0.5, 0.25)  # shares of the usual one
+_MOST_REJECTED = 0.1
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training begins.
+
+    Attributes
+    ----------
+    location, log_scale : arrays of shape (D,)
+        Training runs on ``u = (z - location) / exp(log_scale)``.
+    points : array of shape (n, D)
+        About where the posterior's mass is, in its own units.
+    gradient_evaluations : int
+        Gradients of the target's log density that it took.
+    """
+
+    location: FloatArray
+    log_scale: FloatArray
+    points: FloatArray
+    gradient_evaluations: int
+
+
+def begin(
+    target: Target,
+    config: TrainConfig,
+    seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Start:
+    """Find where training begins.
+
+    With ``start="ensemble"`` a mean-field fit comes first, then 32 Hamiltonian chains: half of
+    them start as Stan's do, half from the mean-field fit. They adapt their metric together. Median
+    and spread of each coordinate over their draws are the units; spread is the interquartile
+    range, or the wider of it and the central 90 %, as heavy tails ask for a wide start.
+
+    Parameters
+    ----------
+    target : Target
+        The density.
+    config : TrainConfig
+        Says how to start.
+    seed : int
+        For all that is random.
+    should_stop : callable
+        Asked again and again; once it says yes, what was found so far is returned.
+
+    Raises
+    ------
+    InitializationError
+        No starting point has a finite log density.
+    """
+    rng = np.random.default_rng(seed)
+    dim = target.dim
+    if config.start == "none":
+        points = target.starting_points(_POINTS, rng)
+        return Start(np.zeros(dim), np.zeros(dim), points, 0)
+    fitted = mean_field_start(target, rng, should_stop)
+    if config.start == "mean-field" or should_stop():
+        return _of_mean_field(fitted, rng)
+    return _of_ensemble(target, fitted, rng, should_stop)
+
+
+def _of_mean_field(fitted: LocationScale, rng: np.random.Generator) -> Start:
+    """Begin at a mean-field fit, threefold as wide: it is narrower than the posterior."""
+    dim = len(fitted.location)
+    points = _normal_draws(fitted.location, fitted.log_scale, rng)
+    widening = math.log(3) * _share_of_widening(dim)
+    return Start(fitted.location, fitted.log_scale + widening, points, fitted.gradient_evaluations)
+
+
+def _of_ensemble(
+    target: Target,
+    fitted: LocationScale,
+    rng: np.random.Generator,
+    should_stop: Callable[[], bool],
+) -> Start:
+    draws, evaluations = _run_ensemble(target, fitted, rng, should_stop)
+    evaluations += fitted.gradient_evaluations
+    location = np.median(draws, axis=0)
+    log_scale = np.log(_spread(draws))
+    points = rng.choice(draws, size=min(_POINTS, len(draws)), replace=False)
+    widening = math.log(2) * _share_of_widening(target.dim)
+    for share in _WIDENINGS:
+        wide = log_scale + share * widening
+        tried = target.log_density_gradient(_normal_draws(location, wide, rng))
+        evaluations += _POINTS
+        if np.mean(~tried.accepted) <= _MOST_REJECTED:
+            return Start(location, wide, points, evaluations)
+    start = _of_mean_field(fitted, rng)
+    return Start(start.location, start.log_scale, points, evaluations)
+
+
+def _run_ensemble(
+    target: Target,
+    fitted: LocationScale,
+    rng: np.random.Generator,
+    should_stop: Callable[[], bool],
+) -> tuple[FloatArray, int]:
+    """Return the chains' draws after the first third, (n, D), and the gradients they took."""
+    scale = np.exp(fitted.log_scale)
+    around = _normal_draws(fitted.location, fitted.log_scale, rng)
+    level = target.log_density_gradient(around)
+    starts = np.concatenate([target.starting_points(_CHAINS // 2, rng), around[: _CHAINS // 2]])
+    chains = Chains(target, starts, Metric(np.empty((0, target.dim)), scale), rng)
+    chains.climb(_low_quantile(level), first_step=0.1 * scale)
+    recorded: list[FloatArray] = []
+    for transition in range(1, _TRANSITIONS + 1):
+        steps = rng.integers(_FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS + 1)
+        chains.transition(int(steps))
+        recorded.append(chains.z)
+        if transition in _ADAPT_AFTER:
+            recent = np.concatenate(recorded[transition // 2 :])
+            chains.adapt(Metric(recent, _spread(recent)))
+        if should_stop():
+            break
+    draws = np.concatenate(recorded[len(recorded) // 3 :])
+    return draws, chains.evaluations + _POINTS
+
+
+def _normal_draws(
+    location: FloatArray, log_scale: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    noise = rng.standard_normal((_POINTS, len(location)))
+    return np.asarray(location + np.exp(log_scale) * noise)
+
+
+def _low_quantile(batch: DensityBatch) -> float:
+    if not batch.accepted.any():
+        return -math.inf
+    return float(np.quantile(batch.log_density[batch.accepted], 0.1))
+
+
+def _spread(draws: FloatArray) -> FloatArray:
+    """Return a standard deviation of each coordinate that outliers do not move."""
+    low, first, third, high = np.quantile(draws, [0.05, 0.25, 0.75, 0.95], axis=0)
+    spread = np.maximum(
+        (third - first) / _QUARTILES_OF_NORMAL, _WEIGHT_OF_TAILS * (high - low) / _TAILS_OF_NORMAL
+    )
+    return np.asarray(np.maximum(spread, np.finfo(np.float64).tiny))
+
+
+def _share_of_widening(dim: int) -> float:
+    """Return how much of a widening to keep in D dimensions.
+
+    A flow narrows more easily than it widens. But what is too wide costs ELBO in each dimension,
+    so the more there are the less is added.
+    """
+    return min(1.0, math.sqrt(10 / dim))

@@ -1,0 +1,217 @@
+"""Couplings wired by the target's curvature.
+
+A coordinate c depends on a coordinate j, as far as a density can tell, by its mixed derivative
+``d^2 log p / dz_c dz_j``. In units of the posterior's spread, the mean of its size over points of
+the posterior says how much of c's conditional location and scale j governs. From this matrix come
+
+- **halves**: strongly tied coordinates should sit in opposite halves, where one can look at the
+  other: a maximum cut of the graph. One cut cannot separate all pairs, so each further cut counts
+  those that the former ones separated for less;
+- **partners**: for each moved coordinate the kept ones that it depends on most, which its local
+  conditioner sees directly.
+
+Nothing is read from the program's text, and in each row only the strongest entries are kept, so
+that memory grows with D and not with its square.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from stanflow.flow.config import FlowConfig
+from stanflow.flow.wiring import IndexArray, Wiring
+from stanflow.target.density import Target
+from stanflow.target.loaded import FloatArray
+
+_POINTS = 16
+_CUTS = 4
+_DIFFERENCE = 1e-3  # in units of the posterior's spread
+_ROWS_AT_ONCE = 512
+_MOST_NUMBERS_AT_ONCE = 4_000_000
+_STRONGEST = 32
+_NEGLIGIBLE = 1e-6
+_ATTEMPTS, _SWEEPS = 4, 20
+_COUNTS_AFTER_CUT = 0.3
+
+Curvature = sparse.csr_array
+"""A symmetric (D, D) matrix of dependences, with no diagonal."""
+
+
+def curvature(target: Target, points: FloatArray) -> Curvature:
+    """Measure how coordinates depend on each other.
+
+    Parameters
+    ----------
+    target : Target
+        The density, in units of the posterior's spread.
+    points : array of shape (n, D)
+        Where its mass is; 2 D gradients are taken at each.
+
+    Returns
+    -------
+    sparse matrix of shape (D, D)
+        Mean over the points of ``|d^2 log p / dz_c dz_j|``, by central differences, for the
+        strongest 32 entries of each row, and of each column. Points where it is not finite
+        are left out.
+
+    Examples
+    --------
+    >>> from stanflow.target.model import StanModel
+    >>> model = StanModel(
+    ...     stan_code="parameters { real v; vector[3] x; } "
+    ...     "model { v ~ normal(0, 1); x ~ normal(0, exp(v)); }",
+    ...     engine="embedded",
+    ... )
+    >>> curvature(model, np.full((1, 4), 0.5)).toarray().round(1)
+    array([[0. , 0.4, 0.4, 0.4],
+           [0.4, 0. , 0. , 0. ],
+           [0.4, 0. , 0. , 0. ],
+           [0.4, 0. , 0. , 0. ]])
+    """
+    dim = target.dim
+    rows_at_once = max(1, min(_ROWS_AT_ONCE, _MOST_NUMBERS_AT_ONCE // dim))
+    rows, columns, values = [], [], []
+    for start in range(0, dim, rows_at_once):
+        coordinates = np.arange(start, min(start + rows_at_once, dim))
+        dependence = _rows_of_curvature(target, points, coordinates)
+        dependence[np.arange(len(coordinates)), coordinates] = 0
+        kept = min(_STRONGEST, dim - 1)
+        strongest = np.argpartition(-dependence, kept - 1, axis=1)[:, :kept]
+        rows.append(np.repeat(coordinates, kept))
+        columns.append(strongest.ravel())
+        values.append(np.take_along_axis(dependence, strongest, axis=1).ravel())
+    shape = (dim, dim)
+    indices = (np.concatenate(rows), np.concatenate(columns))
+    half = sparse.csr_array((np.concatenate(values), indices), shape=shape)
+    whole = sparse.csr_array(half.maximum(half.T))
+    whole.data[whole.data < _NEGLIGIBLE] = 0
+    whole.eliminate_zeros()
+    return whole
+
+
+def _rows_of_curvature(target: Target, points: FloatArray, coordinates: IndexArray) -> FloatArray:
+    """Return the mean size of the derivatives of the gradient along some coordinates, (n, D)."""
+    total, counted = np.zeros((len(coordinates), target.dim)), 0
+    steps = np.zeros_like(total)
+    steps[np.arange(len(coordinates)), coordinates] = _DIFFERENCE
+    for point in points:
+        above = target.log_density_gradient(point + steps)
+        below = target.log_density_gradient(point - steps)
+        if above.accepted.all() and below.accepted.all():
+            total += np.abs(above.gradient - below.gradient) / (2 * _DIFFERENCE)
+            counted += 1
+    return np.asarray(total / max(counted, 1))
+
+
+def wire_by_curvature(
+    config: FlowConfig, target: Target, points: FloatArray, rng: np.random.Generator
+) -> Wiring:
+    """Measure the curvature and wire a flow as its configuration says.
+
+    Parameters
+    ----------
+    config : FlowConfig
+        Its layers, wiring and partners.
+    target : Target
+        The density, in units of the posterior's spread.
+    points : array of shape (n, D)
+        Where its mass is; the first few are taken.
+    rng : numpy.random.Generator
+        Where the search for cuts begins.
+    """
+    dependence = curvature(target, points[:_POINTS])
+    if config.wiring == "even-odd":
+        return even_odd(dependence, layers=config.layers, partners=config.partners)
+    return wire(dependence, layers=config.layers, partners=config.partners, cuts=_CUTS, rng=rng)
+
+
+def wire(
+    dependence: Curvature, *, layers: int, partners: int, cuts: int, rng: np.random.Generator
+) -> Wiring:
+    """Choose halves and partners.
+
+    Parameters
+    ----------
+    dependence : sparse matrix of shape (D, D)
+        See `curvature`.
+    layers : int
+        Coupling layers, r. Layers 2 i and 2 i + 1 move the two sides of the same cut.
+    partners : int
+        Partners of a moved coordinate, K: those that it depends on most; 0 for none.
+    cuts : int
+        Different cuts, which take turns.
+    rng : numpy.random.Generator
+        Where the search for cuts begins.
+    """
+    sides = _maximum_cuts(dependence, cuts, rng)
+    moved = [np.flatnonzero(sides[(i // 2) % cuts] == i % 2) for i in range(layers)]
+    seen = [strongest_partners(dependence, indices, partners) for indices in moved]
+    return Wiring(dependence.shape[0], moved, seen)
+
+
+def even_odd(dependence: Curvature, *, layers: int, partners: int) -> Wiring:
+    """Return even and odd coordinates in turns, with partners from the curvature."""
+    dim = dependence.shape[0]
+    halves = Wiring.alternating(dim, layers).halves
+    seen = [strongest_partners(dependence, half.moved, partners) for half in halves]
+    return Wiring(dim, [half.moved for half in halves], seen)
+
+
+def strongest_partners(dependence: Curvature, moved: IndexArray, partners: int) -> IndexArray:
+    """Return the kept coordinates that moved ones depend on most, (n, K); -1 for none."""
+    found = np.full((len(moved), partners), -1, dtype=np.int64)
+    is_moved = np.zeros(dependence.shape[0], dtype=bool)
+    is_moved[moved] = True
+    for row, coordinate in enumerate(moved):
+        entries = slice(dependence.indptr[coordinate], dependence.indptr[coordinate + 1])
+        others, values = dependence.indices[entries], dependence.data[entries]
+        kept = ~is_moved[others]
+        strongest = others[kept][np.argsort(-values[kept], kind="stable")][:partners]
+        found[row, : len(strongest)] = strongest
+    return found
+
+
+def _maximum_cuts(
+    dependence: Curvature, cuts: int, rng: np.random.Generator
+) -> list[npt.NDArray[np.int8]]:
+    """Return cuts as sides, 0 or 1 a coordinate."""
+    remaining = dependence.copy()
+    rows = np.repeat(np.arange(remaining.shape[0]), np.diff(remaining.indptr))
+    found = []
+    for _ in range(cuts):
+        attempts = [_local_maximum_cut(remaining, rng) for _ in range(_ATTEMPTS)]
+        side = max(attempts, key=lambda side: _weight_of_cut(remaining, rows, side))
+        found.append(side)
+        separated = side[rows] != side[remaining.indices]
+        remaining.data[separated] *= _COUNTS_AFTER_CUT
+    return found
+
+
+def _weight_of_cut(
+    dependence: Curvature, rows: npt.NDArray[np.intp], side: npt.NDArray[np.int8]
+) -> float:
+    return float(dependence.data[side[rows] != side[dependence.indices]].sum())
+
+
+def _local_maximum_cut(dependence: Curvature, rng: np.random.Generator) -> npt.NDArray[np.int8]:
+    """Move one coordinate after the other to where it cuts more, from a random balanced split."""
+    dim = dependence.shape[0]
+    side = rng.permutation(np.arange(dim) % 2).astype(np.int8)
+    indptr, indices, data = dependence.indptr, dependence.indices, dependence.data
+    for _ in range(_SWEEPS):
+        changed = False
+        for coordinate in rng.permutation(dim):
+            entries = slice(indptr[coordinate], indptr[coordinate + 1])
+            signs = 1 - 2 * side[indices[entries]].astype(np.int64)
+            pull = float(data[entries] @ signs)
+            better = 1 if pull > 0 else 0 if pull < 0 else side[coordinate]
+            if better != side[coordinate]:
+                side[coordinate] = better
+                changed = True
+        if not changed:
+            break
+    if len(np.unique(side)) == 1:
+        side[rng.integers(dim)] ^= 1
+    return side
