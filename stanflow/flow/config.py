@@ -19,6 +19,7 @@ Memory = Literal["auto", "keep", "rebuild"]
 """How a training step treats activations; see `sweep.Sweep`."""
 
 MOST_PARTNERS = 16
+_FEW = 50  # dimensions: overhead, not arithmetic, is what a step takes
 
 _CHOICES = {
     "family": Family,
@@ -39,8 +40,8 @@ class FlowConfig:
     ----------
     family : {"realnvp", "fullrank", "meanfield"}
         Real NVP, or a Gaussian (Student-t with that base) with full or diagonal covariance.
-    layers : int
-        Coupling layers, r.
+    layers : int, optional
+        Coupling layers, r; by default 24, and 16 above 50 dimensions.
     hidden : int, optional
         Units of a hidden layer of each conditioner network, H; by default 32, and 16 above 50
         dimensions.
@@ -77,7 +78,7 @@ class FlowConfig:
     """
 
     family: Family = "realnvp"
-    layers: int = 16
+    layers: int | None = None
     hidden: int | None = None
     hidden_layers: int = 1
     activation: ActivationName = "relu"
@@ -105,7 +106,7 @@ class FlowConfig:
             )
         for name, most in _MOST.items():
             value = getattr(self, name)
-            if name == "hidden" and value is None:
+            if name in {"layers", "hidden"} and value is None:
                 continue
             if not 1 <= value <= most:
                 raise UsageError(f"{name} must be at least 1 and at most {most}, not {value}")
@@ -114,10 +115,14 @@ class FlowConfig:
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} must be positive and finite, not {value}")
 
+    def depth(self, dim: int) -> int:
+        """Return r in D dimensions."""
+        return (24 if dim <= _FEW else 16) if self.layers is None else self.layers
+
     def hidden_units(self, dim: int) -> int:
         """Return H in D dimensions."""
-        return (32 if dim <= 50 else 16) if self.hidden is None else self.hidden
+        return (32 if dim <= _FEW else 16) if self.hidden is None else self.hidden
 
     def resolved(self, dim: int) -> FlowConfig:
         """Return the configuration with what depends on the dimension D filled in."""
-        return replace(self, hidden=self.hidden_units(dim))
+        return replace(self, layers=self.depth(dim), hidden=self.hidden_units(dim))

@@ -237,9 +237,9 @@ def build_flow(config: FlowConfig, dim: int, seed: int, wiring: Wiring | None = 
             bijections.append(LowerTriangular(dim))
         elif config.family == "realnvp" and dim == 1:
             clamp = make_clamp(config.clamp, config.clamp_positive, config.clamp_negative)
-            bijections += [SinhArcsinh(dim, clamp) for _ in range(config.layers)]
+            bijections += [SinhArcsinh(dim, clamp) for _ in range(config.depth(dim))]
         elif config.family == "realnvp":
-            halves = (wiring or Wiring.alternating(dim, config.layers)).halves
+            halves = (wiring or Wiring.alternating(dim, config.depth(dim))).halves
             bijections += [AffineCoupling(half, config) for half in halves]
         if config.family == "realnvp" and config.loft_tau is not None:
             bijections.append(Loft(config.loft_tau))
@@ -257,9 +257,9 @@ def _check_wiring(wiring: Wiring | None, config: FlowConfig, dim: int) -> None:
         raise UsageError(f"a wiring is for the family realnvp, not {config.family}")
     if wiring.dim != dim:
         raise UsageError(f"the wiring is for {wiring.dim} dimensions, but there are {dim}")
-    if wiring.layers != config.layers:
+    if wiring.layers != config.depth(dim):
         raise UsageError(
-            f"the wiring is for {wiring.layers} layers, but the flow has {config.layers}"
+            f"the wiring is for {wiring.layers} layers, but the flow has {config.depth(dim)}"
         )
     if wiring.n_partners > MOST_PARTNERS:
         raise UsageError(f"at most {MOST_PARTNERS} partners a coordinate, not {wiring.n_partners}")

@@ -123,8 +123,10 @@ def wire_by_curvature(
     """
     dependence = curvature(target, points[:_POINTS])
     if config.wiring == "even-odd":
-        return even_odd(dependence, layers=config.layers, partners=config.partners)
-    return wire(dependence, layers=config.layers, partners=config.partners, cuts=_CUTS, rng=rng)
+        return even_odd(dependence, layers=config.depth(target.dim), partners=config.partners)
+    return wire(
+        dependence, layers=config.depth(target.dim), partners=config.partners, cuts=_CUTS, rng=rng
+    )
 
 
 def wire(
