@@ -128,13 +128,14 @@ def fit(
     layers: Annotated[
         int | None,
         typer.Option(
-            help="Coupling layers of Real NVP.  [default: 16; paper: 64]", show_default=False
+            help="Coupling layers of Real NVP.  [default: 24, 16 above 50 dimensions; paper: 64]",
+            show_default=False,
         ),
     ] = None,
     hidden: Annotated[
         int | None,
         typer.Option(
-            help="Hidden units of each conditioner network.  [default: 32; paper: 100]",
+            help="Hidden units of each conditioner network.  [default: 32, 16 above 50 dimensions; paper: 100]",
             show_default=False,
         ),
     ] = None,
@@ -143,11 +144,18 @@ def fit(
         typer.Option(help="Base distribution.  [default: student-t]", show_default=False),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Draws a training step.  [default: 256]", show_default=False)
+        int | None,
+        typer.Option(
+            help="Draws a training step.  [default: 256, 128 above 500 dimensions]",
+            show_default=False,
+        ),
     ] = None,
     max_steps: Annotated[
         int | None,
-        typer.Option(help="Training steps.  [default: 1500; paper: 50000]", show_default=False),
+        typer.Option(
+            help="Most training steps; fewer where the ELBO stops rising.  [default: 6000; paper: 50000]",
+            show_default=False,
+        ),
     ] = None,
     max_seconds: Annotated[
         float | None, typer.Option(help="Stop training after this long.", show_default=False)
@@ -160,7 +168,7 @@ def fit(
         typer.Option(
             max=10**9,
             help="Draws behind ELBO, evidence and k-hat; those beyond --draws are not kept.  "
-            "[default: --draws]",
+            "[default: 20000, or --draws]",
             show_default=False,
         ),
     ] = None,

@@ -46,7 +46,14 @@ def _on_the_way(fit: Fit) -> list[str]:
         )
     if report["skipped_steps"]:
         lines.append(f"{report['skipped_steps']} training steps had no finite gradient")
-    if report["stopped"] != "max_steps":
+    if report.get("returns"):
+        lines.append(
+            f"training broke down {report['returns']} times, and went on more slowly from where "
+            "it was sound"
+        )
+    if report["stopped"] == "max_steps" and report["train_config"]["schedule"] == "plateau":
+        lines.append(f"training ended at its limit of {report['steps']} steps")
+    elif report["stopped"] in {"max_seconds", "interrupted"}:
         lines.append(f"training was cut short ({report['stopped']}) at step {report['steps']}")
     return lines
 

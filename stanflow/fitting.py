@@ -120,6 +120,7 @@ def fit(
     plan = DrawPlan(draws, evidence_draws, *seeds)
     expected_constant = model.normalizing_constant
     flow_config = flow_config.resolved(model.dim)
+    train_config = train_config.resolved(model.dim)
     what = {
         "program_sha256": model.program.hash,
         "data_sha256": model.data.hash,

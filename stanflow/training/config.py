@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from stanflow.errors import UsageError
@@ -31,8 +31,8 @@ class TrainConfig:
 
     Parameters
     ----------
-    batch : int
-        Draws a step.
+    batch : int, optional
+        Draws a step; by default 256, and 128 above 500 dimensions.
     max_steps : int
         Most steps to take.
     max_seconds : float, optional
@@ -41,7 +41,8 @@ class TrainConfig:
     min_steps : int
         Steps before training may end of itself.
     learning_rate : float, optional
-        Adam's, at the start; by default DEFAULT_LR.
+        Adam's, at the start; by default 0.005, less above 200 dimensions, whose
+        errors add up.
     adam_betas : (float, float)
         Adam's decay rates of the averages of gradients and of their squares.
     schedule : {"plateau", "cosine", "constant"}
@@ -78,7 +79,7 @@ class TrainConfig:
         A value is out of range.
     """
 
-    batch: int = 256
+    batch: int | None = None
     max_steps: int = 6000
     max_seconds: float | None = None
     min_steps: int = 1000
@@ -97,7 +98,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch", "max_steps", "min_steps"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "max_gradient_norm", "max_seconds", "memory_budget_mb"):
             value = getattr(self, name)
@@ -117,3 +118,18 @@ class TrainConfig:
             if value not in get_args(choices):
                 options = " or ".join(get_args(choices))
                 raise UsageError(f"{name} must be {options}, not {value!r}")
+
+    def draws_a_step(self, dim: int) -> int:
+        """Return the batch in D dimensions."""
+        return (256 if dim <= 500 else 128) if self.batch is None else self.batch
+
+    def first_learning_rate(self, dim: int) -> float:
+        """Return the first learning rate in D dimensions."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 0.005 * min(1.0, math.cbrt(200 / dim))
+
+    def resolved(self, dim: int) -> TrainConfig:
+        """Return the configuration with what depends on the dimension D filled in."""
+        batch, rate = self.draws_a_step(dim), self.first_learning_rate(dim)
+        return replace(self, batch=batch, learning_rate=rate)

@@ -24,7 +24,7 @@ class FlatAdam:
     def __init__(self, flow: Flow, config: TrainConfig) -> None:
         self._config = config
         self._flat, self._gradient = flow.flat, flow.flat_gradient
-        self._learning_rate = first_learning_rate(config, flow.dim)
+        self._learning_rate = config.first_learning_rate(flow.dim)
         self._flat.grad = self._gradient
         self._adam = torch.optim.Adam(
             [self._flat], lr=self._learning_rate, betas=config.adam_betas, fused=True
@@ -76,10 +76,3 @@ class FlatAdam:
         """Give back the gradients and the optimizer's memory."""
         self._flat.grad = None
         self._adam.state.clear()
-
-
-def first_learning_rate(config: TrainConfig, dim: int) -> float:
-    """Return the first learning rate: smaller in many dimensions, whose errors add up."""
-    if config.learning_rate is not None:
-        return config.learning_rate
-    return 0.005

@@ -14,9 +14,10 @@ from stanflow.training.chains import Chains, Metric
 from stanflow.training.config import TrainConfig
 from stanflow.training.warmstart import LocationScale, mean_field_start
 
-_CHAINS = 32
+_CHAINS, _CHAINS_IN_MANY_DIMENSIONS = 32, 16
 _ADAPT_AFTER = (20, 50, 100, 180)  # transitions
-_TRANSITIONS = 300
+_TRANSITIONS, _TRANSITIONS_IN_MANY_DIMENSIONS = 300, 150
+_MANY_DIMENSIONS = 500
 _FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS = 4, 12
 _POINTS = 256
 _QUARTILES_OF_NORMAL, _TAILS_OF_NORMAL = 1.349, 3.290
@@ -53,10 +54,11 @@ def begin(
 ) -> Start:
     """Find where training begins.
 
-    With ``start="ensemble"`` a mean-field fit comes first, then 32 Hamiltonian chains: half of
-    them start as Stan's do, half from the mean-field fit. They adapt their metric together. Median
-    and spread of each coordinate over their draws are the units; spread is the interquartile
-    range, or the wider of it and the central 90 %, as heavy tails ask for a wide start.
+    With ``start="ensemble"`` a mean-field fit comes first, then 32 Hamiltonian chains (16 above
+    500 dimensions): half of them start as Stan's do, half from the mean-field fit. They adapt
+    their metric together. Median and spread of each coordinate over their draws are the units;
+    spread is the interquartile range, or the wider of it and the central 90 %, as heavy tails ask
+    for a wide start.
 
     Parameters
     ----------
@@ -122,14 +124,17 @@ def _run_ensemble(
     should_stop: Callable[[], bool],
 ) -> tuple[FloatArray, int]:
     """Return the chains' draws after the first third, (n, D), and the gradients they took."""
+    few = target.dim <= _MANY_DIMENSIONS
+    n_chains = _CHAINS if few else _CHAINS_IN_MANY_DIMENSIONS
+    transitions = _TRANSITIONS if few else _TRANSITIONS_IN_MANY_DIMENSIONS
     scale = np.exp(fitted.log_scale)
     around = _normal_draws(fitted.location, fitted.log_scale, rng)
     level = target.log_density_gradient(around)
-    starts = np.concatenate([target.starting_points(_CHAINS // 2, rng), around[: _CHAINS // 2]])
+    starts = np.concatenate([target.starting_points(n_chains // 2, rng), around[: n_chains // 2]])
     chains = Chains(target, starts, Metric(np.empty((0, target.dim)), scale), rng)
     chains.climb(_low_quantile(level), first_step=0.1 * scale)
     recorded: list[FloatArray] = []
-    for transition in range(1, _TRANSITIONS + 1):
+    for transition in range(1, transitions + 1):
         steps = rng.integers(_FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS + 1)
         chains.transition(int(steps))
         recorded.append(chains.z)

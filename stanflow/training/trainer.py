@@ -142,9 +142,10 @@ def train(
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device that torch can use here; take device='cpu'")
+    batch = config.draws_a_step(target.dim)
     state = None if checkpoint is None else checkpoint.read()
     began = time.perf_counter() - (0.0 if state is None else state.seconds)
-    with Interruption() as interruption, _threads_that_pay(config.batch * target.dim):
+    with Interruption() as interruption, _threads_that_pay(batch * target.dim):
 
         def reason_to_stop() -> StopReason | None:
             if interruption.requested:
@@ -158,11 +159,11 @@ def train(
         if state is not None:
             run.restore(state, result)
         for step in range(len(result.trace) + 1, config.max_steps + 1):
-            batch, norm = run.step(step, time.perf_counter() - began)
-            result.gradient_evaluations += config.batch
+            said, norm = run.step(step, time.perf_counter() - began)
+            result.gradient_evaluations += batch
             seconds = time.perf_counter() - began
             result.trace.append(
-                TrainStep(step, seconds, batch.elbo, norm, batch.rejected, run.largest())
+                TrainStep(step, seconds, said.elbo, norm, said.rejected, run.largest())
             )
             on_step(result.trace[-1])
             if run.failed_in_a_row == _FAILED_STEPS_IN_A_ROW:
@@ -190,7 +191,7 @@ class _Run:
         flow.to(device=config.device, dtype=getattr(torch, config.precision))
         self._sweep = Sweep(
             flow,
-            config.batch,
+            config.draws_a_step(flow.dim),
             memory=config.memory,
             memory_budget=int(1e6 * config.memory_budget_mb),
             total=config.gradient == "total",
@@ -210,7 +211,7 @@ class _Run:
         batch = self._estimator.estimate(self._generator)
         if self._best is not None and number > config.max_steps / 2:
             self._best.consider(batch.elbo)
-        none_accepted = batch.rejected == config.batch
+        none_accepted = batch.rejected == self._sweep.batch
         norm = math.nan
         if not none_accepted:
             norm = self._optimizer.step(self._safeguard.rate * self._schedule.share(seconds))

@@ -25,7 +25,8 @@ from stanflow.flow.wiring import IndexArray, Wiring
 from stanflow.target.density import Target
 from stanflow.target.loaded import FloatArray
 
-_POINTS = 16
+_GRADIENTS_FOR_POINTS = 32_000
+_MOST_POINTS, _FEWEST_POINTS = 16, 4
 _CUTS = 4
 _DIFFERENCE = 1e-3  # in units of the posterior's spread
 _ROWS_AT_ONCE = 512
@@ -121,7 +122,9 @@ def wire_by_curvature(
     rng : numpy.random.Generator
         Where the search for cuts begins.
     """
-    dependence = curvature(target, points[:_POINTS])
+    affordable = _GRADIENTS_FOR_POINTS // (2 * target.dim)
+    n = min(_MOST_POINTS, max(_FEWEST_POINTS, affordable))
+    dependence = curvature(target, points[:n])
     if config.wiring == "even-odd":
         return even_odd(dependence, layers=config.depth(target.dim), partners=config.partners)
     return wire(
