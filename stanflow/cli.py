@@ -135,7 +135,8 @@ def fit(
     hidden: Annotated[
         int | None,
         typer.Option(
-            help="Hidden units of each conditioner network.  [default: 32, 16 above 50 dimensions; paper: 100]",
+            help="Hidden units of each conditioner network.  [default: 32, 16 above D = 50; "
+            "paper: 100]",
             show_default=False,
         ),
     ] = None,
@@ -153,12 +154,10 @@ def fit(
     max_steps: Annotated[
         int | None,
         typer.Option(
-            help="Most training steps; fewer where the ELBO stops rising.  [default: 6000; paper: 50000]",
+            help="Most training steps; fewer where the ELBO stops rising.  "
+            "[default: 6000; paper: 50000]",
             show_default=False,
         ),
-    ] = None,
-    max_seconds: Annotated[
-        float | None, typer.Option(help="Stop training after this long.", show_default=False)
     ] = None,
     draws: Annotated[
         int, typer.Option(min=2, max=10**8, help="Draws to take from the trained flow.")
