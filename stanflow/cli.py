@@ -159,6 +159,9 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Stop training after this long.", show_default=False)
+    ] = None,
     draws: Annotated[
         int, typer.Option(min=2, max=10**8, help="Draws to take from the trained flow.")
     ] = 4000,
