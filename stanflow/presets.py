@@ -54,6 +54,7 @@ _PAPER = (
         loft_tau=100.0,
         wiring="even-odd",
         partners=0,
+        marginal_layers=0,
     ),
     TrainConfig(
         batch=256,

@@ -70,6 +70,9 @@ class FlowConfig:
         Features a partner of the local conditioner, M.
     local_activation : {"tanh", "softsign"}
         Of those features.
+    marginal_layers : int
+        Sinh-arcsinh layers among the coupling layers, which bend each coordinate by itself; 0 for
+        none.
 
     Raises
     ------
@@ -91,6 +94,7 @@ class FlowConfig:
     wiring: WiringName = "curvature"
     partners: int = 3
     local_features: int = 4
+    marginal_layers: int = 4
     local_activation: LocalActivationName = "softsign"
 
     def __post_init__(self) -> None:
@@ -104,6 +108,8 @@ class FlowConfig:
             raise UsageError(
                 f"partners must be at least 0 and at most {MOST_PARTNERS}, not {self.partners}"
             )
+        if not 0 <= self.marginal_layers <= _MOST["layers"]:
+            raise UsageError(f"marginal_layers must be at least 0, not {self.marginal_layers}")
         for name, most in _MOST.items():
             value = getattr(self, name)
             if name in {"layers", "hidden"} and value is None:

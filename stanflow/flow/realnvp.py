@@ -20,6 +20,7 @@ from stanflow.flow.loft import Loft
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
 from stanflow.flow.wiring import Wiring
 
+_MOST_TAIL = 0.7  # of a log power: from half to twice
 _DRAWS_AT_ONCE = 1024
 _NUMBERS_AT_ONCE = 4_000_000
 
@@ -240,7 +241,8 @@ def build_flow(config: FlowConfig, dim: int, seed: int, wiring: Wiring | None = 
             bijections += [SinhArcsinh(dim, clamp) for _ in range(config.depth(dim))]
         elif config.family == "realnvp":
             halves = (wiring or Wiring.alternating(dim, config.depth(dim))).halves
-            bijections += [AffineCoupling(half, config) for half in halves]
+            couplings = [AffineCoupling(half, config) for half in halves]
+            bijections += _with_marginals(couplings, config.marginal_layers, dim)
         if config.family == "realnvp" and config.loft_tau is not None:
             bijections.append(Loft(config.loft_tau))
         bijections.append(ShiftScale(dim))
@@ -248,6 +250,18 @@ def build_flow(config: FlowConfig, dim: int, seed: int, wiring: Wiring | None = 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Flow(base, bijections, wiring)
+
+
+def _with_marginals(couplings: list[AffineCoupling], count: int, dim: int) -> list[Bijection]:
+    """Spread sinh-arcsinh layers evenly among coupling layers, the last one after them all."""
+    layers: list[Bijection] = []
+    after = [round(len(couplings) * (i + 1) / count) for i in range(count)]
+    for i, coupling in enumerate(couplings, start=1):
+        layers.append(coupling)
+        if i in after:
+            clamp = make_clamp("symmetric", _MOST_TAIL, _MOST_TAIL)
+            layers.append(SinhArcsinh(dim, clamp))
+    return layers
 
 
 def _check_wiring(wiring: Wiring | None, config: FlowConfig, dim: int) -> None:

@@ -153,7 +153,11 @@ def train(
             out_of_time = time.perf_counter() - began >= (config.max_seconds or math.inf)
             return "max_seconds" if out_of_time else None
 
-        start = begin(target, config, seed, lambda: reason_to_stop() is not None)
+        def ends_the_start() -> bool:
+            return state is None and reason_to_stop() is not None
+
+        # A run that goes on needs the very start that it had, even where its time is spent.
+        start = begin(target, config, seed, ends_the_start)
         run = _Run(flow if isinstance(flow, Flow) else flow(start), target, start, config, seed)
         result = TrainResult(run.flow, gradient_evaluations=start.gradient_evaluations)
         if state is not None:
