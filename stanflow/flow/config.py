@@ -19,7 +19,6 @@ Memory = Literal["auto", "keep", "rebuild"]
 """How a training step treats activations; see `sweep.Sweep`."""
 
 MOST_PARTNERS = 16
-_FEW = 50  # dimensions: overhead, not arithmetic, is what a step takes
 
 _CHOICES = {
     "family": Family,
@@ -41,7 +40,8 @@ class FlowConfig:
     family : {"realnvp", "fullrank", "meanfield"}
         Real NVP, or a Gaussian (Student-t with that base) with full or diagonal covariance.
     layers : int, optional
-        Coupling layers, r; by default 24, and 16 above 50 dimensions.
+        Coupling layers, r; by default 24, and 16 above 20 dimensions. In one dimension they are
+        sinh-arcsinh layers, by default 8.
     hidden : int, optional
         Units of a hidden layer of each conditioner network, H; by default 32, and 16 above 50
         dimensions.
@@ -123,11 +123,15 @@ class FlowConfig:
 
     def depth(self, dim: int) -> int:
         """Return r in D dimensions."""
-        return (24 if dim <= _FEW else 16) if self.layers is None else self.layers
+        if self.layers is not None:
+            return self.layers
+        if dim == 1:
+            return 8
+        return 24 if dim <= 20 else 16
 
     def hidden_units(self, dim: int) -> int:
         """Return H in D dimensions."""
-        return (32 if dim <= _FEW else 16) if self.hidden is None else self.hidden
+        return (32 if dim <= 50 else 16) if self.hidden is None else self.hidden
 
     def resolved(self, dim: int) -> FlowConfig:
         """Return the configuration with what depends on the dimension D filled in."""

@@ -80,7 +80,7 @@ class TrainConfig:
     """
 
     batch: int | None = None
-    max_steps: int = 6000
+    max_steps: int = 4000
     max_seconds: float | None = None
     min_steps: int = 1000
     learning_rate: float | None = None

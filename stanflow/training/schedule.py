@@ -18,7 +18,7 @@ _STEPS_BETWEEN_LOOKS = 50
 _SHARE_LOOKED_AT = 0.6
 _COOLING_SHARE = 1.0
 _STANDARD_ERRORS = 2.0
-_GAIN_WORTH_STEPS = 0.01  # nats
+_GAIN_WORTH_STEPS = 0.03  # nats
 
 
 class Schedule(ABC):
@@ -73,8 +73,8 @@ class Plateau(Schedule):
     """The first learning rate until the ELBO no longer rises, then half a cosine down.
 
     Every 50 steps the last three fifths of the trace are split in half. When the later half's
-    median is not above the earlier's by more than two standard errors, or by less than a hundredth
-    of a nat, the rate starts to fall, for as many steps again as were taken; then training ends.
+    median is not above the earlier's by more than two standard errors, or by less than 0.03 nats,
+    the rate starts to fall, for as many steps again as were taken; then training ends.
     It also starts to fall when no more than the time it takes is left of the budget.
     """
 
