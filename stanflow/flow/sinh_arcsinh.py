@@ -82,8 +82,9 @@ class _SinhArcsinhPasses(Passes):
         self._root, self._cosh = (workspace.empty(*shape) for _ in range(2))
         self._scratch = workspace.scratch("points", *shape)
         self._another = workspace.scratch("more points", *shape)
+        self._columns = self._parameters()
 
-    def _columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return m, a, delta and epsilon, (D, 1) each."""
         layer = self._layer
         delta = layer.clamp(layer.raw_tail).exp()
@@ -92,7 +93,7 @@ class _SinhArcsinhPasses(Passes):
 
     @override
     def push(self, x: Tensor, score: Tensor | None, log_q: Tensor) -> None:
-        m, a, delta, epsilon = self._columns()
+        self._columns = m, a, delta, epsilon = self._parameters()
         v, w, root, cosh = self._v, self._w, self._root, self._cosh
         self._x.copy_(x)
         torch.addcmul(m, a, x, out=v)
@@ -112,7 +113,7 @@ class _SinhArcsinhPasses(Passes):
     @override
     def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
         layer, scratch = self._layer, self._scratch
-        m, a, delta, _ = self._columns()
+        m, a, delta, _ = self._columns
         raw_tail = layer.raw_tail.detach()
         weight = None if log_q_weight is None else log_q_weight.to(cotangent.dtype)
         total_weight = 0.0 if weight is None else weight.sum()
