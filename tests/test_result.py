@@ -23,7 +23,9 @@ generated quantities { array[2] int k; k[1] = poisson_rng(3); k[2] = 7; }
 def fit():
     model = stanflow.StanModel(stan_code=CODE, engine="embedded")
     quick = stanflow.TrainConfig(max_steps=30)
-    return stanflow.fit(model, seed=3, draws=500, training=quick, progress=False)
+    return stanflow.fit(
+        model, seed=3, draws=500, evidence_draws=500, training=quick, progress=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +167,8 @@ def test_what_went_wrong_on_the_way_is_counted():
     generated quantities { real y = 1; if (x > 1) reject("too far"); }
     """
     model = stanflow.StanModel(stan_code=code, engine="embedded")
-    fit = stanflow.fit(model, draws=300, training=stanflow.TrainConfig(max_steps=3), progress=False)
+    quick = stanflow.TrainConfig(max_steps=3)
+    fit = stanflow.fit(model, draws=300, evidence_draws=300, training=quick, progress=False)
     report, x = fit.report, fit.stan_variable("x")
     assert report["failed_generated_quantities"] == (x > 1).sum() > 0
     assert np.isnan(fit.stan_variable("y")).sum() == (x > 1).sum()
@@ -173,7 +176,7 @@ def test_what_went_wrong_on_the_way_is_counted():
     assert report["rejected_draws"] > 0
     assert report["rejected_in_training"] == fit.trace["rejected"].sum() > 0
     steps = report["gradient_evaluations"] - 3 * 256 - 300 - report["rejected_draws"]
-    assert steps > 1000  # the warm start's
+    assert steps > 1000  # the start's
     row = fit.summary().table.loc["y"]
     assert (row["Mean"], row["50%"]) == (1, 1)  # of the draws that have it
     for words in ("draws were rejected", "generated quantities failed"):

@@ -1,6 +1,6 @@
 """How good a fit with default settings is, and what it owes to wiring and start.
 
-    python -m benchmarks.defaults [--sections zoo evidence horseshoe large wiring starts]
+    python -m benchmarks.defaults [--sections zoo evidence horseshoe large wiring starts parts]
         [--models NAME ...] [--seeds 3] [--out benchmarks/results/defaults.json] [--fresh]
     python -m benchmarks.defaults --table [--figures docs/figures]    from the results alone
 
@@ -16,6 +16,7 @@ that was cut off goes on where it was, and what was measured of the same code is
 - large: D > 10,000.
 - wiring: four wirings at equal seconds.
 - starts: three starts, the ELBO after 1 to 20 seconds.
+- parts: default fits without draws in the tails, and without sinh-arcsinh layers.
 """
 
 from __future__ import annotations

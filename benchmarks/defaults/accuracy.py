@@ -13,7 +13,7 @@ FloatArray = npt.NDArray[np.float64]
 Scalars = Mapping[str, Mapping[str, Any]]
 
 NORMAL_QUARTILES = 1.3489795003921634  # of a normal, apart, in its sds
-LARGEST_RELATIVE_SD_ERROR = 0.01  # of a reference whose moments are compared
+LARGEST_RELATIVE_SD_ERROR = 0.0075  # of a reference whose moments are compared
 LARGEST_MEAN_ERROR, LARGEST_SD_ERROR, LARGEST_K = 0.1, 0.1, 0.7
 
 

@@ -29,7 +29,7 @@ def draw_figures(results: Results, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "horseshoe.png": (_draw_horseshoe, results.section("horseshoe")),
-        "wiring.png": (_draw_wiring, results.section("wiring")),
+        "wiring_study.png": (_draw_wiring, results.section("wiring")),
         "starts.png": (_draw_starts, results.section("starts")),
     }
     drawn = []

@@ -26,6 +26,11 @@ WIRINGS: dict[str, dict[str, Any]] = {
     "curvature, no partners": {"wiring": "curvature", "partners": 0},
     "even-odd, no partners": {"wiring": "even-odd", "partners": 0},
 }
+PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "all": ({}, {}),
+    "no draws in the tails": ({}, {"tail_share": 0.0}),
+    "no sinh-arcsinh layers": ({"marginal_layers": 0}, {}),
+}
 MANY_STEPS = 100_000
 STARTS = ("ensemble", "mean-field", "none")
 TIMES = (1, 2, 5, 10, 20)
@@ -182,6 +187,17 @@ def starts(plan: Plan) -> Iterator[Measurement]:
                 )
 
 
+def parts(plan: Plan) -> Iterator[Measurement]:
+    """Default fits without one of the things that a default fit has."""
+    for seed in plan.seeds:
+        for target in plan.wanted([target for target in ZOO if target.dim > 1]):
+            for variant, (flow, training) in PARTS.items():
+                yield Measurement(
+                    Key("parts", target.name, seed, variant),
+                    partial(measure, target, seed, python(flow, training), near=plan.folder),
+                )
+
+
 SECTIONS: dict[str, Callable[[Plan], Iterator[Measurement]]] = {
     "zoo": zoo,
     "evidence": evidence,
@@ -189,6 +205,7 @@ SECTIONS: dict[str, Callable[[Plan], Iterator[Measurement]]] = {
     "large": large,
     "wiring": wiring,
     "starts": starts,
+    "parts": parts,
 }
 
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from .accuracy import flagged, passes
-from .sections import STARTS, TIMES, WIRINGS
+from .sections import PARTS, STARTS, TIMES, WIRINGS
 from .store import Key, Results
 
 Item = Mapping[str, Any]
@@ -171,16 +171,27 @@ def horseshoe_table(items: Sequence[Item]) -> str:
 
 def wiring_table(items: Sequence[Item]) -> str:
     """Return ELBOs of the default wiring, and how far the others are from it."""
+    note = "Medians over seeds, after 10 s of training (D <= 50) or 30 s, or where it converged."
+    return _compared(items, list(WIRINGS), note)
+
+
+def parts_table(items: Sequence[Item]) -> str:
+    """Return ELBOs of default fits, and how far those without some part are from them."""
+    return _compared(items, list(PARTS), "Medians over seeds.")
+
+
+def _compared(items: Sequence[Item], variants: Sequence[str], note: str) -> str:
+    """Return ELBO and k-hat of the first variant, and how far the others are from it."""
     rows = []
     for model, own in _by(items, "model"):
         found = {
             variant: [i for i in own if i["variant"] == variant and "error" not in i]
-            for variant in WIRINGS
+            for variant in variants
         }
         if not any(found.values()):
             continue
-        default, *others = (_median(found[variant], "elbo") for variant in WIRINGS)
-        ks = [_median(found[variant], "pareto_k") for variant in WIRINGS]
+        default, *others = (_median(found[variant], "elbo") for variant in variants)
+        ks = [_median(found[variant], "pareto_k") for variant in variants]
         rows.append(
             [
                 model,
@@ -192,9 +203,8 @@ def wiring_table(items: Sequence[Item]) -> str:
                 ),
             ]
         )
-    first, *rest = WIRINGS
+    first, *rest = variants
     head = ["model", "D", f"{first}: ELBO (k-hat)", *(f"{name}: difference" for name in rest)]
-    note = "Medians over seeds, after 10 s of training (D <= 50) or 30 s, or where it converged."
     return "\n".join([_markdown(head, rows), "", note, *_failures(items)])
 
 
@@ -228,6 +238,7 @@ TABLES: dict[str, Callable[[Sequence[Item]], str]] = {
     "large": horseshoe_table,
     "wiring": wiring_table,
     "starts": starts_table,
+    "parts": parts_table,
 }
 
 

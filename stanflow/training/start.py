@@ -130,7 +130,8 @@ def _run_ensemble(
     scale = np.exp(fitted.log_scale)
     around = _normal_draws(fitted.location, fitted.log_scale, rng)
     level = target.log_density_gradient(around)
-    starts = np.concatenate([target.starting_points(n_chains // 2, rng), around[: n_chains // 2]])
+    usable = around[level.accepted][: n_chains // 2]  # from the others no chain gets away
+    starts = np.concatenate([target.starting_points(n_chains - len(usable), rng), usable])
     chains = Chains(target, starts, Metric(np.empty((0, target.dim)), scale), rng)
     chains.climb(_low_quantile(level), first_step=0.1 * scale)
     recorded: list[FloatArray] = []

@@ -36,6 +36,7 @@ configs = st.builds(
     loft_tau=st.one_of(st.none(), st.floats(0.5, 100)),
     local_features=st.integers(1, 4),
     local_activation=choices(LocalActivationName),
+    marginal_layers=st.integers(0, 4),
 )
 
 dims = st.integers(1, 19)

@@ -159,6 +159,7 @@ def test_the_configuration_reaches_the_layers():
         base_location_scale=True,
         local_features=7,
         local_activation="tanh",
+        marginal_layers=0,
     )
     wiring = Wiring(4, [[0, 1]] * 3, [[[2], [3]]] * 3)
     first, *couplings, loft, _ = build_flow(config, 4, 1, wiring).bijections
@@ -173,6 +174,22 @@ def test_the_configuration_reaches_the_layers():
     assert loft.tau == 42.0
     without = build_flow(FlowConfig(layers=3, loft_tau=None), 4, 1).bijections
     assert not any(isinstance(layer, Loft) for layer in without)
+
+
+@pytest.mark.parametrize(
+    ("layers", "marginal_layers", "after"),
+    [(8, 4, [2, 4, 6, 8]), (5, 2, [2, 5]), (3, 1, [3]), (2, 4, [1, 2]), (3, 0, [])],
+)
+def test_sinh_arcsinh_layers_are_spread_among_the_couplings(layers, marginal_layers, after):
+    """The last one comes after them all."""
+    config = FlowConfig(layers=layers, hidden=4, marginal_layers=marginal_layers, loft_tau=None)
+    *among, _ = build_flow(config, 4, 1).bijections
+    couplings, seen = 0, []
+    for layer in among:
+        couplings += isinstance(layer, AffineCoupling)
+        if isinstance(layer, SinhArcsinh):
+            seen.append(couplings)
+    assert (couplings, sorted(set(seen))) == (layers, after)
 
 
 def test_one_dimension_takes_sinh_arcsinh_layers_in_place_of_couplings():
@@ -194,6 +211,9 @@ def test_one_dimension_takes_sinh_arcsinh_layers_in_place_of_couplings():
         ({"activation": "gelu"}, "no activation 'gelu'"),
         ({"local_activation": "relu"}, "no local activation 'relu'; choose tanh or softsign"),
         ({"hidden_layers": 0}, "hidden_layers must be at least 1"),
+        ({"partners": 17}, "partners must be at least 0 and at most 16"),
+        ({"marginal_layers": -1}, "marginal_layers must be at least 0"),
+        ({"wiring": "random"}, "no wiring 'random'; choose curvature or even-odd"),
     ],
 )
 def test_values_out_of_range_are_refused(change, message):

@@ -150,7 +150,8 @@ def test_several_parts_share_a_layer(use_compiled, total, memory, monkeypatch):
     dim, batch = 301, 300
     moved = [np.arange(1, dim, 2), np.sort(rng.permutation(dim)[:140])]
     partners = [rng.choice(np.setdiff1d(np.arange(dim), half), (len(half), 2)) for half in moved]
-    flow = build_flow(FlowConfig(layers=2, hidden=5), dim, 1, Wiring(dim, moved, partners))
+    config = FlowConfig(layers=2, hidden=5, marginal_layers=0)
+    flow = build_flow(config, dim, 1, Wiring(dim, moved, partners))
     flow.double()
     torch.manual_seed(1)
     flow.flat.add_(0.2 * torch.randn_like(flow.flat))

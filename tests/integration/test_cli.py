@@ -284,9 +284,10 @@ def test_ctrl_c_while_data_are_read_is_said(tmp_path):
 
 
 def test_ctrl_c_saves_what_was_learnt(schools, tmp_path):
+    """The preset's learning rate stays, so the run does not end of itself before."""
     process = subprocess.Popen(
-        [STANFLOW, "fit", *map(str, schools), "--max-steps", "1000000", "--json", "--engine",
-         "embedded", "--out", tmp_path / "out"],
+        [STANFLOW, "fit", *map(str, schools), "--preset", "paper", "--layers", "4", "--max-steps",
+         "1000000", "--json", "--engine", "embedded", "--out", tmp_path / "out"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stderr:

@@ -75,7 +75,7 @@ def test_eight_schools_agrees_with_nuts(zoo, nuts, form):
 
 
 def test_bernoulli_has_its_beta_posterior(zoo):
-    result = fit(zoo, "bernoulli/bernoulli.stan", "bernoulli/bernoulli.json", max_steps=600)
+    result = fit(zoo, "bernoulli/bernoulli.stan", "bernoulli/bernoulli.json")
     y = json.loads((zoo / "bernoulli/bernoulli.json").read_text())["y"]
     posterior = stats.beta(1 + sum(y), 1 + len(y) - sum(y))
     theta = result.stan_variable("theta")

@@ -88,7 +88,7 @@ def test_what_can_be_done_with_an_unfinished_fit(schools, tmp_path):
     assert "was not finished; go on with it with --resume, or replace it" in refused.stderr
     other = run("fit", *schools, *SETTINGS, "--out", folder, "--resume", "--layers", 4)
     assert other.returncode == 2
-    assert "with layers 16 instead of 4" in other.stderr
+    assert "with layers 24 instead of 4" in other.stderr
 
     gone_on = run("fit", *schools, *SETTINGS, "--resume", cwd=tmp_path)  # it is found
     assert gone_on.returncode == 0

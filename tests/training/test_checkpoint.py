@@ -11,6 +11,7 @@ from stanflow.errors import UsageError
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.target.model import StanModel
+from stanflow.training import safeguard
 from stanflow.training.checkpoint import Checkpoint
 from stanflow.training.config import TrainConfig
 from stanflow.training.trainer import train
@@ -55,7 +56,7 @@ def written(model, path, config, die_at=8):
         {},
         {"keep_best": True},
         {"precision": "float64", "schedule": "constant"},
-        {"start": "none", "gradient": "total", "max_gradient_norm": None},
+        {"start": "none", "gradient": "total", "tail_share": 0.0, "max_gradient_norm": None},
     ],
 )
 def test_a_run_that_died_goes_on_to_the_same_numbers(model, tmp_path, settings):
@@ -73,6 +74,34 @@ def test_a_run_that_died_goes_on_to_the_same_numbers(model, tmp_path, settings):
         np.testing.assert_array_equal(one.largest, other.largest)
     seconds = [s.seconds for s in again.trace]
     assert seconds == sorted(seconds)  # time spent before counts
+
+
+def test_a_run_whose_time_is_spent_goes_on_in_the_units_it_had(model, tmp_path):
+    """And not in those of a start that is cut short."""
+    path = tmp_path / "checkpoint"
+    config = TrainConfig(batch=32, max_steps=20, schedule="constant")
+    checkpoint = written(model, path, config, die_at=12)
+    begun = len(checkpoint.read().trace)
+    resumed, result = run(model, replace(config, max_seconds=1e-9), checkpoint)
+    assert (len(result.trace), result.stopped) == (begun + 1, "max_seconds")
+    assert torch.equal(resumed.flat, run(model, replace(config, max_steps=begun + 1))[0].flat)
+
+
+def test_schedule_and_safeguard_go_on_where_they_were(model, tmp_path, monkeypatch):
+    """A run that went back on its way, here at the least fall, converges at the same step."""
+    monkeypatch.setattr(safeguard, "_SPREADS", 0.0)
+    monkeypatch.setattr(safeguard, "_LEAST_FALL", 0.0)
+    config = TrainConfig(batch=32, max_steps=600, min_steps=50, start="mean-field")
+    whole, result = run(model, config)
+    assert result.stopped == "converged"
+    assert result.returns > 0
+    path = tmp_path / "checkpoint"
+    last = len(result.trace)
+    for die_at in (30, last // 2 + 5, last - 1):
+        written(model, path, config, die_at)
+    resumed, again = run(model, config, Checkpoint(path, IDENTITY, every=0.0))
+    assert torch.equal(whole.flat, resumed.flat)
+    assert (again.stopped, again.returns, len(again.trace)) == ("converged", result.returns, last)
 
 
 def test_the_best_parameters_so_far_are_not_forgotten(model, tmp_path):
