@@ -33,7 +33,7 @@ from stanflow.training.config import TrainConfig
 from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import Start
 from stanflow.training.trainer import TrainResult, train
-from stanflow.training.wiring import wire_by_curvature
+from stanflow.training.wiring import points_looked_at, wire_by_curvature
 
 _EVIDENCE_DRAWS = 20_000
 _VERSIONED = ("stanli", "bridgestan", "torch", "numpy", "arviz")
@@ -143,6 +143,8 @@ def fit(
         build = partial(_build, flow_config, model, flow_seed, wiring)
         result = train(build, model, train_config, train_seed, on_step, checkpoint=kept)
     network, trace = result.flow, _trace(result)
+    if wiring is None and network.wiring is not None:
+        result.gradient_evaluations += 2 * model.dim * points_looked_at(model.dim)
     assessment = assess(network, model, plan, trace=trace, trained_by=result.gradient_evaluations)
     report = {
         "model": model.name,

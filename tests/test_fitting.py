@@ -94,7 +94,6 @@ def test_the_evidence_has_twenty_thousand_draws_behind_it_or_more(draws, drawn):
     assert result.report["evidence_draws"] == drawn
 
 
-@pytest.mark.xfail(strict=True, reason="gradients for the curvature are left out")
 def test_the_gradients_for_the_curvature_are_counted(monkeypatch):
     """The rest of a fit takes as many whichever way the flow is wired."""
     evaluated = []

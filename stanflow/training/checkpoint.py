@@ -41,7 +41,7 @@ class TrainState:
         Gradient evaluations, and steps in a row without a finite gradient.
     best, best_elbo : Tensor of shape (P,) and ()
         The best parameters so far; of shape (0,) where they are not kept or there are none yet.
-    safe, safeguard : Tensor of shape (P,) and (n,)
+    safe, safeguard : Tensor of shape (2, P) and (n,)
         Of the safeguard.
     """
 

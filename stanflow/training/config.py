@@ -62,7 +62,7 @@ class TrainConfig:
         fit, or starts at the origin with scale one; see `start.begin`.
     keep_best : bool
         Whether to return the parameters of the batch with the highest ELBO in the second half of
-        training, instead of the last ones.
+        `max_steps`, or since the learning rate began to fall, instead of the last ones.
     precision : {"float32", "float64"}
         Of the flow in training. The target, and whatever is reported, is in float64 always.
     memory : {"auto", "keep", "rebuild"}

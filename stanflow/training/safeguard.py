@@ -20,6 +20,8 @@ _SLOWER = 0.5
 class Safeguard:
     """Keeps a copy of the flow's parameters from when training was sound, to go back to.
 
+    A copy is taken every 50 steps, and serves once the steps after it were sound, too.
+
     Training is unsound where the median ELBO of the last 20 steps is far below what it was at the
     copy (50 of its spreads there, and 20 nats), or none of these steps had a finite gradient. Then
     the parameters of the copy are put back and the learning rate is halved for good.
@@ -41,7 +43,7 @@ class Safeguard:
         self.rate = 1.0
         self.returns = 0
         self._flow = flow
-        self._copy = flow.flat.clone()
+        self._copies = flow.flat.repeat(2, 1)  # one to go back to, and a later one on trial
         self._level, self._fall = -math.inf, _LEAST_FALL
         self._recent = deque[float](maxlen=_RECENT)
         self._steps = 0
@@ -64,26 +66,28 @@ class Safeguard:
         finite = recent[np.isfinite(recent)]
         level = float(np.median(finite)) if len(finite) else -math.inf
         if len(finite) == 0 or level < self._level - self._fall:
-            self._flow.flat.copy_(self._copy)
+            self._flow.flat.copy_(self._copies[0])
+            self._copies[1] = self._copies[0]
             self.rate *= _SLOWER
             self.returns += 1
             self._recent.clear()
             return True
         if self._steps % _STEPS_BETWEEN_COPIES == 0:
-            self._copy.copy_(self._flow.flat)
+            self._copies[0] = self._copies[1]
+            self._copies[1] = self._flow.flat
             self._level = level
             spread = float(np.median(np.abs(finite - level)))
             self._fall = max(_LEAST_FALL, _SPREADS * spread)
         return False
 
     def state(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the copy, (P,), and the numbers to go on from; see `restore`."""
+        """Return both copies, (2, P), and the numbers to go on from; see `restore`."""
         numbers = [self.rate, self.returns, self._level, self._fall, self._steps, *self._recent]
-        return self._copy.cpu(), torch.tensor(numbers, dtype=torch.float64)
+        return self._copies.cpu(), torch.tensor(numbers, dtype=torch.float64)
 
-    def restore(self, copy: torch.Tensor, numbers: torch.Tensor) -> None:
+    def restore(self, copies: torch.Tensor, numbers: torch.Tensor) -> None:
         """Take up where `state` was asked for."""
-        self._copy.copy_(copy)
+        self._copies.copy_(copies)
         self.rate, returns, self._level, self._fall, steps, *recent = numbers.tolist()
         self.returns, self._steps = int(returns), int(steps)
         self._recent.extend(recent)

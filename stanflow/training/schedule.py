@@ -32,6 +32,7 @@ class Schedule(ABC):
 
     def __init__(self, config: TrainConfig) -> None:
         self._steps = 0
+        self._began: float | None = None
         self._max_steps = config.max_steps
         self._max_seconds = math.inf if config.max_seconds is None else config.max_seconds
 
@@ -40,17 +41,29 @@ class Schedule(ABC):
         """Whether training has ended of itself."""
         return False
 
+    @property
+    def cools(self) -> bool:
+        """Whether the rate falls towards the end of training."""
+        return False
+
     @abstractmethod
     def share(self, seconds: float) -> float:
         """Return the share for the next step, seconds after training began."""
 
     def record(self, elbo: float, seconds: float) -> None:
         """Take note of the ELBO of the step just taken; NaN where it had none."""
+        self._begin(seconds)
         self._steps += 1
 
+    def _begin(self, seconds: float) -> None:
+        if self._began is None:
+            self._began = seconds
+
     def _spent(self, seconds: float) -> float:
-        """Return the share of the budget that is spent."""
-        return min(1.0, max(self._steps / self._max_steps, seconds / self._max_seconds))
+        """Return the share of the budget that is spent; time counts from the first step."""
+        began = self._began or 0.0
+        by_time = (seconds - began) / max(1e-9, self._max_seconds - began)
+        return min(1.0, max(self._steps / self._max_steps, by_time))
 
 
 class Constant(Schedule):
@@ -66,6 +79,7 @@ class Cosine(Schedule):
 
     @override
     def share(self, seconds: float) -> float:
+        self._begin(seconds)
         return _half_cosine(self._spent(seconds))
 
 
@@ -88,11 +102,17 @@ class Plateau(Schedule):
 
     @property
     @override
+    def cools(self) -> bool:
+        return self._cools_from is not None
+
+    @property
+    @override
     def converged(self) -> bool:
         return self._converged
 
     @override
     def share(self, seconds: float) -> float:
+        self._begin(seconds)
         if self._cools_from is None:
             return 1.0
         return _half_cosine(self._cooled(seconds))

@@ -30,6 +30,7 @@ from stanflow.training.start import Start, begin
 StopReason = Literal["converged", "max_steps", "max_seconds", "interrupted"]
 
 _FAILED_STEPS_IN_A_ROW = 100
+_MOST_RETURNS = 10
 _NUMBERS_WORTH_A_SECOND_THREAD = 16_384
 _EXPLODED = 1e12  # in units of the start: no posterior is there
 
@@ -136,7 +137,7 @@ def train(
     InitializationError
         The log density is not finite at any starting point.
     NumericsError
-        100 steps in a row had no finite gradient.
+        100 steps in a row had no finite gradient, or training broke down more than 10 times.
     UsageError
         The device is not there.
     """
@@ -213,7 +214,8 @@ class _Run:
         """Take a step; return what its batch said and the gradient's norm."""
         config = self._config
         batch = self._estimator.estimate(self._generator)
-        if self._best is not None and number > config.max_steps / 2:
+        late = number > config.max_steps / 2 or self._schedule.cools
+        if self._best is not None and late:
             self._best.consider(batch.elbo)
         none_accepted = batch.rejected == self._sweep.batch
         norm = math.nan
@@ -226,6 +228,8 @@ class _Run:
         """Take note of a step; return whether training has converged."""
         if self._safeguard.watch(step.elbo, stepped=not math.isnan(step.gradient_norm)):
             self._optimizer.forget()
+            if self._safeguard.returns > _MOST_RETURNS:
+                raise NumericsError(_no_way_on(step))
         self._schedule.record(step.elbo, step.seconds)
         return self._schedule.converged
 
@@ -304,6 +308,17 @@ class _Best:
         """Put the best parameters back, if any were kept."""
         if self.flat is not None:
             self._flow.flat.copy_(self.flat)
+
+
+def _no_way_on(step: TrainStep) -> str:
+    """Say why training went back too often."""
+    layer = int(np.argmax(step.largest))
+    where = f"coupling layer {layer}" if layer else "the base"
+    return (
+        f"training broke down at step {step.step}, for the {_MOST_RETURNS + 1}th time: the flow's "
+        f"values reach {step.largest[layer]:.2g} after {where}; use a clamp and LOFT (the "
+        "defaults) or a lower learning_rate, and check the program's constraints and priors"
+    )
 
 
 def _breakdown(step: TrainStep) -> str:

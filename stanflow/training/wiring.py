@@ -122,14 +122,18 @@ def wire_by_curvature(
     rng : numpy.random.Generator
         Where the search for cuts begins.
     """
-    affordable = _GRADIENTS_FOR_POINTS // (2 * target.dim)
-    n = min(_MOST_POINTS, max(_FEWEST_POINTS, affordable))
-    dependence = curvature(target, points[:n])
+    dependence = curvature(target, points[: points_looked_at(target.dim)])
     if config.wiring == "even-odd":
         return even_odd(dependence, layers=config.depth(target.dim), partners=config.partners)
     return wire(
         dependence, layers=config.depth(target.dim), partners=config.partners, cuts=_CUTS, rng=rng
     )
+
+
+def points_looked_at(dim: int) -> int:
+    """Return at how many points the curvature is measured, by 2 D gradients each."""
+    affordable = _GRADIENTS_FOR_POINTS // (2 * dim)
+    return min(_MOST_POINTS, max(_FEWEST_POINTS, affordable))
 
 
 def wire(

@@ -99,10 +99,6 @@ def test_the_best_parameters_of_the_second_half_are_kept():
     assert not torch.allclose(last.flat, flow.flat)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the second half is that of max_steps, which a run that converges may never reach",
-)
 def test_the_best_parameters_of_a_run_that_converged_are_kept():
     settings = {"max_steps": 5000, "min_steps": 100, "start": "mean-field"}
     best, result = trained(FlowConfig(family="meanfield"), keep_best=True, **settings)
