@@ -92,14 +92,17 @@ def main() -> None:
             learning_rate=1e-2,
             adam_betas=(0.9, 0.95),
             max_gradient_norm=10.0,
+            schedule="cosine",
+            tail_share=0.0,
             start="none",
         )
+        narrow = FlowConfig(layers=16, hidden=16, marginal_layers=0)
         ways = [
-            ("one partner", FlowConfig(layers=16, hidden=16), quick, True),
-            ("no partner", FlowConfig(layers=16, hidden=16), quick, False),
+            ("one partner", narrow, quick, True),
+            ("no partner", narrow, quick, False),
             (
                 "no partner, 100 hidden units",
-                FlowConfig(layers=16, hidden=100),
+                replace(narrow, hidden=100),
                 replace(quick, learning_rate=2e-3),  # diverges at the others'
                 False,
             ),

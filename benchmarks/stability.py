@@ -54,12 +54,15 @@ def gradient_variance(flow: Flow, model: StanModel) -> float:
 
 def run(depth: int, variant: str, steps: int) -> dict[str, Any]:
     model = funnel()
-    flow = build_flow(FlowConfig(layers=depth, hidden=100, **VARIANTS[variant]), model.dim, seed=1)
+    config = FlowConfig(layers=depth, hidden=100, marginal_layers=0, **VARIANTS[variant])
+    flow = build_flow(config, model.dim, seed=1)
     training = TrainConfig(
         max_steps=steps,
         learning_rate=1e-3,
+        adam_betas=(0.9, 0.999),
         schedule="constant",
         max_gradient_norm=None,
+        tail_share=0.0,
         start="none",
     )
     trace: list[TrainStep] = []

@@ -82,7 +82,10 @@ class Steps:
 
     def __init__(self, setting: Setting) -> None:
         config = FlowConfig(
-            layers=setting.layers, hidden=setting.hidden, local_features=setting.features
+            layers=setting.layers,
+            hidden=setting.hidden,
+            local_features=setting.features,
+            marginal_layers=0,
         )
         if setting.batch * setting.dim < 16_384:
             torch.set_num_threads(1)
@@ -302,7 +305,7 @@ def rebuilding() -> list[dict[str, Any]]:
     results = []
     for layers in (64, 256):
         for precision in ("float32", "float64"):
-            config = FlowConfig(layers=layers, hidden=100)
+            config = FlowConfig(layers=layers, hidden=100, marginal_layers=0)
             flow = build_flow(config, 202, seed=1).to(getattr(torch, precision))
             generator = torch.Generator().manual_seed(1)
             # Weights as training leaves them: every layer moves its coordinates by a tenth or so.

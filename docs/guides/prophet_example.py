@@ -60,7 +60,7 @@ def run(folder: Path) -> None:
     import stanflow
 
     model = stanflow.StanModel(folder / "prophet.stan", folder / "prophet.json")
-    fit = stanflow.fit(model, seed=1, training=stanflow.TrainConfig(max_steps=6000))
+    fit = stanflow.fit(model, seed=1)
     reference = stanflow.nuts(model, seed=1, exe=EXECUTABLE)
     comparison = stanflow.compare(fit, reference, model=model)
     comparison.report(folder / "report.html")
