@@ -32,8 +32,17 @@ transformed data {
 parameters { vector[D] x; }
 model { x ~ multi_normal(rep_vector(0, D), S); }
 """
-GAUSSIAN_BASE = stanflow.FlowConfig(base="gaussian")
+GAUSSIAN_BASE = stanflow.FlowConfig(base="gaussian", marginal_layers=0)
 MEAN_FIELD = stanflow.FlowConfig(family="meanfield")
+# What is to be bad on purpose goes without what the defaults have against it.
+PLAIN = stanflow.FlowConfig(layers=16, hidden=32, marginal_layers=0, wiring="even-odd", partners=0)
+PLAIN_TRAINING = {
+    "start": "mean-field",
+    "tail_share": 0.0,
+    "schedule": "cosine",
+    "learning_rate": 0.02,
+    "adam_betas": (0.9, 0.999),
+}
 
 
 def model(code, **data):
@@ -53,9 +62,8 @@ def test_good_fits_are_good(zoo, name, seed):
     assert result.report["advice"] == []
 
 
-@pytest.mark.parametrize("name", ["eight_schools_centered", "funnel"])
-def test_hard_posteriors_of_the_zoo_are_usable(zoo, name):
-    result = fit(zoo_model(zoo, name), 1)
+def test_the_funnel_is_usable(zoo):
+    result = fit(zoo_model(zoo, "funnel"), 1)
     assert result.verdict == "usable", result.report["reasons"]
 
 
@@ -72,7 +80,7 @@ def test_hard_posteriors_of_the_zoo_are_usable(zoo, name):
     ],
 )
 def test_fits_stopped_early_are_unreliable(zoo, name, steps):
-    result = fit(zoo_model(zoo, name), max_steps=steps)
+    result = fit(zoo_model(zoo, name), flow=PLAIN, max_steps=steps, **PLAIN_TRAINING)
     assert result.verdict == "unreliable"
     assert any("--max-steps" in advice for advice in result.report["advice"])
 
@@ -83,7 +91,8 @@ def test_fits_stopped_early_are_unreliable(zoo, name, steps):
 )
 def test_a_missed_mode_is_seen_and_weighed(dim, share, distance):
     """The flow holds one mode; what it misses is the other's share of the posterior."""
-    result = fit(model(MIXTURE, D=dim, w=share, s=distance), max_steps=600)
+    target = model(MIXTURE, D=dim, w=share, s=distance)
+    result = fit(target, flow=PLAIN, max_steps=600, **PLAIN_TRAINING)
     held = (result.values[:, 0] > 0).mean()
     assert min(held, 1 - held) < 0.05
     missed = share if held > 0.5 else 1 - share
@@ -95,7 +104,8 @@ def test_a_missed_mode_is_seen_and_weighed(dim, share, distance):
 
 def test_modes_in_many_dimensions_are_seen():
     """A hundred and fifty dimensions: the centres of modes are far from where their draws are."""
-    result = fit(model(MIXTURE, D=150, w=0.5, s=1.0), max_steps=400)
+    target = model(MIXTURE, D=150, w=0.5, s=1.0)
+    result = fit(target, flow=PLAIN, max_steps=400, **{**PLAIN_TRAINING, "learning_rate": 0.005})
     assert result.verdict == "unreliable"
     assert result.report["probe"]["log_missing_mass"] == pytest.approx(0, abs=0.3)
 
