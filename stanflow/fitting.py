@@ -121,6 +121,9 @@ def fit(
     expected_constant = model.normalizing_constant
     flow_config = flow_config.resolved(model.dim)
     train_config = train_config.resolved(model.dim)
+    if flow_config.family != "realnvp":
+        # Where the family cannot be the target, only the flow's own draws lead to the best ELBO.
+        train_config = replace(train_config, tail_share=0.0)
     what = {
         "program_sha256": model.program.hash,
         "data_sha256": model.data.hash,

@@ -78,9 +78,9 @@ def test_errors_are_those_of_the_worst_scalar():
 
 
 def test_moments_are_compared_where_the_reference_knows_them():
-    assert statistic({"sd": 1.0, "sd_se": 0.01}, heavy=False) == "moments"
-    assert statistic({"sd": 1.0, "sd_se": 0.01}, heavy=True) == "quantiles"
-    assert statistic({"sd": 1.0, "sd_se": 0.04}, heavy=False) == "quantiles"
+    assert statistic({"sd": 1.0, "sd_se": 0.005}, heavy=False) == "moments"
+    assert statistic({"sd": 1.0, "sd_se": 0.005}, heavy=True) == "quantiles"
+    assert statistic({"sd": 1.0, "sd_se": 0.01}, heavy=False) == "quantiles"
     assert statistic({"sd": 1.0, "sd_se": np.nan}, heavy=False) == "quantiles"
     assert statistic({"sd": None, "sd_se": None}, heavy=False) == "quantiles"
 

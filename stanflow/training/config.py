@@ -57,6 +57,7 @@ class TrainConfig:
     tail_share : float
         Share of a batch's draws that have a few coordinates spread out, to where importance
         weights are decided (see `gradients`); 0 for none. The ELBO is that of the others.
+        `stanflow.fit` takes 0 for Gaussian families.
     start : {"ensemble", "mean-field", "none"}
         Whether training runs in units of a few Hamiltonian chains' draws, or of a quick mean-field
         fit, or starts at the origin with scale one; see `start.begin`.

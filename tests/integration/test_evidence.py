@@ -130,7 +130,7 @@ def test_more_draws_for_the_evidence_are_not_kept(zoo):
     model = stanflow.StanModel(
         folder / "linear_regression.stan", folder / "linear_regression.json", engine="embedded"
     )
-    few = fit(model, draws=1000, training=stanflow.TrainConfig(max_steps=300))
+    few = fit(model, draws=1000, evidence_draws=1000, training=stanflow.TrainConfig(max_steps=300))
     many = fit(
         model, draws=1000, evidence_draws=40_000, training=stanflow.TrainConfig(max_steps=300)
     )
