@@ -343,7 +343,6 @@ def test_a_mean_field_fit_of_a_correlated_normal_differs():
     fit = stanflow.fit(
         model,
         flow=stanflow.FlowConfig(family="meanfield", base="gaussian"),
-        training=stanflow.TrainConfig(max_steps=300),
         progress=False,
     )
     reference = nuts(model, seed=1, engine="embedded", progress=False)
