@@ -312,11 +312,9 @@ class _Best:
 
 def _no_way_on(step: TrainStep) -> str:
     """Say why training went back too often."""
-    layer = int(np.argmax(step.largest))
-    where = f"coupling layer {layer}" if layer else "the base"
     return (
         f"training broke down at step {step.step}, for the {_MOST_RETURNS + 1}th time: the flow's "
-        f"values reach {step.largest[layer]:.2g} after {where}; use a clamp and LOFT (the "
+        f"values reach {_reached(step, int(np.argmax(step.largest)))}; use a clamp and LOFT (the "
         "defaults) or a lower learning_rate, and check the program's constraints and priors"
     )
 
@@ -328,15 +326,20 @@ def _breakdown(step: TrainStep) -> str:
     )
     exploded = ~(step.largest < _EXPLODED)
     if exploded.any():
-        layer = int(np.argmax(exploded))
-        where = f"coupling layer {layer}" if layer else "the base"
+        reached = _reached(step, int(np.argmax(exploded)))
         return beginning + (
-            f"finite gradient, and the flow's values reach {step.largest[layer]:.2g} after "
-            f"{where}; use a clamp and LOFT (the defaults), or a lower learning_rate"
+            f"finite gradient, and the flow's values reach {reached}; use a clamp and LOFT "
+            "(the defaults), or a lower learning_rate"
         )
     return beginning + (
         "draw with a finite log density and gradient; check the program's constraints and priors"
     )
+
+
+def _reached(step: TrainStep, layer: int) -> str:
+    """Say how large a value is, and where: layer 0 is the base."""
+    where = f"coupling layer {layer}" if layer else "the base"
+    return f"{step.largest[layer]:.2g} after {where}"
 
 
 @contextmanager

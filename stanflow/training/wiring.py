@@ -155,17 +155,22 @@ def wire(
         Where the search for cuts begins.
     """
     sides = _maximum_cuts(dependence, cuts, rng)
-    moved = [np.flatnonzero(sides[(i // 2) % cuts] == i % 2) for i in range(layers)]
-    seen = [strongest_partners(dependence, indices, partners) for indices in moved]
-    return Wiring(dependence.shape[0], moved, seen)
+    moved = [np.flatnonzero(side == half) for side in sides for half in (0, 1)]
+    return _in_turns(dependence, moved, layers, partners)
 
 
 def even_odd(dependence: Curvature, *, layers: int, partners: int) -> Wiring:
     """Return even and odd coordinates in turns, with partners from the curvature."""
     dim = dependence.shape[0]
-    halves = Wiring.alternating(dim, layers).halves
-    seen = [strongest_partners(dependence, half.moved, partners) for half in halves]
-    return Wiring(dim, [half.moved for half in halves], seen)
+    moved = [half.moved for half in Wiring.alternating(dim, 2).halves]
+    return _in_turns(dependence, moved, layers, partners)
+
+
+def _in_turns(dependence: Curvature, moved: list[IndexArray], layers: int, partners: int) -> Wiring:
+    """Return layers that move these coordinates in turns, each half's partners found once."""
+    seen = [strongest_partners(dependence, indices, partners) for indices in moved[:layers]]
+    turns = [layer % len(moved) for layer in range(layers)]
+    return Wiring(dependence.shape[0], [moved[i] for i in turns], [seen[i] for i in turns])
 
 
 def strongest_partners(dependence: Curvature, moved: IndexArray, partners: int) -> IndexArray:
