@@ -7,12 +7,6 @@ lasso", *Journal of the Royal Statistical Society B* 58(1), at any number of cov
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -109,32 +103,3 @@ def linear_outcomes(
     """
     y = X @ coefficients(X.shape[1]) + SIGMA * rng.standard_normal(len(X))
     return y if digits is None else np.round(y, digits)
-
-
-def write_simulated(
-    simulate: Callable[[int, int, float, int, int | None], dict[str, Any]], description: str
-) -> None:
-    """Simulate data as the command line asks for, and write them to a Stan JSON file.
-
-    Parameters
-    ----------
-    simulate : callable
-        Takes n, d, rho, seed and digits; returns the data.
-    description : str
-        What ``--help`` says.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--n", type=int, default=100, help="observations")
-    parser.add_argument("--d", type=int, default=10, help="covariates")
-    parser.add_argument(
-        "--rho", type=float, default=0.5, help="correlation of neighbouring covariates"
-    )
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--digits", type=int, help="round to so many decimals")
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    try:
-        data = simulate(options.n, options.d, options.rho, options.seed, options.digits)
-        options.out.write_text(json.dumps(data))
-    except (UsageError, OSError) as error:
-        parser.error(str(error))

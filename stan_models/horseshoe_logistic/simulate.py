@@ -16,7 +16,8 @@ import numpy as np
 # The models are no package: a script, or whoever loads this file, finds the design by its folder.
 sys.path.append(str(Path(__file__).parents[1]))
 
-from ar1_design import coefficients, covariates, write_simulated
+from ar1_design import coefficients, covariates
+from simulation import write_simulated
 
 
 def simulate(n: int, d: int, rho: float, seed: int, digits: int | None = None) -> dict[str, Any]:
@@ -45,4 +46,4 @@ def simulate(n: int, d: int, rho: float, seed: int, digits: int | None = None) -
 
 
 if __name__ == "__main__":
-    write_simulated(simulate, __doc__.splitlines()[0])
+    write_simulated(simulate, __doc__.splitlines()[0], n=100, d=10, rho=0.5, seed=1)

@@ -7,12 +7,16 @@ Run it to write the data that come with it, or others:
 
 from __future__ import annotations
 
-import argparse
-import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# The models are no package: a script, or whoever loads this file, finds the others by its folder.
+sys.path.append(str(Path(__file__).parents[1]))
+
+from simulation import write_simulated
 
 ALPHA = -0.5  # log rate where all covariates are 0
 BETA = (0.4, -0.3)
@@ -48,11 +52,4 @@ def simulate(groups: int = 16, counts: int = 80, seed: int = 1) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--groups", type=int, default=16)
-    parser.add_argument("--counts", type=int, default=80)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    data = simulate(options.groups, options.counts, options.seed)
-    options.out.write_text(json.dumps(data) + "\n")
+    write_simulated(simulate, __doc__.splitlines()[0])
