@@ -230,7 +230,7 @@ def _identity(what: dict[str, Any], wiring: Wiring | None) -> dict[str, Any]:
 
 
 def _trace(result: TrainResult) -> pd.DataFrame:
-    columns = ["step", "seconds", "elbo", "gradient_norm", "rejected"]
+    columns = ["step", "seconds", "elbo", "log_weight_sd", "gradient_norm", "rejected"]
     trace = pd.DataFrame([[getattr(step, c) for c in columns] for step in result.trace])
     trace.columns = pd.Index(columns)
     return trace.assign(largest=[step.largest.max() for step in result.trace])

@@ -17,7 +17,7 @@ from stanflow.errors import UsageError, one_line, reason
 from stanflow.storage.output import replace_file
 from stanflow.target.loaded import FloatArray
 
-_FORMAT = "2"
+_FORMAT = "3"
 _LARGEST_SHARE_OF_TIME = 0.05
 
 
@@ -33,8 +33,8 @@ class TrainState:
         Steps that Adam has taken.
     generator : uint8 Tensor
         State of the random number generator.
-    trace : Tensor of shape (steps, 5)
-        Step, seconds, elbo, gradient norm and rejected draws of each step.
+    trace : Tensor of shape (steps, 6)
+        Step, seconds, ELBO, sd of log weights, gradient norm and rejected draws of each step.
     largest : Tensor of shape (steps, r + 1)
         Largest values of each step.
     counts : int64 Tensor of shape (2,)

@@ -26,11 +26,14 @@ class BatchResult:
         The batch's estimate of the ELBO: the mean of log p - log q over the accepted draws, plus
         the log of their share, as in `estimate_elbo`. Stan's constants are left out, and so are
         draws that are spread out. NaN if none is accepted.
+    log_weight_sd : float
+        Standard deviation of log p - log q over the same draws; NaN for fewer than two.
     rejected : int
         Draws without finite log densities or gradient; they take no part.
     """
 
     elbo: float
+    log_weight_sd: float
     rejected: int
 
 
@@ -95,7 +98,7 @@ class GradientEstimator:
         rejected = sweep.batch - n_accepted
         if n_accepted == 0:
             sweep.flow.flat_gradient.zero_()
-            return BatchResult(math.nan, rejected)
+            return BatchResult(math.nan, math.nan, rejected)
         keep = torch.from_numpy(accepted).to(cotangent.device)
         weight: torch.Tensor | None = None
         if self._total:
@@ -105,11 +108,23 @@ class GradientEstimator:
         if rejected:
             cotangent[:, ~keep] = 0
         sweep.pull(cotangent, weight)
-        return BatchResult(self._elbo(there.log_density - log_q, accepted), rejected)
+        return self._result(there.log_density - log_q, accepted, rejected)
 
-    def _elbo(self, log_weights: FloatArray, accepted: npt.NDArray[np.bool_]) -> float:
-        """Return the estimate of the draws that are not spread out."""
-        own, counted = log_weights[self._tails :], accepted[self._tails :]
-        if not counted.any():
-            return math.nan
-        return float(np.mean(own[counted]) + np.log(np.mean(counted)))
+    def log_weights(self, generator: torch.Generator) -> FloatArray:
+        """Return log p - log q of a batch of the flow's own draws, those without one left out."""
+        self._sweep.draw(generator)
+        there = self._exchange.evaluate(self._sweep.z)
+        log_weights = there.log_density - self._sweep.log_q.cpu().numpy()
+        return np.asarray(log_weights[there.accepted & np.isfinite(log_weights)])
+
+    def _result(
+        self, log_weights: FloatArray, accepted: npt.NDArray[np.bool_], rejected: int
+    ) -> BatchResult:
+        """Judge by the draws that are not spread out."""
+        counted = accepted[self._tails :]
+        own = log_weights[self._tails :][counted]
+        if len(own) == 0:
+            return BatchResult(math.nan, math.nan, rejected)
+        elbo = float(np.mean(own) + np.log(np.mean(counted)))
+        sd = float(np.std(own, ddof=1)) if len(own) > 1 else math.nan
+        return BatchResult(elbo, sd, rejected)

@@ -9,26 +9,29 @@ import torch
 from stanflow.flow.realnvp import Flow
 from stanflow.training.config import TrainConfig
 
+_EPSILON = 1e-8
+
 
 class FlatAdam:
-    """Adam on all of a flow's parameters as one tensor.
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980) on all of a flow's parameters as one tensor.
+
+    It calls the kernel behind ``torch.optim.Adam(fused=True)`` itself: making an optimizer imports
+    torch's compiler, which takes longer than many a fit's training.
 
     Parameters
     ----------
     flow : Flow
         Moved in place.
     config : TrainConfig
-        Learning rate, schedule, and the length that gradients are shortened to.
+        Learning rate, decay rates, and the length that gradients are shortened to.
     """
 
     def __init__(self, flow: Flow, config: TrainConfig) -> None:
         self._config = config
         self._flat, self._gradient = flow.flat, flow.flat_gradient
         self._learning_rate = config.first_learning_rate(flow.dim)
-        self._flat.grad = self._gradient
-        self._adam = torch.optim.Adam(
-            [self._flat], lr=self._learning_rate, betas=config.adam_betas, fused=True
-        )
+        self._mean, self._mean_square = (torch.zeros_like(self._flat) for _ in range(2))
+        self._steps = torch.zeros((), device=self._flat.device)
 
     def step(self, share: float) -> float:
         """Take a step if the gradient is finite; return its norm, NaN if it was skipped.
@@ -44,35 +47,28 @@ class FlatAdam:
         longest = self._config.max_gradient_norm
         if longest is not None and norm > longest:
             self._gradient.mul_(longest / norm)
-        for group in self._adam.param_groups:
-            group["lr"] = self._learning_rate * share
-        self._adam.step()
+        beta1, beta2 = self._config.adam_betas
+        self._steps += 1
+        torch._fused_adam_(
+            [self._flat], [self._gradient], [self._mean], [self._mean_square], [], [self._steps],
+            lr=self._learning_rate * share, beta1=beta1, beta2=beta2, eps=_EPSILON,
+            weight_decay=0.0, amsgrad=False, maximize=False,
+        )  # fmt: skip
         return norm
 
     def averages(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the averages of gradients and of their squares, (P,), and the steps taken."""
-        state = self._adam.state.get(self._flat)
-        if not state:
-            zero = torch.zeros_like(self._flat)
-            return zero, zero.clone(), torch.zeros(())
-        return state["exp_avg"], state["exp_avg_sq"], state["step"]
+        return self._mean, self._mean_square, self._steps
 
     def set_averages(
         self, mean: torch.Tensor, mean_square: torch.Tensor, steps: torch.Tensor
     ) -> None:
         """Take up where `averages` was asked for."""
-        like = self._flat
-        self._adam.state[self._flat] = {
-            "step": steps.to(like.device),
-            "exp_avg": mean.to(like),
-            "exp_avg_sq": mean_square.to(like),
-        }
+        self._mean.copy_(mean)
+        self._mean_square.copy_(mean_square)
+        self._steps.copy_(steps)
 
     def forget(self) -> None:
         """Begin anew, with no averages."""
-        self._adam.state.clear()
-
-    def release(self) -> None:
-        """Give back the gradients and the optimizer's memory."""
-        self._flat.grad = None
-        self._adam.state.clear()
+        for average in self.averages():
+            average.zero_()

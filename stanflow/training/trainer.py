@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from stanflow.errors import NumericsError, UsageError
+from stanflow.estimates.importance import smoothed_log_weights
 from stanflow.flow.realnvp import Flow
 from stanflow.flow.sweep import Sweep
 from stanflow.target.density import Target
@@ -32,6 +33,8 @@ StopReason = Literal["converged", "max_steps", "max_seconds", "interrupted"]
 _FAILED_STEPS_IN_A_ROW = 100
 _MOST_RETURNS = 10
 _NUMBERS_WORTH_A_SECOND_THREAD = 16_384
+_DRAWS_TO_JUDGE = 20_000
+_HIGHEST_K_AT_AN_EARLY_END = 0.6
 _EXPLODED = 1e12  # in units of the start: no posterior is there
 
 
@@ -47,6 +50,9 @@ class TrainStep:
         Since training began.
     elbo : float
         The batch's estimate, Stan's constants left out; NaN if every draw was rejected.
+    log_weight_sd : float
+        Standard deviation of the batch's log p - log q: near zero, and half its square about the
+        divergence KL(q | p), where the flow is nearly the target. NaN for fewer than two draws.
     gradient_norm : float
         Before it was shortened; NaN if the step was skipped.
     rejected : int
@@ -59,6 +65,7 @@ class TrainStep:
     step: int
     seconds: float
     elbo: float
+    log_weight_sd: float
     gradient_norm: float
     rejected: int
     largest: FloatArray
@@ -168,12 +175,20 @@ def train(
             result.gradient_evaluations += batch
             seconds = time.perf_counter() - began
             result.trace.append(
-                TrainStep(step, seconds, said.elbo, norm, said.rejected, run.largest())
+                TrainStep(
+                    step,
+                    seconds,
+                    said.elbo,
+                    said.log_weight_sd,
+                    norm,
+                    said.rejected,
+                    run.largest(),
+                )
             )
             on_step(result.trace[-1])
             if run.failed_in_a_row == _FAILED_STEPS_IN_A_ROW:
                 raise NumericsError(_breakdown(result.trace[-1]))
-            stopped = reason_to_stop() or ("converged" if run.record(result.trace[-1]) else None)
+            stopped = reason_to_stop() or ("converged" if run.record(result) else None)
             if stopped is not None:
                 result.stopped = stopped
                 break
@@ -191,6 +206,7 @@ class _Run:
         self, flow: Flow, target: Target, start: Start, config: TrainConfig, seed: int
     ) -> None:
         self.failed_in_a_row = 0
+        self._seed = seed
         self.flow, self._config, self._start = flow, config, start
         self._target = StandardizedTarget(target, start.location, start.log_scale)
         flow.to(device=config.device, dtype=getattr(torch, config.precision))
@@ -207,7 +223,7 @@ class _Run:
         self._optimizer = FlatAdam(flow, config)
         self._generator = torch.Generator(device=config.device).manual_seed(seed)
         self._best = _Best(flow) if config.keep_best else None
-        self._schedule = make_schedule(config)
+        self._schedule = make_schedule(config, flow.dim)
         self._safeguard = Safeguard(flow)
 
     def step(self, number: int, seconds: float) -> tuple[BatchResult, float]:
@@ -224,14 +240,27 @@ class _Run:
         self.failed_in_a_row = self.failed_in_a_row + 1 if math.isnan(norm) else 0
         return batch, norm
 
-    def record(self, step: TrainStep) -> bool:
-        """Take note of a step; return whether training has converged."""
+    def record(self, result: TrainResult) -> bool:
+        """Take note of the last step; return whether training has converged."""
+        step = result.trace[-1]
         if self._safeguard.watch(step.elbo, stepped=not math.isnan(step.gradient_norm)):
             self._optimizer.forget()
             if self._safeguard.returns > _MOST_RETURNS:
                 raise NumericsError(_no_way_on(step))
-        self._schedule.record(step.elbo, step.seconds)
+        self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
+        if self._schedule.ended_early and self._few_weights_matter(result):
+            self._schedule.go_on()
         return self._schedule.converged
+
+    def _few_weights_matter(self, result: TrainResult) -> bool:
+        """Return whether Pareto k-hat says that there is more to learn, if not for the ELBO."""
+        seed = self._seed + len(result.trace)
+        generator = torch.Generator(device=self._config.device).manual_seed(seed)
+        batches = math.ceil(_DRAWS_TO_JUDGE / self._sweep.batch)
+        log_weights = [self._estimator.log_weights(generator) for _ in range(batches)]
+        result.gradient_evaluations += batches * self._sweep.batch
+        _, pareto_k = smoothed_log_weights(np.concatenate(log_weights))
+        return pareto_k > _HIGHEST_K_AT_AN_EARLY_END
 
     def largest(self) -> FloatArray:
         """Return the largest values of the last step."""
@@ -241,8 +270,7 @@ class _Run:
         """Leave the flow trained, in the target's units; return how often it went back."""
         if self._best is not None:
             self._best.restore()
-        self._optimizer.release()
-        del self._sweep, self._estimator
+        del self._sweep, self._estimator, self._optimizer
         self._target.restore_units(self.flow)
         return self._safeguard.returns
 
@@ -251,7 +279,10 @@ class _Run:
         mean, mean_square, adam_steps = self._optimizer.averages()
         best = self._best or _Best(self.flow)
         safe, safeguard = self._safeguard.state()
-        trace = [[s.step, s.seconds, s.elbo, s.gradient_norm, s.rejected] for s in result.trace]
+        trace = [
+            [s.step, s.seconds, s.elbo, s.log_weight_sd, s.gradient_norm, s.rejected]
+            for s in result.trace
+        ]
         return TrainState(
             parameters=self.flow.flat.cpu(),
             mean=mean.cpu(),
@@ -275,13 +306,15 @@ class _Run:
         evaluations, self.failed_in_a_row = map(int, state.counts)
         result.gradient_evaluations = evaluations
         result.trace = [
-            TrainStep(int(step), seconds, elbo, norm, int(rejected), largest)
-            for (step, seconds, elbo, norm, rejected), largest in zip(
+            TrainStep(int(step), seconds, elbo, sd, norm, int(rejected), largest)
+            for (step, seconds, elbo, sd, norm, rejected), largest in zip(
                 state.trace.tolist(), state.largest.numpy(), strict=True
             )
         ]
         for step in result.trace:
-            self._schedule.record(step.elbo, step.seconds)
+            if self._schedule.ended_early:  # for steps to follow, it must have gone on
+                self._schedule.go_on()
+            self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
         self._safeguard.restore(state.safe, state.safeguard)
         if self._best is not None and len(state.best):
             self._best.elbo = float(state.best_elbo)

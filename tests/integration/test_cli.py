@@ -90,7 +90,7 @@ def test_a_fit_folder_holds_what_it_promises(schools, tmp_path):
     }  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     trace = (tmp_path / "out" / "trace.csv").read_text().splitlines()
-    assert trace[0] == "step,seconds,elbo,gradient_norm,rejected,largest"
+    assert trace[0] == "step,seconds,elbo,log_weight_sd,gradient_norm,rejected,largest"
     assert len(trace) == 21
 
 

@@ -11,7 +11,7 @@ from stanflow.errors import UsageError
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.target.model import StanModel
-from stanflow.training import safeguard
+from stanflow.training import safeguard, schedule, trainer
 from stanflow.training.checkpoint import Checkpoint
 from stanflow.training.config import TrainConfig
 from stanflow.training.trainer import train
@@ -102,6 +102,24 @@ def test_schedule_and_safeguard_go_on_where_they_were(model, tmp_path, monkeypat
     resumed, again = run(model, config, Checkpoint(path, IDENTITY, every=0.0))
     assert torch.equal(whole.flat, resumed.flat)
     assert (again.stopped, again.returns, len(again.trace)) == ("converged", result.returns, last)
+
+
+def test_a_run_that_went_on_after_an_early_end_does_so_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_HIGHEST_K_AT_AN_EARLY_END", -np.inf)
+    monkeypatch.setattr(trainer, "_DRAWS_TO_JUDGE", 100)
+    monkeypatch.setattr(schedule, "_FEWEST_STEPS", 100)
+    monkeypatch.setattr(schedule, "_FEWEST_COOLING_STEPS", 100)
+    config = TrainConfig(batch=32, max_steps=1000, min_steps=100, start="mean-field")
+    normal = StanModel(stan_code="parameters { real x; } model { x ~ normal(0, 1); }")
+    whole, result = run(normal, config)
+    assert result.stopped == "converged"
+    assert len(result.trace) > 200
+    path = tmp_path / "checkpoint"
+    for die_at in (150, 200, 250):
+        written(normal, path, config, die_at)
+    resumed, again = run(normal, config, Checkpoint(path, IDENTITY, every=0.0))
+    assert torch.equal(whole.flat, resumed.flat)
+    assert again.gradient_evaluations == result.gradient_evaluations
 
 
 def test_the_best_parameters_so_far_are_not_forgotten(model, tmp_path):

@@ -94,6 +94,7 @@ def test_the_elbo_is_that_of_the_draws_that_are_not_spread_out(tail_share):
     assert 0 < own.sum() < len(own)
     log_ratio = (there.log_density - sweep.log_q.numpy())[tails:][own]
     assert result.elbo == pytest.approx(log_ratio.mean() + math.log(own.mean()))
+    assert result.log_weight_sd == pytest.approx(log_ratio.std(ddof=1))
 
 
 def test_where_only_draws_in_the_tails_are_accepted_there_is_a_gradient_but_no_elbo():
