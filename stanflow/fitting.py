@@ -122,8 +122,9 @@ def fit(
     flow_config = flow_config.resolved(model.dim)
     train_config = train_config.resolved(model.dim)
     if flow_config.family != "realnvp":
-        # Where the family cannot be the target, only the flow's own draws lead to the best ELBO.
-        train_config = replace(train_config, tail_share=0.0)
+        # Where the family cannot be the target, only the flow's own draws lead to the best ELBO,
+        # and a flow in correlated units would be of another family.
+        train_config = replace(train_config, tail_share=0.0, whiten=False)
     what = {
         "program_sha256": model.program.hash,
         "data_sha256": model.data.hash,
@@ -189,7 +190,7 @@ def _build(
     """Build the untrained flow, wired as given or as the configuration says."""
     coupled = config.family == "realnvp" and model.dim > 1
     if wiring is None and coupled and (config.wiring == "curvature" or config.partners > 0):
-        in_units = StandardizedTarget(model, start.location, start.log_scale)
+        in_units = StandardizedTarget(model, start.location, start.log_scale, start.factor)
         rng = np.random.default_rng(seed)
         wiring = wire_by_curvature(config, in_units, in_units.in_units(start.points), rng)
     return build_flow(config, model.dim, seed, wiring)

@@ -101,10 +101,9 @@ def probe(
         np.clip(gradient_evaluations // _EVALUATIONS_A_CHAIN, _FEWEST_CHAINS, _MOST_CHAINS)
     )
     counted, z = _Counted(target), drawn.z
-    walking = Chains(counted, _starts(counted, z, chains, rng), Metric(z), rng)
-    walking.climb(
-        level=float(np.quantile(drawn.densities.log_p, 0.1)), first_step=0.1 * np.std(z, axis=0)
-    )
+    metric = Metric(z, factor=flow.correlated_units)
+    walking = Chains(counted, _starts(counted, z, chains, rng), metric, rng)
+    walking.climb(level=float(np.quantile(drawn.densities.log_p, 0.1)), first_step=0.1)
     points, densities = _mix(walking)
     log_weights = log_weights_at(flow, points, densities) - log_evidence
     escaped = ~(np.median(log_weights, axis=0) <= _LOG_WEIGHT_OF_ESCAPE)

@@ -1,4 +1,4 @@
-"""Affine layers: elementwise, and by a lower-triangular matrix."""
+"""Affine layers: elementwise, and by lower-triangular matrices."""
 
 from __future__ import annotations
 
@@ -156,3 +156,64 @@ class _LowerTriangularPasses(Passes):
     @override
     def restore(self, x: Tensor) -> None:
         x.copy_(self._x)
+
+
+class FixedAffine(Bijection):
+    """``z = F x + shift`` with a lower-triangular F; nothing in it is trained.
+
+    Parameters
+    ----------
+    shift : Tensor of shape (D,)
+    factor : Tensor of shape (D, D)
+        F, with a positive diagonal.
+    """
+
+    def __init__(self, shift: Tensor, factor: Tensor) -> None:
+        super().__init__()
+        self.shift: Tensor
+        self.factor: Tensor
+        self.register_buffer("shift", shift)
+        self.register_buffer("factor", factor)
+
+    @property
+    def log_det(self) -> Tensor:
+        """Log-determinant of F, of shape ()."""
+        return self.factor.diagonal().log().sum()
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Return ``F^-1 right``, (D, n)."""
+        solved: Tensor = torch.linalg.solve_triangular(self.factor, right, upper=False)
+        return solved
+
+    @override
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x @ self.factor.T + self.shift, self.log_det.expand(len(x))
+
+    @override
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.solve((y - self.shift).T).T, self.log_det.expand(len(y))
+
+    @override
+    def passes(self, workspace: Workspace) -> Passes:
+        return _FixedAffinePasses(self)
+
+
+class _FixedAffinePasses(Passes):
+    def __init__(self, layer: FixedAffine) -> None:
+        self._layer = layer
+
+    @override
+    def push(self, x: Tensor, score: Tensor | None, log_q: Tensor) -> None:
+        layer = self._layer
+        x.copy_(torch.addmm(layer.shift.unsqueeze(1), layer.factor, x))
+        log_q.sub_(layer.log_det)
+        if score is not None:
+            score.copy_(torch.linalg.solve_triangular(layer.factor.T, score, upper=True))
+
+    @override
+    def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
+        cotangent.copy_(self._layer.factor.T @ cotangent)
+
+    @override
+    def restore(self, x: Tensor) -> None:
+        x.copy_(self._layer.solve(x - self._layer.shift.unsqueeze(1)))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stanflow.errors import UsageError
-from stanflow.flow.affine import LowerTriangular, ShiftScale
+from stanflow.flow.affine import FixedAffine, LowerTriangular, ShiftScale
 from stanflow.flow.base import Base, Gaussian, StudentT
 from stanflow.flow.bijection import Bijection
 from stanflow.flow.clamp import make_clamp
@@ -19,6 +19,7 @@ from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.loft import Loft
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
 from stanflow.flow.wiring import Wiring
+from stanflow.target.loaded import FloatArray
 
 _MOST_TAIL = 0.7  # of a log power: from half to twice
 _DRAWS_AT_ONCE = 1024
@@ -36,8 +37,8 @@ class Flow(nn.Module):
     base : Base
         Distribution of e.
     bijections : list of Bijection
-        T_1, ..., T_k; the last is a `ShiftScale`. Parameters are set to where they start, anew;
-        built on torch's meta device, they take no memory before.
+        T_1, ..., T_k; the last is a `ShiftScale`, but for what is appended. Parameters are set to
+        where they start, anew; built on torch's meta device, they take no memory before.
     wiring : Wiring, optional
         The coupling layers', where it was given.
     """
@@ -65,10 +66,18 @@ class Flow(nn.Module):
 
     @property
     def output(self) -> ShiftScale:
-        """The last layer, which holds location and scale."""
+        """The last layer that is trained, which holds location and scale."""
+        return [layer for layer in self.bijections if isinstance(layer, ShiftScale)][-1]
+
+    @property
+    def correlated_units(self) -> FloatArray | None:
+        """The factor, (D, D), of the last layer where it is a `FixedAffine`; else None."""
         last = self.bijections[-1]
-        assert isinstance(last, ShiftScale)
-        return last
+        return last.factor.double().cpu().numpy() if isinstance(last, FixedAffine) else None
+
+    def append(self, bijection: FixedAffine) -> None:
+        """Put a layer without parameters after all others."""
+        self.layers.append(bijection)
 
     @property
     def flat(self) -> Tensor:

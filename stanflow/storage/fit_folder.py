@@ -20,6 +20,7 @@ from stanflow.storage.output import DATA, DRAWS, FIT, NUTS, check_output_folder,
 
 FLOW, TRACE = "flow.safetensors", "trace.csv"
 FORMAT = 1
+_FACTOR = ".factor"
 
 if TYPE_CHECKING:
     import arviz
@@ -101,7 +102,7 @@ def to_inference_data(fit: Fit) -> arviz.InferenceData:
 
 
 def _flow_tensors(flow: Flow) -> dict[str, torch.Tensor]:
-    """Return the flow's parameters by name, and its wiring where it was given one."""
+    """Return the flow's parameters and fixed numbers by name, and its wiring where it has one."""
     parameters = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
     wiring = {} if flow.wiring is None else flow.wiring.to_arrays()
     return parameters | {name: torch.from_numpy(array) for name, array in wiring.items()}
@@ -118,6 +119,7 @@ def _read(path: Path, report: dict[str, Any]) -> Fit:
     import arviz
     from safetensors.torch import load_file
 
+    from stanflow.flow.affine import FixedAffine
     from stanflow.flow.config import FlowConfig
     from stanflow.flow.realnvp import build_flow
     from stanflow.flow.wiring import Wiring
@@ -128,6 +130,9 @@ def _read(path: Path, report: dict[str, Any]) -> Fit:
     wired = {name: tensors.pop(name).numpy() for name in list(tensors) if _is_wiring(name)}
     wiring = Wiring.from_arrays(report["dim"], wired) if wired else None
     flow = build_flow(config, report["dim"], seed=0, wiring=wiring).double()
+    if any(name.endswith(_FACTOR) for name in tensors):
+        flow.append(FixedAffine(torch.zeros(flow.dim), torch.zeros(flow.dim, flow.dim)))
+        flow.double()
     flow.load_state_dict(tensors)
     stored: Any = arviz.InferenceData.from_netcdf(str(path / DRAWS))
     stats = stored.sample_stats

@@ -32,11 +32,21 @@ class Metric:
         Whose standard deviations, and correlations, are those of the map's image.
     scale : array of shape (D,), optional
         Taken instead of the standard deviations; then there may be no draws.
+    factor : array of shape (D, D), optional
+        Lower-triangular, of their covariance, where it is known; then the map is this.
     """
 
-    def __init__(self, draws: FloatArray, scale: FloatArray | None = None) -> None:
+    def __init__(
+        self,
+        draws: FloatArray,
+        scale: FloatArray | None = None,
+        factor: FloatArray | None = None,
+    ) -> None:
         n, dim = draws.shape
-        self._factor: FloatArray | None = None
+        self._factor = factor
+        if factor is not None:
+            self._scale = np.ones(dim)
+            return
         scale = np.std(draws, axis=0) if scale is None else scale
         self._scale = np.maximum(scale, np.finfo(np.float64).tiny)
         if dim <= _DENSE_UP_TO and n >= 10 * dim:
@@ -93,18 +103,21 @@ class Chains:
         self._log_step = np.full(len(start), math.log(0.5 / start.shape[1] ** 0.25))
         self._since_adapted = 0
 
-    def climb(self, level: float, first_step: FloatArray) -> None:
-        """Climb by Rprop steps (see `warmstart`) until the log density reaches a level."""
-        steps = np.broadcast_to(np.maximum(first_step, 1e-12), self.z.shape).copy()
+    def climb(self, level: float, first_step: float) -> None:
+        """Climb by Rprop steps (see `warmstart`) until the log density reaches a level.
+
+        Steps are in the metric's units, the first ones of a given size.
+        """
+        steps = np.full_like(self.z, first_step)
         signs = np.zeros_like(self.z)
         for _ in range(MOST_CLIMBS):
             below = ~(self.there.log_density >= level)
             if not below.any():
                 return
-            new_signs = np.sign(np.nan_to_num(self.there.gradient))
+            new_signs = np.sign(self.metric.pull_back(np.nan_to_num(self.there.gradient)))
             steps *= np.where(new_signs * signs < 0, _SHRINK, _GROW)
             signs = new_signs
-            tried = self.z + np.where(below[:, None], steps * signs, 0.0)
+            tried = self.z + self.metric.to_space(np.where(below[:, None], steps * signs, 0.0))
             there = self._evaluate(tried)
             steps[~there.accepted] *= _SHRINK**2
             self._move(tried, there, there.accepted & below)

@@ -61,6 +61,10 @@ class TrainConfig:
     start : {"ensemble", "mean-field", "none"}
         Whether training runs in units of a few Hamiltonian chains' draws, or of a quick mean-field
         fit, or starts at the origin with scale one; see `start.begin`.
+    whiten : bool
+        Whether these units may be correlated, where correlations are most of the posterior's shape
+        (see `whitening`); with ``start="ensemble"`` only. `stanflow.fit` takes False for Gaussian
+        families.
     keep_best : bool
         Whether to return the parameters of the batch with the highest ELBO in the second half of
         `max_steps`, or since the learning rate began to fall, instead of the last ones.
@@ -91,6 +95,7 @@ class TrainConfig:
     max_gradient_norm: float | None = 100.0
     tail_share: float = 0.5
     start: Start = "ensemble"
+    whiten: bool = True
     keep_best: bool = False
     precision: Precision = "float32"
     memory: Memory = "auto"

@@ -1,23 +1,26 @@
 """A target in units of its own scale, so that training sees numbers of order one.
 
 Training runs in float32, which cannot tell 10,000 from 10,000.0005, and its steps suit parameters
-of order one. So the flow is trained on ``u = (z - location) / scale`` with location and scale held
-in float64, and its output layer takes them up, in float64, when training is over.
+of order one. So the flow is trained on u, where ``z = location + scale * u`` or, in correlated
+units, ``z = location + scale * F u``, with all of these held in float64. When training is over the
+flow takes them up, in float64.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy import linalg
 from typing_extensions import override
 
+from stanflow.flow.affine import FixedAffine
 from stanflow.flow.realnvp import Flow
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
 from stanflow.target.loaded import FloatArray
 
 
 class StandardizedTarget(Target):
-    """The density of u where z = location + exp(log_scale) * u has the target's.
+    """The density of u where ``location + exp(log_scale) * F u`` has the target's.
 
     Parameters
     ----------
@@ -25,13 +28,25 @@ class StandardizedTarget(Target):
         The density of z.
     location, log_scale : arrays of shape (D,)
         In float64.
+    factor : array of shape (D, D), optional
+        F, lower-triangular; without it, the identity.
     """
 
-    def __init__(self, target: Target, location: FloatArray, log_scale: FloatArray) -> None:
+    def __init__(
+        self,
+        target: Target,
+        location: FloatArray,
+        log_scale: FloatArray,
+        factor: FloatArray | None = None,
+    ) -> None:
         self._target = target
         self._location = location
         self._log_scale = log_scale
         self._scale = np.exp(log_scale)
+        self._factor = factor
+        self._log_det = float(log_scale.sum())
+        if factor is not None:
+            self._log_det += float(np.log(np.diag(factor)).sum())
 
     @property
     @override
@@ -45,9 +60,14 @@ class StandardizedTarget(Target):
 
     @override
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:
-        batch = self._target.log_density_gradient(self._location + self._scale * z)
+        factor = self._factor
+        scaled = z if factor is None else z @ factor.T
+        batch = self._target.log_density_gradient(self._location + self._scale * scaled)
+        gradient = batch.gradient * self._scale
         return DensityBatch(
-            batch.log_density + self._log_scale.sum(), batch.gradient * self._scale, batch.accepted
+            batch.log_density + self._log_det,
+            gradient if factor is None else gradient @ factor,
+            batch.accepted,
         )
 
     @override
@@ -56,13 +76,21 @@ class StandardizedTarget(Target):
 
     def in_units(self, z: FloatArray) -> FloatArray:
         """Return the u of points z of shape (n, D)."""
-        return (z - self._location) / self._scale
+        scaled = (z - self._location) / self._scale
+        if self._factor is None:
+            return scaled
+        return np.asarray(linalg.solve_triangular(self._factor, scaled.T, lower=True).T)
 
     @torch.no_grad()
     def restore_units(self, flow: Flow) -> None:
         """Turn a flow of u, in place, into the float64 flow of z on the CPU."""
         flow.release_gradient()
         flow.to(device="cpu", dtype=torch.float64)
+        location, scale = torch.from_numpy(self._location), torch.from_numpy(self._scale)
+        if self._factor is not None:
+            factor = scale.unsqueeze(1) * torch.from_numpy(self._factor)
+            flow.append(FixedAffine(location.clone(), factor))
+            return
         output = flow.output
-        output.shift.mul_(torch.from_numpy(self._scale)).add_(torch.from_numpy(self._location))
+        output.shift.mul_(scale).add_(location)
         output.log_scale.add_(torch.from_numpy(self._log_scale))

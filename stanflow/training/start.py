@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from stanflow.target.density import DensityBatch, Target
 from stanflow.target.loaded import FloatArray
 from stanflow.training.chains import Chains, Metric
 from stanflow.training.config import TrainConfig
+from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.warmstart import LocationScale, mean_field_start
+from stanflow.training.whitening import whitening
 
 _CHAINS, _CHAINS_IN_MANY_DIMENSIONS = 32, 16
 _ADAPT_AFTER = (20, 50, 100, 180)  # transitions
@@ -34,6 +36,8 @@ class Start:
     ----------
     location, log_scale : arrays of shape (D,)
         Training runs on ``u = (z - location) / exp(log_scale)``.
+    factor : array of shape (D, D), optional
+        If there is one, ``F^-1 u`` takes the place of u; lower-triangular.
     points : array of shape (n, D)
         About where the posterior's mass is, in its own units.
     gradient_evaluations : int
@@ -44,6 +48,7 @@ class Start:
     log_scale: FloatArray
     points: FloatArray
     gradient_evaluations: int
+    factor: FloatArray | None = None
 
 
 def begin(
@@ -58,7 +63,8 @@ def begin(
     500 dimensions): half of them start as Stan's do, half from the mean-field fit. They adapt
     their metric together. Median and spread of each coordinate over their draws are the units;
     spread is the interquartile range, or the wider of it and the central 90 %, as heavy tails ask
-    for a wide start.
+    for a wide start. Where linear correlations are most of the posterior's shape, they are part of
+    the units (see `whitening`).
 
     Parameters
     ----------
@@ -84,7 +90,8 @@ def begin(
     fitted = mean_field_start(target, rng, should_stop)
     if config.start == "mean-field" or should_stop():
         return _of_mean_field(fitted, rng)
-    return _of_ensemble(target, fitted, rng, should_stop)
+    start = _of_ensemble(target, fitted, rng, should_stop)
+    return _whitened(start, target, rng) if config.whiten and not should_stop() else start
 
 
 def _of_mean_field(fitted: LocationScale, rng: np.random.Generator) -> Start:
@@ -117,6 +124,16 @@ def _of_ensemble(
     return Start(start.location, start.log_scale, points, evaluations)
 
 
+def _whitened(start: Start, target: Target, rng: np.random.Generator) -> Start:
+    in_units = StandardizedTarget(target, start.location, start.log_scale)
+    normal, evaluations = whitening(in_units, in_units.in_units(start.points), rng)
+    evaluations += start.gradient_evaluations
+    if normal is None:
+        return replace(start, gradient_evaluations=evaluations)
+    location = start.location + np.exp(start.log_scale) * normal.location
+    return replace(start, location=location, factor=normal.factor, gradient_evaluations=evaluations)
+
+
 def _run_ensemble(
     target: Target,
     fitted: LocationScale,
@@ -133,7 +150,7 @@ def _run_ensemble(
     usable = around[level.accepted][: n_chains // 2]  # from the others no chain gets away
     starts = np.concatenate([target.starting_points(n_chains - len(usable), rng), usable])
     chains = Chains(target, starts, Metric(np.empty((0, target.dim)), scale), rng)
-    chains.climb(_low_quantile(level), first_step=0.1 * scale)
+    chains.climb(_low_quantile(level), first_step=0.1)
     recorded: list[FloatArray] = []
     for transition in range(1, transitions + 1):
         steps = rng.integers(_FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS + 1)

@@ -208,7 +208,7 @@ class _Run:
         self.failed_in_a_row = 0
         self._seed = seed
         self.flow, self._config, self._start = flow, config, start
-        self._target = StandardizedTarget(target, start.location, start.log_scale)
+        self._target = StandardizedTarget(target, start.location, start.log_scale, start.factor)
         flow.to(device=config.device, dtype=getattr(torch, config.precision))
         self._sweep = Sweep(
             flow,

@@ -95,15 +95,28 @@ def curvature(target: Target, points: FloatArray) -> Curvature:
 def _rows_of_curvature(target: Target, points: FloatArray, coordinates: IndexArray) -> FloatArray:
     """Return the mean size of the derivatives of the gradient along some coordinates, (n, D)."""
     total, counted = np.zeros((len(coordinates), target.dim)), 0
-    steps = np.zeros_like(total)
-    steps[np.arange(len(coordinates)), coordinates] = _DIFFERENCE
     for point in points:
-        above = target.log_density_gradient(point + steps)
-        below = target.log_density_gradient(point - steps)
-        if above.accepted.all() and below.accepted.all():
-            total += np.abs(above.gradient - below.gradient) / (2 * _DIFFERENCE)
+        derivatives = second_derivatives(target, point, coordinates)
+        if derivatives is not None:
+            total += np.abs(derivatives)
             counted += 1
     return np.asarray(total / max(counted, 1))
+
+
+def second_derivatives(
+    target: Target, point: FloatArray, coordinates: IndexArray
+) -> FloatArray | None:
+    """Return rows of the log density's Hessian at a point by central differences, (n, D).
+
+    None where the density is not finite beside it.
+    """
+    steps = np.zeros((len(coordinates), target.dim))
+    steps[np.arange(len(coordinates)), coordinates] = _DIFFERENCE
+    above = target.log_density_gradient(point + steps)
+    below = target.log_density_gradient(point - steps)
+    if not (above.accepted.all() and below.accepted.all()):
+        return None
+    return np.asarray((above.gradient - below.gradient) / (2 * _DIFFERENCE))
 
 
 def wire_by_curvature(

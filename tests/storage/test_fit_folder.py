@@ -105,6 +105,17 @@ def test_a_fit_of_a_later_version_is_not_misread(fit, tmp_path):
         stanflow.load(later.save(tmp_path / "later"))
 
 
+def test_a_flow_in_correlated_units_survives(tmp_path):
+    code = "parameters { vector[30] x; } model { x ~ std_normal(); sum(x) ~ normal(0, 1e-4); }"
+    model = stanflow.StanModel(stan_code=code, engine="embedded")
+    quick = stanflow.TrainConfig(max_steps=20)
+    fit = stanflow.fit(model, draws=50, training=quick, progress=False)
+    assert fit.flow.correlated_units is not None
+    loaded = stanflow.load(fit.save(tmp_path / "fit"))
+    np.testing.assert_array_equal(loaded.flow.correlated_units, fit.flow.correlated_units)
+    np.testing.assert_array_equal(loaded.log_prob(fit.z), fit.log_prob(fit.z))
+
+
 def test_the_density_needs_no_engine(fit, saved, monkeypatch):
     loaded = stanflow.load(saved)
     monkeypatch.setattr(stanflow.StanModel, "__init__", None)

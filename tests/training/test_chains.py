@@ -130,7 +130,7 @@ def test_every_gradient_is_counted():
     target = GaussianTarget([50.0, 0.0], np.eye(2))
     chains = Chains(target, np.zeros((7, 2)), diagonal([1, 1]), np.random.default_rng(1))
     assert chains.evaluations == target.evaluations == 7
-    chains.climb(-1.0, np.full(2, 0.1))
+    chains.climb(-1.0, first_step=0.1)
     climbed = chains.evaluations
     assert climbed == target.evaluations > 7
     for steps in (1, 5):
@@ -153,7 +153,7 @@ def test_chains_climb_to_a_level(distance):
     chains = Chains(target, start, diagonal([1, 1, 1]), np.random.default_rng(1))
     level = -stats.chi2(3).ppf(0.9) / 2  # nine tenths of the target's draws are above it
     assert (chains.there.log_density >= level).sum() == 5
-    chains.climb(level, first_step=0.1 * np.ones(3))
+    chains.climb(level, first_step=0.1)
     assert (chains.there.log_density >= level).all()
     assert (target.log_density_gradient(chains.z).log_density >= level).all()
     np.testing.assert_array_equal(chains.z[:5], start[:5])
@@ -177,7 +177,7 @@ def test_chains_climb_past_points_that_are_rejected():
         Wall([100.0], [[1.0]]), np.linspace(-50, 50, 9)[:, None], diagonal([1]),
         np.random.default_rng(1),
     )  # fmt: skip
-    chains.climb(-1.0, first_step=np.array([30.0]))
+    chains.climb(-1.0, first_step=30.0)
     assert (chains.there.log_density >= -1).all()
 
 
