@@ -144,7 +144,7 @@ def horseshoe(plan: Plan) -> Iterator[Measurement]:
 def large(plan: Plan) -> Iterator[Measurement]:
     """More than 10,000 dimensions."""
     variants = {
-        "default": ("--max-seconds", "1500"),
+        "default": (),
         "meanfield": ("--family", "meanfield", "--max-seconds", "300"),
     }
     for target in plan.wanted([LARGE]):
