@@ -39,7 +39,7 @@ class TrainConfig:
         Stop after this long, wherever the steps are. Except with a constant learning rate, the
         rate falls towards that moment.
     min_steps : int
-        Steps before training may end of itself.
+        Steps before the trace may say that the ELBO no longer rises.
     learning_rate : float, optional
         Adam's, at the start; by default 0.005, less above 200 dimensions, whose
         errors add up.
@@ -47,8 +47,8 @@ class TrainConfig:
         Adam's decay rates of the averages of gradients and of their squares.
     schedule : {"plateau", "cosine", "constant"}
         Whether the learning rate stays until the ELBO no longer rises and falls to near zero then,
-        whereupon training ends (see `schedule.Plateau`); falls over the whole of `max_steps`; or
-        stays.
+        whereupon training ends, earlier where the log weights leave hardly anything to gain (see
+        `schedule.Plateau`); falls over the whole of `max_steps`; or stays.
     gradient : {"path", "total"}
         The estimator of the ELBO's gradient: with or without the path's part alone. Path
         gradients vanish, draw by draw, where the flow is the target.

@@ -312,9 +312,9 @@ class _Run:
             )
         ]
         for step in result.trace:
-            if self._schedule.ended_early:  # for steps to follow, it must have gone on
-                self._schedule.go_on()
             self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
+            if self._schedule.ended_early:  # it went on: a run that has ended leaves no state
+                self._schedule.go_on()
         self._safeguard.restore(state.safe, state.safeguard)
         if self._best is not None and len(state.best):
             self._best.elbo = float(state.best_elbo)

@@ -115,7 +115,7 @@ def test_a_run_that_went_on_after_an_early_end_does_so_again(tmp_path, monkeypat
     assert result.stopped == "converged"
     assert len(result.trace) > 200
     path = tmp_path / "checkpoint"
-    for die_at in (150, 200, 250):
+    for die_at in (150, 201, 250):
         written(normal, path, config, die_at)
     resumed, again = run(normal, config, Checkpoint(path, IDENTITY, every=0.0))
     assert torch.equal(whole.flat, resumed.flat)
