@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from .accuracy import NORMAL_QUARTILES, FloatArray, accuracy, estimates, statistic
+from .accuracy import (
+    LARGEST_RELATIVE_SD_ERROR,
+    NORMAL_QUARTILES,
+    FloatArray,
+    accuracy,
+    estimates,
+    statistic,
+)
 from .exact import exact
 from .store import finite_json, write_whole
 from .targets import Target
@@ -58,6 +65,7 @@ def _made_from(target: Target) -> dict[str, Any]:
         "data_sha256": hashlib.sha256(data).hexdigest(),
         "careful": target.careful,
         "by_quantiles": target.by_quantiles,
+        "largest_relative_sd_error": LARGEST_RELATIVE_SD_ERROR,
     }
 
 

@@ -56,8 +56,12 @@ class FlowConfig:
     clamp : {"asymmetric", "symmetric", "tanh", "none"}
         How a layer's log scale is bounded: softly, with other thresholds upward and downward or
         with the upward one on both sides; by a hyperbolic tangent; or not at all.
-    clamp_positive, clamp_negative : float
-        Thresholds of a layer's log scale, upward and downward.
+    clamp_positive : float
+        Threshold of a layer's log scale, upward.
+    clamp_negative : float, optional
+        Downward; by default 2, and 6 where up to 32 layers move up to 50 dimensions. They are
+        stable then, and what narrows without end, as a hierarchy's effects where its scale is
+        small, is followed further.
     loft_tau : float, optional
         Where LOFT's logarithm takes over; None leaves LOFT out.
     wiring : {"curvature", "even-odd"}
@@ -89,7 +93,7 @@ class FlowConfig:
     base_location_scale: bool = False
     clamp: ClampName = "asymmetric"
     clamp_positive: float = 0.1
-    clamp_negative: float = 2.0
+    clamp_negative: float | None = None
     loft_tau: float | None = 100.0
     wiring: WiringName = "curvature"
     partners: int = 3
@@ -133,6 +137,17 @@ class FlowConfig:
         """Return H in D dimensions."""
         return (32 if dim <= 50 else 16) if self.hidden is None else self.hidden
 
+    def downward_threshold(self, dim: int) -> float:
+        """Return the clamp's threshold downward in D dimensions."""
+        if self.clamp_negative is not None:
+            return self.clamp_negative
+        return 6.0 if 1 < dim <= 50 and self.depth(dim) <= 32 else 2.0
+
     def resolved(self, dim: int) -> FlowConfig:
         """Return the configuration with what depends on the dimension D filled in."""
-        return replace(self, layers=self.depth(dim), hidden=self.hidden_units(dim))
+        return replace(
+            self,
+            layers=self.depth(dim),
+            hidden=self.hidden_units(dim),
+            clamp_negative=self.downward_threshold(dim),
+        )

@@ -36,11 +36,13 @@ class AffineCoupling(Bijection):
         self.moved: Tensor
         self.register_buffer("kept", torch.from_numpy(halves.kept), persistent=False)
         self.register_buffer("moved", torch.from_numpy(halves.moved), persistent=False)
-        self.clamp = make_clamp(config.clamp, config.clamp_positive, config.clamp_negative)
+        dim = len(halves.kept) + len(halves.moved)
+        downward = config.downward_threshold(dim)
+        self.clamp = make_clamp(config.clamp, config.clamp_positive, downward)
         self.conditioner = GlobalConditioner(
             len(self.kept),
             len(self.moved),
-            config.hidden_units(len(halves.kept) + len(halves.moved)),
+            config.hidden_units(dim),
             config.hidden_layers,
             ACTIVATIONS[config.activation],
         )

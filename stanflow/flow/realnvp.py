@@ -246,7 +246,8 @@ def build_flow(config: FlowConfig, dim: int, seed: int, wiring: Wiring | None = 
         if config.family == "fullrank":
             bijections.append(LowerTriangular(dim))
         elif config.family == "realnvp" and dim == 1:
-            clamp = make_clamp(config.clamp, config.clamp_positive, config.clamp_negative)
+            downward = config.downward_threshold(dim)
+            clamp = make_clamp(config.clamp, config.clamp_positive, downward)
             bijections += [SinhArcsinh(dim, clamp) for _ in range(config.depth(dim))]
         elif config.family == "realnvp":
             halves = (wiring or Wiring.alternating(dim, config.depth(dim))).halves

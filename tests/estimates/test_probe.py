@@ -13,6 +13,7 @@ from stanflow.estimates.tails import check_tails
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
+from stanflow.training.chains import Chains
 
 GAUSSIAN = FlowConfig(family="meanfield", base="gaussian")
 
@@ -153,3 +154,18 @@ def test_tails_as_heavy_as_the_posteriors_miss_nothing():
     assert check_tails(flow_at(4, 0.0), Mixture(4, 0.5, 0.0), 0.0, 5000, 1).missing == 0
     heavy = build_flow(FlowConfig(family="meanfield", base="student-t"), 4, 1).double()
     assert check_tails(heavy, HeavyTails(4, 30), 0.0, 5000, 1).missing == 0
+
+
+@pytest.mark.parametrize(("apart", "together"), [(0.1, True), (3.0, False)])
+def test_chains_that_stay_apart_matter_where_their_log_weights_do(apart, together, monkeypatch):
+    """Chains that do not move, half of them where the target is a little or much higher."""
+
+    class Step(Mixture):
+        def log_density_gradient(self, z):
+            batch = super().log_density_gradient(z)
+            higher = batch.log_density + apart * (z[:, 0] > 0)
+            return DensityBatch(higher, batch.gradient, batch.accepted)
+
+    monkeypatch.setattr(Chains, "transition", lambda self, steps: None)
+    found = search(Step(3, 0.5, 0.0), flow_at(3, 0.0), 0.0)
+    assert (found.rhat < 1.6) == together
