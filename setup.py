@@ -19,6 +19,7 @@ setup(
                 "stanflow/flow/coupling_passes.h",
                 "stanflow/flow/coupling_precisions.h",
                 "stanflow/flow/network_passes.h",
+                "stanflow/flow/sinh_arcsinh_passes.h",
             ],
             # -Wno-psabi: no vector crosses a function's boundary, all of those are inlined.
             extra_compile_args=[

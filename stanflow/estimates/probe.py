@@ -30,7 +30,7 @@ _TRANSITIONS, _LEAPFROG_STEPS = 50, 8
 _EVALUATIONS_A_CHAIN = MOST_CLIMBS + _TRANSITIONS * _LEAPFROG_STEPS
 _OVERDISPERSION = 4.0
 _LOG_WEIGHT_OF_ESCAPE = math.log(1000)
-_NEGLIGIBLE = 0.3  # nats: log weights that differ by less are alike
+_NEGLIGIBLE = 0.5  # nats: log weights that differ by less are alike
 _BEYOND_COMPARISON = 1e9  # a log weight that stands for an infinite one
 
 
@@ -53,7 +53,7 @@ class Probe:
         not escape, without Stan's dropped constants; None where all escaped.
     rhat : float
         R-hat of the log weights over the chains, all of them: how far they are from having reached
-        one distribution. Noise of 0.3 nats is added to them, so that it is no matter where the log
+        one distribution. Noise of 0.5 nats is added to them, so that it is no matter where the log
         weights of a flow that is nearly the posterior are a little different.
     gradient_evaluations : int
         Gradients of the target's log density.

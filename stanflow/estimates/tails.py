@@ -10,6 +10,7 @@ import torch
 
 from stanflow.estimates.missing_mass import LOG_WEIGHT_OF_MISSING
 from stanflow.flow.realnvp import Flow
+from stanflow.flow.sweep import Sweep
 from stanflow.target.density import Target
 from stanflow.target.loaded import FloatArray
 
@@ -58,9 +59,11 @@ def check_tails(flow: Flow, target: Target, log_evidence: float, n: int, seed: i
         For the draws.
     """
     generator = torch.Generator().manual_seed(seed)
+    sweep = Sweep(flow, _CHUNK, memory="rebuild", with_score=False)
     log_ratio = []
     for start in range(0, n, _CHUNK):
-        z, log_q, log_widening = _draw(flow, min(_CHUNK, n - start), generator)
+        drawn = _draw(sweep, generator)
+        z, log_q, log_widening = (array[: n - start] for array in drawn)
         with np.errstate(invalid="ignore"):
             log_weight = target.log_density_gradient(z).log_density - log_q - log_evidence
         missing = log_weight > LOG_WEIGHT_OF_MISSING  # false where it is not a number
@@ -70,18 +73,15 @@ def check_tails(flow: Flow, target: Target, log_evidence: float, n: int, seed: i
 
 
 @torch.no_grad()
-def _draw(
-    flow: Flow, n: int, generator: torch.Generator
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _draw(sweep: Sweep, generator: torch.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return draws, the flow's log density there, and the log of the proposal's over it."""
+    flow, n = sweep.flow, sweep.batch
     e = flow.base.sample(n, generator)
     widened = torch.randint(flow.dim, (n,), generator=generator)
     e[torch.arange(n), widened] = torch.empty(n, dtype=e.dtype).cauchy_(generator=generator)
     marginal = flow.base.marginal_log_probs(e)
     cauchy = -math.log(math.pi) - torch.log1p(e.square())
     log_widening = torch.logsumexp(cauchy - marginal, dim=1) - math.log(flow.dim)
-    z, log_q = e, marginal.sum(1)
-    for bijection in flow.bijections:
-        z, log_det = bijection.forward(z)
-        log_q = log_q - log_det
-    return z.numpy(), log_q.numpy(), log_widening.numpy()
+    sweep.carry(e.T)
+    z = sweep.z.T.contiguous()
+    return z.numpy(), sweep.log_q.numpy().copy(), log_widening.numpy()

@@ -39,18 +39,21 @@ class BasePasses(ABC):
         tails : int
             How many draws.
         """
-        dim, device = len(e), e.device
-        rows = torch.randint(dim, (2, tails), generator=generator, device=device)
+        (dim, batch), device = e.shape, e.device
+        draws = torch.arange(tails, device=device)
+        rows = torch.randint(dim, (tails,), generator=generator, device=device)
         factors = torch.rand(tails, generator=generator, device=device, dtype=e.dtype)
         factors.mul_(_MOST_SPREAD - 1).add_(1)
-        draws = torch.arange(tails, device=device)
-        again = draws[(rows[0] != rows[1]) & (draws % 2 == 0)]
-        for row, column in ((rows[0], draws), (rows[1, again], again)):
-            before = e[row, column]
-            after = before * factors[column]
-            log_q[column] += self._log_ratio(row, before, after)
-            e[row, column] = after
-            score[row, column] = self._score_at(row, after)
+        if dim > 1:  # another coordinate of every second draw
+            further = torch.randint(1, dim, (len(rows[::2]),), generator=generator, device=device)
+            rows = torch.cat([rows, (rows[::2] + further) % dim])
+            draws, factors = (torch.cat([x, x[::2]]) for x in (draws, factors))
+        places = rows * batch + draws
+        before = e.view(-1)[places]
+        after = before * factors
+        log_q.index_add_(0, draws, self._log_ratio(rows, before, after))
+        e.view(-1)[places] = after
+        score.view(-1)[places] = self._score_at(rows, after)
 
     @abstractmethod
     def _log_ratio(self, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:

@@ -46,6 +46,19 @@ class Network(ctypes.Structure):
     )  # fmt: skip
 
 
+class SinhArcsinh(ctypes.Structure):
+    """``struct sinh_arcsinh`` of coupling.c, where each member is described."""
+
+    _fields_ = (
+        ("dim", _integer), ("batch", _integer),
+        ("clamp", _integer), ("positive", _real), ("negative", _real),
+        ("location", _pointer), ("log_scale", _pointer), ("skewness", _pointer),
+        ("raw_tail", _pointer), ("location_gradient", _pointer),
+        ("log_scale_gradient", _pointer), ("skewness_gradient", _pointer),
+        ("raw_tail_gradient", _pointer), ("x", _pointer), ("log_det", _pointer),
+    )  # fmt: skip
+
+
 @cache
 def load() -> ctypes.CDLL | None:
     """Return the compiled passes, None where they were not built with the package."""
@@ -84,6 +97,8 @@ class Calls:
         self.pull_activation = function("pull_activation", *[_integer] * 3, *[_pointer] * 3)
         self.network_push = function("network_push", _pointer)
         self.network_pull = function("network_pull", _pointer)
+        self.bend_push = function("bend_push", *[_pointer] * 4)
+        self.bend_pull = function("bend_pull", *[_pointer] * 3)
 
 
 def address_of_gradient(parameter: torch.nn.Parameter) -> int | None:

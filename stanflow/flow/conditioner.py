@@ -108,7 +108,8 @@ class LocalConditioner(nn.Module):
         slope, offset = self.inner
         slope.fill_(1)
         reach = _CENTRES_REACH if self.features > 1 else 0.0
-        offset.copy_(torch.linspace(-reach, reach, self.features, device=offset.device))
+        # Made on the CPU: on the meta device this would import torch's compiler, in half a second.
+        offset.copy_(torch.linspace(-reach, reach, self.features, device="cpu"))
 
     def forward(self, kept: Tensor) -> Tensor:
         """Return what is added to u and t, (2, B, n_moved), for kept of shape (B, n_kept)."""

@@ -1,4 +1,4 @@
-/* The elementwise passes of an affine coupling layer, fused, for float and double.
+/* The passes of affine coupling and sinh-arcsinh layers, fused, for float and double.
  *
  * Matrices are row-major with one coordinate (or hidden unit) a row and one draw a column: a
  * moved coordinate and its partners are then whole rows, and a layer's parameters are scalars that
@@ -92,6 +92,17 @@ struct network {
     void *input_bias_gradient, *output_weight_gradient;
 };
 
+/* A sinh-arcsinh layer; parameters and their gradients are (D,). */
+struct sinh_arcsinh {
+    int64_t dim, batch;          /* D, B */
+    int64_t clamp;               /* enum clamp, of log delta */
+    double positive, negative;   /* its thresholds */
+    const void *location, *log_scale, *skewness, *raw_tail;
+    void *location_gradient, *log_scale_gradient, *skewness_gradient, *raw_tail_gradient;
+    void *x;                     /* (D, B): the inputs of the last push */
+    void *log_det;               /* (B,) */
+};
+
 /* The passes for one generation of processors and one precision. */
 struct passes {
     void (*push)(const struct coupling *, void *, void *, double *);
@@ -101,6 +112,8 @@ struct passes {
     void (*pull_activation)(int64_t, int64_t, int64_t, void *, const void *, void *);
     void (*network_push)(const struct network *);
     void (*network_pull)(const struct network *);
+    void (*bend_push)(const struct sinh_arcsinh *, void *, void *, double *);
+    void (*bend_pull)(const struct sinh_arcsinh *, void *, const double *);
 };
 
 #if SEVERAL_PROCESSORS
@@ -160,7 +173,9 @@ static const struct passes *passes(int in_double)
  * over draws.
  *
  * network_push: from kept to hidden and output. network_pull: from the cotangents in output to those
- * of the kept rows of points, and to gradients where they are wanted. */
+ * of the kept rows of points, and to gradients where they are wanted.
+ *
+ * bend_push, bend_pull: push and pull of a sinh-arcsinh layer. */
 #define FUNCTIONS(REAL, suffix, in_double) \
     void stanflow_push_##suffix(const struct coupling *layer, REAL *points, REAL *score, \
                                 double *log_q) \
@@ -194,6 +209,16 @@ static const struct passes *passes(int in_double)
     void stanflow_network_pull_##suffix(const struct network *network) \
     { \
         passes(in_double)->network_pull(network); \
+    } \
+    void stanflow_bend_push_##suffix(const struct sinh_arcsinh *layer, REAL *points, REAL *score, \
+                                     double *log_q) \
+    { \
+        passes(in_double)->bend_push(layer, points, score, log_q); \
+    } \
+    void stanflow_bend_pull_##suffix(const struct sinh_arcsinh *layer, REAL *cotangent, \
+                                     const double *log_q_weight) \
+    { \
+        passes(in_double)->bend_pull(layer, cotangent, log_q_weight); \
     }
 
 FUNCTIONS(float, f32, 0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from stanflow.flow import compiled
 from stanflow.flow.bijection import Bijection, Passes, gradient_of
 from stanflow.flow.clamp import Clamp
 from stanflow.flow.workspace import Workspace
@@ -66,7 +68,9 @@ class SinhArcsinh(Bijection):
 
     @override
     def passes(self, workspace: Workspace) -> Passes:
-        return _SinhArcsinhPasses(self, workspace)
+        if workspace.library is None:
+            return _SinhArcsinhPasses(self, workspace)
+        return _CompiledPasses(self, workspace, workspace.library)
 
 
 class _SinhArcsinhPasses(Passes):
@@ -134,6 +138,46 @@ class _SinhArcsinhPasses(Passes):
         on_log_scale = on_v.sub_(m.squeeze(1) * on_location).sub_(total_weight)
         gradient_of(layer.log_scale).copy_(on_log_scale)
         cotangent.mul_(a)
+
+    @override
+    def restore(self, x: Tensor) -> None:
+        x.copy_(self._x)
+
+
+class _CompiledPasses(Passes):
+    """The same, fused (sinh_arcsinh_passes.h)."""
+
+    def __init__(self, layer: SinhArcsinh, workspace: Workspace, library: ctypes.CDLL) -> None:
+        dim, batch = len(layer.location), workspace.batch
+        self._x = workspace.empty(dim, batch)
+        log_det = workspace.scratch("log_det", 1, batch)
+        self._arguments = compiled.SinhArcsinh(
+            dim=dim,
+            batch=batch,
+            clamp=layer.clamp.code,
+            positive=layer.clamp.positive,
+            negative=layer.clamp.negative,
+            x=self._x.data_ptr(),
+            log_det=log_det.data_ptr(),
+        )
+        for name in ("location", "log_scale", "skewness", "raw_tail"):
+            parameter = getattr(layer, name)
+            setattr(self._arguments, name, parameter.data_ptr())
+            gradient = compiled.address_of_gradient(parameter)
+            setattr(self._arguments, f"{name}_gradient", gradient)
+        self._keep_alive = log_det
+        self._address = ctypes.addressof(self._arguments)
+        self._calls = compiled.Calls(library, self._x.dtype)
+
+    @override
+    def push(self, x: Tensor, score: Tensor | None, log_q: Tensor) -> None:
+        score_address = None if score is None else score.data_ptr()
+        self._calls.bend_push(self._address, x.data_ptr(), score_address, log_q.data_ptr())
+
+    @override
+    def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
+        weight = None if log_q_weight is None else log_q_weight.data_ptr()
+        self._calls.bend_pull(self._address, cotangent.data_ptr(), weight)
 
     @override
     def restore(self, x: Tensor) -> None:

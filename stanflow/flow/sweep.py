@@ -128,6 +128,23 @@ class Sweep:
         if tails > 0:
             assert self.score is not None
             self._base.spread_out(self.z, self.score, self.log_q, tails, generator)
+        self._push()
+
+    @torch.no_grad()
+    def carry(self, e: Tensor) -> None:
+        """Fill `z` and `log_q` with the images of base points; for sweeps without a score.
+
+        Parameters
+        ----------
+        e : Tensor of shape (D, B)
+        """
+        self._check_current()
+        assert self.score is None
+        self.z.copy_(e)
+        self.log_q.copy_(self.flow.base.log_prob(e.T))
+        self._push()
+
+    def _push(self) -> None:
         self._e.copy_(self.z)
         for layer in self._layers:
             layer.push(self.z, self.score, self.log_q)

@@ -88,11 +88,11 @@ def test_the_first_draws_alone_are_spread_up_to_threefold(name, dim, n, seed, da
 
 
 def test_all_coordinates_and_factors_have_their_turn():
-    """Half of the draws have two coordinates spread out, unless both are the same one."""
+    """Half of the draws have two coordinates spread out."""
     _, before, after, _, _ = spread_out(Gaussian(5).double(), 20_000, 20_000, 1)
     changed = before != after
     share = changed.double().mean(1).numpy()
-    expected = 0.2 + 0.5 * 0.8 * 0.2
+    expected = 0.2 + 0.5 * 0.2
     np.testing.assert_allclose(share, expected, atol=4.5 * np.sqrt(0.25 / 20_000))
     factors = (after / before)[changed]
     np.testing.assert_allclose(
