@@ -13,7 +13,7 @@ from stanflow.target.density import NormalizingConstant
 from stanflow.target.loaded import FloatArray
 
 _FEWEST_FOR_A_TAIL = 25
-_SPREAD_OF_ROUNDING = 1e-8  # of log weights, relative
+_HIGHEST_WITHOUT_A_TAIL = 1.5  # times the mean weight
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class ImportanceEstimate:
         Whether Stan's dropped constants are included.
     pareto_k : float
         The estimated shape of the weights' upper tail, k-hat; infinity where there are too few
-        draws to tell, and 0 where all weights are the same to rounding.
+        draws to tell, and 0 where no weight is more than 1.5 times their mean: there is no tail
+        then that draws could rest on, and its shape may come out as anything.
     ess : float
         ``1 / sum w^2`` of the smoothed weights, which add up to one: how many draws of the
         posterior itself the S draws are worth.
@@ -109,11 +110,11 @@ def smoothed_log_weights(log_ratio: FloatArray) -> tuple[FloatArray, float]:
     log_ratio : array of shape (S,)
         ``log p - log q`` of each draw.
     """
-    rounding = _SPREAD_OF_ROUNDING * max(1.0, float(np.max(np.abs(log_ratio))))
-    if np.ptp(log_ratio) <= rounding:
-        return np.full(len(log_ratio), -math.log(len(log_ratio))), 0.0
+    log_weights = renormalized(log_ratio)
     if len(log_ratio) < _FEWEST_FOR_A_TAIL:
-        return renormalized(log_ratio), math.inf
+        return log_weights, math.inf
+    if log_weights.max() <= math.log(_HIGHEST_WITHOUT_A_TAIL / len(log_weights)):
+        return log_weights, 0.0
     import arviz
 
     with np.errstate(over="ignore"):  # in a sum of which the reciprocal is taken

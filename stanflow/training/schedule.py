@@ -19,7 +19,7 @@ _STEPS_BETWEEN_LOOKS = 50
 _SHARE_LOOKED_AT = 0.6
 _STANDARD_ERRORS = 2.0
 _GAIN_WORTH_STEPS = 0.03  # nats
-_NOISE_OF_A_DIMENSION = 0.003  # nats
+_NOISE_OF_A_DIMENSION = 0.002  # nats
 _MOST_DIMENSIONS_OF_NOISE = 50
 _FEWEST_STEPS, _FEWEST_COOLING_STEPS = 300, 600
 
@@ -50,13 +50,13 @@ class Schedule(ABC):
         return False
 
     @property
-    def ended_early(self) -> bool:
-        """Whether training has ended as hardly anything seemed left to gain."""
+    def may_go_on(self) -> bool:
+        """Whether training has ended of itself, and may go on."""
         return False
 
     def go_on(self) -> None:
-        """Go back to the first rate after an early end, and wait for the ELBO not to rise."""
-        raise RuntimeError("training has not ended early")
+        """Go back to the first rate, and wait for the ELBO not to rise."""
+        raise RuntimeError("training has not ended of itself")
 
     @abstractmethod
     def share(self, seconds: float) -> float:
@@ -96,12 +96,11 @@ class Cosine(Schedule):
 
 
 class _Cooling(NamedTuple):
-    """When the rate began to fall, for how many steps it does, and why."""
+    """When the rate began to fall, for how many steps it does, and whether training ends then."""
 
     step: int
     seconds: float
     steps: int
-    early: bool
     ends: bool
 
 
@@ -117,8 +116,10 @@ class Plateau(Schedule):
     ELBO is below its bound by KL(q | p). For log weights of small variance that is half of it, the
     first term of the cumulant expansion of ``log E_q[p / q]``. So from step 300 on the rate starts
     to fall, too, when this half, in the median of the last 50 steps, is below 0.03 nats and what
-    the steps' noise adds at the first rate: 0.003 nats a dimension, of the first 50. It falls for
-    600 steps at least. That is an early end, after which training may `go_on`, once.
+    the steps' noise adds at the first rate: 0.002 nats a dimension, of the first 50. It falls for
+    600 steps at least.
+
+    Where training has ended in either way, it may go on once; the second time the trace decides.
 
     Parameters
     ----------
@@ -136,7 +137,9 @@ class Plateau(Schedule):
         self._elbos: list[float] = []  # at the first rate, and since training went on if it did
         self._divergences = deque[float](maxlen=_STEPS_BETWEEN_LOOKS)
         self._cooling: _Cooling | None = None
-        self._may_end_early = True
+        self._has_gone_on = False
+        self._last_seconds = 0.0
+        self._phase_began: float | None = None
         self._converged = False
 
     @property
@@ -151,13 +154,15 @@ class Plateau(Schedule):
 
     @property
     @override
-    def ended_early(self) -> bool:
-        return self._converged and self._cooling is not None and self._cooling.early
+    def may_go_on(self) -> bool:
+        return self._converged and not self._has_gone_on
 
     @override
     def go_on(self) -> None:
         self._cooling = None
-        self._may_end_early = self._converged = False
+        self._converged = False
+        self._has_gone_on = True
+        self._phase_began = self._last_seconds
         self._elbos.clear()
 
     @override
@@ -168,6 +173,7 @@ class Plateau(Schedule):
     @override
     def record(self, elbo: float, log_weight_sd: float, seconds: float) -> None:
         super().record(elbo, log_weight_sd, seconds)
+        self._last_seconds = seconds
         if self._cooling is not None:
             self._converged = self._cooling.ends and self._cooled(seconds) >= 1.0
             return
@@ -175,12 +181,18 @@ class Plateau(Schedule):
         self._divergences.append(log_weight_sd**2 / 2)
         taken, early, ends = len(self._elbos), False, False
         if taken % _STEPS_BETWEEN_LOOKS == 0:
-            early = self._may_end_early and taken >= _FEWEST_STEPS and self._little_is_left()
+            early = not self._has_gone_on and taken >= _FEWEST_STEPS and self._little_is_left()
             ends = early or (taken >= self._fewest_steps and not self._rises())
-        if ends or self._spent(seconds) >= 0.5:
+        if ends or self._must_cool(taken, seconds):
             steps = max(_FEWEST_COOLING_STEPS, taken) if early else taken
             within = min(steps, self._max_steps - self._steps)
-            self._cooling = _Cooling(self._steps, seconds, within, early, ends)
+            self._cooling = _Cooling(self._steps, seconds, within, ends)
+
+    def _must_cool(self, taken: int, seconds: float) -> bool:
+        """Return whether no more of the budget is left than was spent at the first rate."""
+        began = self._phase_began if self._phase_began is not None else (self._began or 0.0)
+        time_left = self._max_seconds - seconds
+        return taken >= self._max_steps - self._steps or seconds - began >= time_left
 
     def _cooled(self, seconds: float) -> float:
         """Return the share of the cooling that is done, by steps or by time, the larger."""

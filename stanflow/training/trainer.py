@@ -34,7 +34,7 @@ _FAILED_STEPS_IN_A_ROW = 100
 _MOST_RETURNS = 10
 _NUMBERS_WORTH_A_SECOND_THREAD = 16_384
 _DRAWS_TO_JUDGE = 20_000
-_HIGHEST_K_AT_AN_EARLY_END = 0.6
+_HIGHEST_K_TO_END_WITH = 0.6
 _EXPLODED = 1e12  # in units of the start: no posterior is there
 
 
@@ -248,7 +248,7 @@ class _Run:
             if self._safeguard.returns > _MOST_RETURNS:
                 raise NumericsError(_no_way_on(step))
         self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
-        if self._schedule.ended_early and self._few_weights_matter(result):
+        if self._schedule.may_go_on and self._few_weights_matter(result):
             self._schedule.go_on()
         return self._schedule.converged
 
@@ -260,7 +260,7 @@ class _Run:
         log_weights = [self._estimator.log_weights(generator) for _ in range(batches)]
         result.gradient_evaluations += batches * self._sweep.batch
         _, pareto_k = smoothed_log_weights(np.concatenate(log_weights))
-        return pareto_k > _HIGHEST_K_AT_AN_EARLY_END
+        return pareto_k > _HIGHEST_K_TO_END_WITH
 
     def largest(self) -> FloatArray:
         """Return the largest values of the last step."""
@@ -313,7 +313,7 @@ class _Run:
         ]
         for step in result.trace:
             self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
-            if self._schedule.ended_early:  # it went on: a run that has ended leaves no state
+            if self._schedule.may_go_on:  # it went on: a run that has ended leaves no state
                 self._schedule.go_on()
         self._safeguard.restore(state.safe, state.safeguard)
         if self._best is not None and len(state.best):

@@ -85,6 +85,18 @@ def test_equal_weights_have_no_tail():
         np.testing.assert_allclose(np.exp(log_weights), 1e-3)
 
 
+@pytest.mark.parametrize(("highest", "has_a_tail"), [(1.49, False), (1.51, True)])
+def test_weights_that_are_nearly_alike_have_no_tail(highest, has_a_tail):
+    """Their largest differences may have any shape, here that of a power law."""
+    w = 1 + 1e-3 * np.random.default_rng(1).pareto(0.9, size=20_000)
+    w = 1 + (w - 1) * (highest - 1) / (w.max() - 1)
+    w[: len(w) // 2] -= 2 * (w.mean() - 1)  # the mean is one, and the heaviest half as it was
+    w[-1] = highest * w.mean()
+    estimate = estimate_evidence(LogDensities(np.log(w), np.zeros(len(w)), 0), CONSTANT)
+    assert (estimate.pareto_k > 0.7) == has_a_tail
+    assert has_a_tail or estimate.pareto_k == 0
+
+
 def test_too_few_draws_cannot_tell():
     estimate = estimate_evidence(normal_against_normal(1.2, 10, 1), CONSTANT)
     assert estimate.pareto_k == math.inf
