@@ -163,11 +163,12 @@ def test_scales_a_million_apart_need_no_long_warmup(scaled, scaled_fit, metric):
 @pytest.mark.parametrize("engine", ["cmdstan", "embedded"])
 def test_the_first_draws_are_near_the_starts(trend, trend_fit, exe, engine):
     how = {"exe": exe} if engine == "cmdstan" else {"engine": engine}
-    settings = {"seed": 3, "chains": 16, "warmup": 1, "draws": 1, "max_treedepth": 1}
+    settings = {"seed": 3, "chains": 48, "warmup": 1, "draws": 1, "max_treedepth": 1}
     run = nuts(trend, init=trend_fit, progress=False, **settings, **how)
-    starts = flow_starts(trend_fit, trend, chains=16, seed=3, metric="diag_e")
+    starts = flow_starts(trend_fit, trend, chains=48, seed=3, metric="diag_e")
     k = trend.columns.index("k")  # N(0, 5); Stan's own starts are between -2 and 2
-    assert np.corrcoef(starts.z[:, k], run.values[:, 0, k])[0, 1] > 0.5
+    three_standard_errors = 3 / np.sqrt(48)  # of the correlation of what has none
+    assert np.corrcoef(starts.z[:, k], run.values[:, 0, k])[0, 1] > three_standard_errors
 
 
 @pytest.mark.parametrize("metric", ["diag_e", "dense_e"])
