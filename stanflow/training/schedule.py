@@ -139,7 +139,6 @@ class Plateau(Schedule):
         self._cooling: _Cooling | None = None
         self._has_gone_on = False
         self._last_seconds = 0.0
-        self._phase_began: float | None = None
         self._converged = False
 
     @property
@@ -162,7 +161,7 @@ class Plateau(Schedule):
         self._cooling = None
         self._converged = False
         self._has_gone_on = True
-        self._phase_began = self._last_seconds
+        self._began = self._last_seconds
         self._elbos.clear()
 
     @override
@@ -190,9 +189,9 @@ class Plateau(Schedule):
 
     def _must_cool(self, taken: int, seconds: float) -> bool:
         """Return whether no more of the budget is left than was spent at the first rate."""
-        began = self._phase_began if self._phase_began is not None else (self._began or 0.0)
         time_left = self._max_seconds - seconds
-        return taken >= self._max_steps - self._steps or seconds - began >= time_left
+        time_spent = seconds - (self._began or 0.0)
+        return taken >= self._max_steps - self._steps or time_spent >= time_left
 
     def _cooled(self, seconds: float) -> float:
         """Return the share of the cooling that is done, by steps or by time, the larger."""

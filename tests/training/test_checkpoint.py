@@ -50,6 +50,14 @@ def written(model, path, config, die_at=8):
     return Checkpoint(path, IDENTITY, every=0.0)
 
 
+def run_with_deaths(model, folder, config, deaths):
+    """Let a run die at some steps, each time going on from its checkpoint, and end."""
+    path = folder / "checkpoint"
+    for die_at in deaths:
+        written(model, path, config, die_at)
+    return run(model, config, Checkpoint(path, IDENTITY, every=0.0))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -62,10 +70,7 @@ def written(model, path, config, die_at=8):
 def test_a_run_that_died_goes_on_to_the_same_numbers(model, tmp_path, settings):
     config = TrainConfig(batch=32, max_steps=20, **settings)
     whole, result = run(model, config)
-    path = tmp_path / "checkpoint"
-    for die_at in (3, 12, 19):
-        written(model, path, config, die_at)
-    resumed, again = run(model, config, Checkpoint(path, IDENTITY, every=0.0))
+    resumed, again = run_with_deaths(model, tmp_path, config, (3, 12, 19))
     assert torch.equal(whole.flat, resumed.flat)
     assert again.gradient_evaluations == result.gradient_evaluations
     assert [s.step for s in again.trace] == list(range(1, 21))
@@ -95,11 +100,8 @@ def test_schedule_and_safeguard_go_on_where_they_were(model, tmp_path, monkeypat
     whole, result = run(model, config)
     assert result.stopped == "converged"
     assert result.returns > 0
-    path = tmp_path / "checkpoint"
     last = len(result.trace)
-    for die_at in (30, last // 2 + 5, last - 1):
-        written(model, path, config, die_at)
-    resumed, again = run(model, config, Checkpoint(path, IDENTITY, every=0.0))
+    resumed, again = run_with_deaths(model, tmp_path, config, (30, last // 2 + 5, last - 1))
     assert torch.equal(whole.flat, resumed.flat)
     assert (again.stopped, again.returns, len(again.trace)) == ("converged", result.returns, last)
 
@@ -114,10 +116,7 @@ def test_a_run_that_went_on_after_an_early_end_does_so_again(tmp_path, monkeypat
     whole, result = run(normal, config)
     assert result.stopped == "converged"
     assert len(result.trace) > 200
-    path = tmp_path / "checkpoint"
-    for die_at in (150, 201, 250):
-        written(normal, path, config, die_at)
-    resumed, again = run(normal, config, Checkpoint(path, IDENTITY, every=0.0))
+    resumed, again = run_with_deaths(normal, tmp_path, config, (150, 201, 250))
     assert torch.equal(whole.flat, resumed.flat)
     assert again.gradient_evaluations == result.gradient_evaluations
 
