@@ -54,6 +54,11 @@ class Schedule(ABC):
         """Whether training has ended of itself, and may go on."""
         return False
 
+    @property
+    def largest_divergence(self) -> float:
+        """KL(q | p), in nats, that an end which training came to of itself may leave."""
+        return math.inf
+
     def go_on(self) -> None:
         """Go back to the first rate, and wait for the ELBO not to rise."""
         raise RuntimeError("training has not ended of itself")
@@ -96,12 +101,16 @@ class Cosine(Schedule):
 
 
 class _Cooling(NamedTuple):
-    """When the rate began to fall, for how many steps it does, and whether training ends then."""
+    """When the rate began to fall, for how many steps it does, and whether training ends then.
+
+    Early are ends that the trace has not shown to gain nothing.
+    """
 
     step: int
     seconds: float
     steps: int
     ends: bool
+    early: bool
 
 
 class Plateau(Schedule):
@@ -117,7 +126,8 @@ class Plateau(Schedule):
     first term of the cumulant expansion of ``log E_q[p / q]``. So from step 300 on the rate starts
     to fall, too, when this half, in the median of the last 50 steps, is below 0.03 nats and what
     the steps' noise adds at the first rate: 0.002 nats a dimension, of the first 50. It falls for
-    600 steps at least.
+    600 steps at least, which takes most of that noise away: what an early end leaves should be
+    below 0.03 nats.
 
     Where training has ended in either way, it may go on once; the second time the trace decides.
 
@@ -156,6 +166,12 @@ class Plateau(Schedule):
     def may_go_on(self) -> bool:
         return self._converged and not self._has_gone_on
 
+    @property
+    @override
+    def largest_divergence(self) -> float:
+        early = self._cooling is not None and self._cooling.early
+        return _GAIN_WORTH_STEPS if early else math.inf
+
     @override
     def go_on(self) -> None:
         self._cooling = None
@@ -185,7 +201,7 @@ class Plateau(Schedule):
         if ends or self._must_cool(taken, seconds):
             steps = max(_FEWEST_COOLING_STEPS, taken) if early else taken
             within = min(steps, self._max_steps - self._steps)
-            self._cooling = _Cooling(self._steps, seconds, within, ends)
+            self._cooling = _Cooling(self._steps, seconds, within, ends, early)
 
     def _must_cool(self, taken: int, seconds: float) -> bool:
         """Return whether no more of the budget is left than was spent at the first rate."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from stanflow.errors import NumericsError, UsageError
-from stanflow.estimates.importance import smoothed_log_weights
+from stanflow.estimates.importance import renormalized, smoothed_log_weights
 from stanflow.flow.realnvp import Flow
 from stanflow.flow.sweep import Sweep
 from stanflow.target.density import Target
@@ -248,19 +248,26 @@ class _Run:
             if self._safeguard.returns > _MOST_RETURNS:
                 raise NumericsError(_no_way_on(step))
         self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
-        if self._schedule.may_go_on and self._few_weights_matter(result):
+        if self._schedule.may_go_on and self._much_is_left(result):
             self._schedule.go_on()
         return self._schedule.converged
 
-    def _few_weights_matter(self, result: TrainResult) -> bool:
-        """Return whether Pareto k-hat says that there is more to learn, if not for the ELBO."""
+    def _much_is_left(self, result: TrainResult) -> bool:
+        """Return whether importance weights say that there is more to learn, if not the trace.
+
+        KL(q | p) is ``log E_q[w] - E_q[log w]``; Pareto k-hat looks at the largest of them.
+        """
         seed = self._seed + len(result.trace)
         generator = torch.Generator(device=self._config.device).manual_seed(seed)
         batches = math.ceil(_DRAWS_TO_JUDGE / self._sweep.batch)
-        log_weights = [self._estimator.log_weights(generator) for _ in range(batches)]
+        log_weights = np.concatenate(
+            [self._estimator.log_weights(generator) for _ in range(batches)]
+        )
         result.gradient_evaluations += batches * self._sweep.batch
-        _, pareto_k = smoothed_log_weights(np.concatenate(log_weights))
-        return pareto_k > _HIGHEST_K_TO_END_WITH
+        # Of renormalised weights the mean is 1 / n.
+        divergence = -float(np.mean(renormalized(log_weights))) - math.log(len(log_weights))
+        _, pareto_k = smoothed_log_weights(log_weights)
+        return pareto_k > _HIGHEST_K_TO_END_WITH or divergence > self._schedule.largest_divergence
 
     def largest(self) -> FloatArray:
         """Return the largest values of the last step."""

@@ -9,6 +9,7 @@ from stanflow.flow.config import FlowConfig
 from stanflow.flow.sweep import Sweep
 from stanflow.training import trainer
 from stanflow.training.optimizers import FlatAdam
+from stanflow.training.schedule import Plateau
 
 from .targets import TARGET, GaussianTarget, StudentTTarget, trained
 
@@ -20,7 +21,7 @@ def test_a_full_rank_fit_recovers_a_gaussian_exactly():
     assert np.std(log_p - log_q) < 0.02  # the same density, point by point
     assert abs(np.mean(log_p - log_q)) < 0.002
     assert result.stopped == "converged"
-    assert len(result.trace) <= 1100  # 1500 were allowed, and 2000 it takes to see no rise
+    assert len(result.trace) < 1500  # were allowed, and 2000 it takes to see no rise
 
 
 @pytest.mark.parametrize(
@@ -108,10 +109,16 @@ def test_the_best_parameters_of_a_run_that_converged_are_kept():
     assert not torch.equal(best.flat, last.flat)
 
 
-@pytest.mark.parametrize(("highest_k", "ends_early"), [(-np.inf, False), (np.inf, True)])
-def test_an_end_is_none_where_a_few_weights_matter(monkeypatch, highest_k, ends_early):
-    """A normal for a Student-t: the divergence is small, and k-hat decides."""
+@pytest.mark.parametrize(
+    ("highest_k", "largest_divergence", "ends_early"),
+    [(-np.inf, np.inf, False), (np.inf, 1e-3, False), (np.inf, 0.1, True)],
+)
+def test_an_end_is_none_where_weights_say_that_much_is_left(
+    monkeypatch, highest_k, largest_divergence, ends_early
+):
+    """A normal for a Student-t, from which it is some hundredths of a nat away."""
     monkeypatch.setattr(trainer, "_HIGHEST_K_TO_END_WITH", highest_k)
+    monkeypatch.setattr(Plateau, "largest_divergence", largest_divergence)
     target = StudentTTarget([0.0, 0.0], [1.0, 1.0], degrees_of_freedom=20)
     config = FlowConfig(layers=2, base="gaussian", marginal_layers=0)
     _, result = trained(config, target, max_steps=4000)
