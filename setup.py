@@ -16,6 +16,7 @@ setup(
             "stanflow.flow._coupling",
             sources=["stanflow/flow/coupling.c"],
             depends=[
+                "stanflow/flow/chain_passes.h",
                 "stanflow/flow/coupling_passes.h",
                 "stanflow/flow/coupling_precisions.h",
                 "stanflow/flow/network_passes.h",

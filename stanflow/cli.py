@@ -155,7 +155,7 @@ def fit(
         int | None,
         typer.Option(
             help="Most training steps; fewer where the ELBO stops rising.  "
-            "[default: 4000; paper: 50000]",
+            "[default: 4000, fewer above 2500 dimensions; paper: 50000]",
             show_default=False,
         ),
     ] = None,

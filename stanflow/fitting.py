@@ -143,7 +143,9 @@ def fit(
         if progress:
             from stanflow.progress import TrainProgress
 
-            on_step = stack.enter_context(TrainProgress(train_config, expected_constant.value))
+            on_step = stack.enter_context(
+                TrainProgress(train_config.most_steps(model.dim), expected_constant.value)
+            )
         build = partial(_build, flow_config, model, flow_seed, wiring)
         result = train(build, model, train_config, train_seed, on_step, checkpoint=kept)
     network, trace = result.flow, _trace(result)

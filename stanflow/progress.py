@@ -10,7 +10,6 @@ from statistics import median
 from types import TracebackType
 from typing import Self
 
-from stanflow.training.config import TrainConfig
 from stanflow.training.trainer import TrainStep
 
 _STEPS_SHOWN = 50
@@ -24,19 +23,19 @@ class TrainProgress:
 
     Parameters
     ----------
-    config : TrainConfig
-        Says how many steps to expect.
+    most_steps : int
+        How many steps to expect at most.
     constant : float
         Added to the ELBO shown.
     """
 
-    def __init__(self, config: TrainConfig, constant: float) -> None:
-        self._config = config
+    def __init__(self, most_steps: int, constant: float) -> None:
+        self._most_steps = most_steps
         self._constant = constant
         self._recent = deque[float](maxlen=_STEPS_SHOWN)
         self._rejected = 0
         self._last_line = time.perf_counter()
-        self._bar: _Bar | None = _Bar(config.max_steps) if sys.stderr.isatty() else None
+        self._bar: _Bar | None = _Bar(most_steps) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -62,10 +61,10 @@ class TrainProgress:
             self._bar.show(step, elbo, self._rejected)
             return
         now = time.perf_counter()
-        if now - self._last_line > _SECONDS_BETWEEN_LINES or step.step == self._config.max_steps:
+        if now - self._last_line > _SECONDS_BETWEEN_LINES or step.step == self._most_steps:
             self._last_line = now
             print(
-                f"step {step.step}/{self._config.max_steps}  ELBO {elbo:.2f}  "
+                f"step {step.step}/{self._most_steps}  ELBO {elbo:.2f}  "
                 f"{step.seconds:.1f} s  rejected {self._rejected}",
                 file=sys.stderr,
                 flush=True,

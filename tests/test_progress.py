@@ -3,12 +3,11 @@ import math
 import numpy as np
 
 from stanflow.progress import TrainProgress
-from stanflow.training.config import TrainConfig
 from stanflow.training.trainer import TrainStep
 
 
 def shown(capsys, elbos, rejected=0, constant=0.0):
-    with TrainProgress(TrainConfig(max_steps=len(elbos)), constant) as progress:
+    with TrainProgress(len(elbos), constant) as progress:
         for number, elbo in enumerate(elbos, start=1):
             progress(TrainStep(number, 0.1 * number, elbo, 0.1, 1.0, rejected, np.ones(3)))
     captured = capsys.readouterr()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from stanflow.flow import compiled
 from stanflow.flow.workspace import Workspace
 
 
@@ -49,6 +50,10 @@ class Passes(ABC):
     @abstractmethod
     def restore(self, x: Tensor) -> None:
         """Turn y back into the x of the last `push`, and bring back what `pull` needs of it."""
+
+    def link(self) -> compiled.Link:
+        """Return what a `Chain` calls in place of these methods."""
+        raise NotImplementedError(f"{type(self).__name__} are not compiled")
 
 
 class Bijection(nn.Module, ABC):

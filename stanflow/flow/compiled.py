@@ -38,10 +38,10 @@ class Network(ctypes.Structure):
     _fields_ = (
         ("n_kept", _integer), ("n_moved", _integer), ("hidden_units", _integer),
         ("batch", _integer), ("activation", _integer),
-        ("kept", _pointer), ("input_weight", _pointer), ("input_bias", _pointer),
+        ("kept", _pointer), ("kept_rows", _pointer),
+        ("input_weight", _pointer), ("input_bias", _pointer),
         ("output_weight", _pointer), ("hidden", _pointer), ("output", _pointer),
-        ("hidden_cotangent", _pointer), ("points", _pointer), ("kept_rows", _pointer),
-        ("sign", _real), ("input_weight_gradient", _pointer),
+        ("hidden_cotangent", _pointer), ("sign", _real), ("input_weight_gradient", _pointer),
         ("input_bias_gradient", _pointer), ("output_weight_gradient", _pointer),
     )  # fmt: skip
 
@@ -56,6 +56,32 @@ class SinhArcsinh(ctypes.Structure):
         ("raw_tail", _pointer), ("location_gradient", _pointer),
         ("log_scale_gradient", _pointer), ("skewness_gradient", _pointer),
         ("raw_tail_gradient", _pointer), ("x", _pointer), ("log_det", _pointer),
+    )  # fmt: skip
+
+
+class Link(ctypes.Structure):
+    """``struct link`` of coupling.c, where each member is described."""
+
+    _fields_ = (
+        ("coupling", _pointer), ("forward", _pointer), ("backward", _pointer), ("bend", _pointer),
+    )  # fmt: skip
+
+
+class ChainPart(ctypes.Structure):
+    """``struct chain_part`` of coupling.c, where each member is described."""
+
+    _fields_ = (
+        ("first", _integer), ("columns", _integer), ("links", _pointer),
+        ("points", _pointer), ("score", _pointer),
+    )  # fmt: skip
+
+
+class Chain(ctypes.Structure):
+    """``struct chain`` of coupling.c, where each member is described."""
+
+    _fields_ = (
+        ("dim", _integer), ("batch", _integer), ("layers", _integer), ("parts", _integer),
+        ("threads", _integer), ("parallel", _pointer), ("part", _pointer),
     )  # fmt: skip
 
 
@@ -95,15 +121,12 @@ class Calls:
         self.pull = function("pull", *[_pointer] * 3)
         self.activate = function("activate", *[_integer] * 3, *[_pointer] * 2)
         self.pull_activation = function("pull_activation", *[_integer] * 3, *[_pointer] * 3)
-        self.network_push = function("network_push", _pointer)
-        self.network_pull = function("network_pull", _pointer)
+        self.network_push = function("network_push", *[_pointer] * 2)
+        self.network_pull = function("network_pull", *[_pointer] * 2)
         self.bend_push = function("bend_push", *[_pointer] * 4)
         self.bend_pull = function("bend_pull", *[_pointer] * 3)
-
-
-def address_of_gradient(parameter: torch.nn.Parameter) -> int | None:
-    """Return where a parameter's gradient is, None if it has none."""
-    return None if parameter.grad is None else parameter.grad.data_ptr()
+        self.chain_push = function("chain_push", *[_pointer] * 4)
+        self.chain_pull = function("chain_pull", *[_pointer] * 3)
 
 
 @cache

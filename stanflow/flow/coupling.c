@@ -1,4 +1,5 @@
-/* The passes of affine coupling and sinh-arcsinh layers, fused, for float and double.
+/* The passes of affine coupling and sinh-arcsinh layers, fused, and of runs of them, for float and
+ * double.
  *
  * Matrices are row-major with one coordinate (or hidden unit) a row and one draw a column: a
  * moved coordinate and its partners are then whole rows, and a layer's parameters are scalars that
@@ -78,16 +79,15 @@ struct network {
     int64_t hidden_units;        /* H */
     int64_t batch;               /* B */
     int64_t activation;          /* enum activation, of the hidden units */
-    const void *kept;            /* (n_kept, B): the inputs */
+    void *kept;                  /* (n_kept, B): the inputs of the last push */
+    const int64_t *kept_rows;    /* (n_kept,): where they are in a (D, B) matrix of points */
     const void *input_weight;    /* (2, H, n_kept) */
     const void *input_bias;      /* (2, H) */
     const void *output_weight;   /* (2, n_moved, H) */
     void *hidden;                /* (2, H, B): the units' values */
     void *output;                /* (2, n_moved, B): u and t without biases, or their cotangents */
     void *hidden_cotangent;      /* (2, H, B) */
-    void *points;                /* (D, B): pull adds sign times the inputs' cotangents to */
-    const int64_t *kept_rows;    /* (n_kept,): these of its rows */
-    double sign;
+    double sign;                 /* pull adds so many times the inputs' cotangents to their rows */
     void *input_weight_gradient; /* NULL where no gradients are wanted */
     void *input_bias_gradient, *output_weight_gradient;
 };
@@ -103,6 +103,31 @@ struct sinh_arcsinh {
     void *log_det;               /* (B,) */
 };
 
+/* A layer of a chain: a coupling and its network, without gradients and with; or a sinh-arcsinh
+ * layer. */
+struct link {
+    const struct coupling *coupling; /* NULL for a sinh-arcsinh layer */
+    const struct network *forward, *backward;
+    const struct sinh_arcsinh *bend;
+};
+
+/* Some columns of a chain's points. */
+struct chain_part {
+    int64_t first, columns;
+    const struct link *links;    /* (layers,), with buffers for so many columns */
+    void *points, *score;        /* (D, columns): room; score is NULL where none is carried */
+};
+
+/* A run of small layers. */
+struct chain {
+    int64_t dim, batch;          /* D, B */
+    int64_t layers;
+    int64_t parts;               /* of the columns */
+    int64_t threads;
+    parallel_t parallel;
+    const struct chain_part *part;
+};
+
 /* The passes for one generation of processors and one precision. */
 struct passes {
     void (*push)(const struct coupling *, void *, void *, double *);
@@ -110,10 +135,12 @@ struct passes {
     void (*pull)(const struct coupling *, void *, const double *);
     void (*activate)(int64_t, int64_t, int64_t, void *, const void *);
     void (*pull_activation)(int64_t, int64_t, int64_t, void *, const void *, void *);
-    void (*network_push)(const struct network *);
-    void (*network_pull)(const struct network *);
+    void (*network_push)(const struct network *, const void *);
+    void (*network_pull)(const struct network *, void *);
     void (*bend_push)(const struct sinh_arcsinh *, void *, void *, double *);
     void (*bend_pull)(const struct sinh_arcsinh *, void *, const double *);
+    void (*chain_push)(const struct chain *, void *, void *, double *);
+    void (*chain_pull)(const struct chain *, void *, const double *);
 };
 
 #if SEVERAL_PROCESSORS
@@ -172,10 +199,11 @@ static const struct passes *passes(int in_double)
  * from its values in hidden, (rows, B). Unless it is NULL, bias_gradient, (rows,), gets the sums
  * over draws.
  *
- * network_push: from kept to hidden and output. network_pull: from the cotangents in output to those
- * of the kept rows of points, and to gradients where they are wanted.
+ * network_push: from the kept rows of points, (D, B), to kept, hidden and output. network_pull: from
+ * the cotangents in output to those of the kept rows, and to gradients where they are wanted.
  *
- * bend_push, bend_pull: push and pull of a sinh-arcsinh layer. */
+ * bend_push, bend_pull: push and pull of a sinh-arcsinh layer. chain_push, chain_pull: of a chain.
+ */
 #define FUNCTIONS(REAL, suffix, in_double) \
     void stanflow_push_##suffix(const struct coupling *layer, REAL *points, REAL *score, \
                                 double *log_q) \
@@ -202,13 +230,13 @@ static const struct passes *passes(int in_double)
     { \
         passes(in_double)->pull_activation(kind, rows, batch, cotangent, hidden, bias_gradient); \
     } \
-    void stanflow_network_push_##suffix(const struct network *network) \
+    void stanflow_network_push_##suffix(const struct network *network, const REAL *points) \
     { \
-        passes(in_double)->network_push(network); \
+        passes(in_double)->network_push(network, points); \
     } \
-    void stanflow_network_pull_##suffix(const struct network *network) \
+    void stanflow_network_pull_##suffix(const struct network *network, REAL *points) \
     { \
-        passes(in_double)->network_pull(network); \
+        passes(in_double)->network_pull(network, points); \
     } \
     void stanflow_bend_push_##suffix(const struct sinh_arcsinh *layer, REAL *points, REAL *score, \
                                      double *log_q) \
@@ -219,6 +247,16 @@ static const struct passes *passes(int in_double)
                                      const double *log_q_weight) \
     { \
         passes(in_double)->bend_pull(layer, cotangent, log_q_weight); \
+    } \
+    void stanflow_chain_push_##suffix(const struct chain *chain, REAL *points, REAL *score, \
+                                      double *log_q) \
+    { \
+        passes(in_double)->chain_push(chain, points, score, log_q); \
+    } \
+    void stanflow_chain_pull_##suffix(const struct chain *chain, REAL *cotangent, \
+                                      const double *log_q_weight) \
+    { \
+        passes(in_double)->chain_pull(chain, cotangent, log_q_weight); \
     }
 
 FUNCTIONS(float, f32, 0)

@@ -612,11 +612,13 @@ static void NAME(pull)(const struct coupling *layer, void *cotangent, const doub
 
 #include "network_passes.h"
 #include "sinh_arcsinh_passes.h"
+#include "chain_passes.h"
 
 static const struct passes NAME(passes)
     = {NAME(push),     NAME(restore),         NAME(pull),
        NAME(activate), NAME(pull_activation), NAME(network_push),
-       NAME(network_pull), NAME(bend_push),       NAME(bend_pull)};
+       NAME(network_pull), NAME(bend_push),       NAME(bend_pull),
+       NAME(chain_push),   NAME(chain_pull)};
 
 #undef VECTOR
 #undef INTEGERS

@@ -16,10 +16,11 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import override
 
+from stanflow.flow import compiled
 from stanflow.flow.bijection import Passes
 from stanflow.flow.coupling import AffineCoupling
-from stanflow.flow.elementwise import make_elementwise
-from stanflow.flow.network import make_network
+from stanflow.flow.elementwise import CompiledElementwise, make_elementwise
+from stanflow.flow.network import SmallNetwork, make_network
 from stanflow.flow.workspace import Workspace
 
 
@@ -56,3 +57,13 @@ class CouplingPasses(Passes):
     def restore(self, x: Tensor) -> None:
         self._network.push(x)
         self._elementwise.restore(x)
+
+    @override
+    def link(self) -> compiled.Link:
+        network, elementwise = self._network, self._elementwise
+        if not isinstance(network, SmallNetwork):
+            raise NotImplementedError("only small networks can be linked")
+        assert isinstance(elementwise, CompiledElementwise)
+        return compiled.Link(
+            coupling=elementwise.address, forward=network.forward, backward=network.backward
+        )

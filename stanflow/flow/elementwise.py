@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from stanflow.flow import compiled
 from stanflow.flow.bijection import gradient_of
@@ -50,10 +51,12 @@ def make_elementwise(
     """
     if workspace.library is None:
         return _Torch(layer, kept, output, workspace)
-    return _Compiled(layer, kept, output, workspace, workspace.library)
+    return CompiledElementwise(layer, kept, output, workspace, workspace.library)
 
 
-class _Compiled:
+class CompiledElementwise(Elementwise):
+    """One compiled pass each way (coupling_passes.h)."""
+
     def __init__(
         self,
         layer: AffineCoupling,
@@ -82,7 +85,7 @@ class _Compiled:
             negative=layer.clamp.negative,
             output=output.data_ptr(),
             bias=conditioner.output_bias.data_ptr(),
-            bias_gradient=compiled.address_of_gradient(conditioner.output_bias),
+            bias_gradient=workspace.address_of_gradient(conditioner.output_bias),
             scale=scale.data_ptr(),
             gain=gain.data_ptr(),
             slope=None if slope is None else slope.data_ptr(),
@@ -103,22 +106,25 @@ class _Compiled:
             for name in ("linear", "weight", "inner"):
                 parameter = getattr(local, name)
                 setattr(arguments, name, parameter.data_ptr())
-                setattr(arguments, f"{name}_gradient", compiled.address_of_gradient(parameter))
+                setattr(arguments, f"{name}_gradient", workspace.address_of_gradient(parameter))
         self._keep_alive = keep_alive
         self._arguments = arguments
-        self._layer = ctypes.addressof(arguments)
+        self.address = ctypes.addressof(arguments)
         self._calls = compiled.Calls(library, output.dtype)
 
+    @override
     def push(self, x: Tensor, score: Tensor | None, log_q: Tensor) -> None:
         score_address = None if score is None else score.data_ptr()
-        self._calls.push(self._layer, x.data_ptr(), score_address, log_q.data_ptr())
+        self._calls.push(self.address, x.data_ptr(), score_address, log_q.data_ptr())
 
+    @override
     def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
         weight = None if log_q_weight is None else log_q_weight.data_ptr()
-        self._calls.pull(self._layer, cotangent.data_ptr(), weight)
+        self._calls.pull(self.address, cotangent.data_ptr(), weight)
 
+    @override
     def restore(self, x: Tensor) -> None:
-        self._calls.restore(self._layer, x.data_ptr())
+        self._calls.restore(self.address, x.data_ptr())
 
 
 class _Torch:

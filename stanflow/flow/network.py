@@ -7,13 +7,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from stanflow.flow import compiled
 from stanflow.flow.bijection import gradient_of
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.workspace import Workspace
 
-_MOST_COORDINATES_OF_A_SMALL_NETWORK = 16
+MOST_COORDINATES_OF_A_SMALL_NETWORK = 32
 
 
 class Network(Protocol):
@@ -38,11 +39,15 @@ class Network(Protocol):
 
 def make_network(layer: AffineCoupling, workspace: Workspace) -> Network:
     """Return the passes that suit the layer's size, and what the workspace has."""
-    one_hidden_layer = len(layer.conditioner.middle_weights) == 0
-    few = max(len(layer.kept), len(layer.moved)) <= _MOST_COORDINATES_OF_A_SMALL_NETWORK
-    if workspace.library is not None and one_hidden_layer and few:
-        return _SmallNetwork(layer, workspace, workspace.library)
+    if workspace.library is not None and is_small(layer):
+        return SmallNetwork(layer, workspace, workspace.library)
     return _MatrixNetwork(layer, workspace)
+
+
+def is_small(layer: AffineCoupling) -> bool:
+    """Return whether products of whole matrices are not worth it: see `SmallNetwork`."""
+    few = max(len(layer.kept), len(layer.moved)) <= MOST_COORDINATES_OF_A_SMALL_NETWORK
+    return few and len(layer.conditioner.middle_weights) == 0
 
 
 class _MatrixNetwork:
@@ -134,13 +139,12 @@ class _MatrixNetwork:
             bias_gradient.copy_(cotangent.sum(2).view_as(bias_gradient))
 
 
-class _SmallNetwork:
+class SmallNetwork(Network):
     """One compiled pass each way, for few coordinates and one hidden layer (network_passes.h)."""
 
     def __init__(self, layer: AffineCoupling, workspace: Workspace, library: ctypes.CDLL) -> None:
         conditioner = layer.conditioner
         n_kept, n_moved, batch = len(layer.kept), len(layer.moved), workspace.batch
-        self._rows = _Rows(layer.kept, workspace)
         self.kept = workspace.kept("kept", n_kept, batch)
         self.output = workspace.scratch("output", 2, n_moved, batch)
         shape = (2, conditioner.hidden, batch)
@@ -154,37 +158,38 @@ class _SmallNetwork:
             "batch": batch,
             "activation": conditioner.activation.code,
             "kept": self.kept.data_ptr(),
+            "kept_rows": layer.kept.data_ptr(),
             "input_weight": conditioner.input_weight.data_ptr(),
             "input_bias": conditioner.input_bias.data_ptr(),
             "output_weight": conditioner.output_weight.data_ptr(),
             "hidden": self._hidden.data_ptr(),
             "output": self.output.data_ptr(),
             "hidden_cotangent": self._hidden_cotangent.data_ptr(),
-            "kept_rows": layer.kept.data_ptr(),
         }
         self._for_score = compiled.Network(**arguments, sign=-1)
         self._for_cotangent = compiled.Network(
             **arguments,
             sign=1,
-            input_weight_gradient=compiled.address_of_gradient(conditioner.input_weight),
-            input_bias_gradient=compiled.address_of_gradient(conditioner.input_bias),
-            output_weight_gradient=compiled.address_of_gradient(conditioner.output_weight),
+            input_weight_gradient=workspace.address_of_gradient(conditioner.input_weight),
+            input_bias_gradient=workspace.address_of_gradient(conditioner.input_bias),
+            output_weight_gradient=workspace.address_of_gradient(conditioner.output_weight),
         )
         self._calls = compiled.Calls(library, self.output.dtype)
 
+        self.forward = ctypes.addressof(self._for_score)
+        self.backward = ctypes.addressof(self._for_cotangent)
+
+    @override
     def push(self, x: Tensor) -> None:
-        self._rows.take(x, out=self.kept)
-        self._calls.network_push(ctypes.addressof(self._for_score))
+        self._calls.network_push(self.forward, x.data_ptr())
 
+    @override
     def pull_score(self, score: Tensor) -> None:
-        self._pull(self._for_score, score)
+        self._calls.network_pull(self.forward, score.data_ptr())
 
+    @override
     def pull(self, cotangent: Tensor) -> None:
-        self._pull(self._for_cotangent, cotangent)
-
-    def _pull(self, network: compiled.Network, points: Tensor) -> None:
-        network.points = points.data_ptr()
-        self._calls.network_pull(ctypes.addressof(network))
+        self._calls.network_pull(self.backward, cotangent.data_ptr())
 
 
 class _Rows:

@@ -139,17 +139,21 @@ INLINE void NAME(network_push_columns)(const struct network *net, int64_t kind, 
     }
 }
 
-INLINE void NAME(network_push_kind)(const struct network *net, int64_t kind)
+INLINE void NAME(network_push_kind)(const struct network *net, int64_t kind, const REAL *points)
 {
+    for (int64_t a = 0; a < net->n_kept; ++a)
+        memcpy((REAL *)net->kept + a * net->batch, points + net->kept_rows[a] * net->batch,
+               (size_t)net->batch * sizeof(REAL));
     for (int64_t first = 0; first < net->batch; first += STRIP_COLUMNS)
         NAME(network_push_columns)(net, kind, first,
                                    net->batch - first < STRIP_COLUMNS ? net->batch - first
                                                                       : STRIP_COLUMNS);
 }
 
-/* The cotangents of the hidden units before their activation, (2, H, B), for a strip of columns. */
-INLINE void NAME(network_back_columns)(const struct network *net, int64_t kind, int64_t first,
-                                       int64_t columns)
+/* The cotangents of the hidden units before their activation, (2, H, B), and what they add to those
+ * of the inputs, for a strip of columns. */
+INLINE void NAME(network_back_columns)(const struct network *net, int64_t kind, REAL *points,
+                                       int64_t first, int64_t columns)
 {
     const int64_t units = net->hidden_units, batch = net->batch, n = net->n_moved;
     for (int64_t j = 0; j < 2 * units; ++j) {
@@ -167,7 +171,7 @@ INLINE void NAME(network_back_columns)(const struct network *net, int64_t kind, 
         }
     }
     for (int64_t a = 0; a < net->n_kept; ++a) {
-        REAL *to = (REAL *)net->points + net->kept_rows[a] * batch + first;
+        REAL *to = points + net->kept_rows[a] * batch + first;
         VECTOR sum[STRIP] = {{0}};
         NAME(product)(sum, (const REAL *)net->input_weight + a, net->n_kept,
                       (const REAL *)net->hidden_cotangent + first, batch, 2 * units, columns);
@@ -179,11 +183,11 @@ INLINE void NAME(network_back_columns)(const struct network *net, int64_t kind, 
     }
 }
 
-INLINE void NAME(network_pull_kind)(const struct network *net, int64_t kind)
+INLINE void NAME(network_pull_kind)(const struct network *net, int64_t kind, REAL *points)
 {
     const int64_t units = net->hidden_units, batch = net->batch, n = net->n_moved;
     for (int64_t first = 0; first < batch; first += STRIP_COLUMNS)
-        NAME(network_back_columns)(net, kind, first,
+        NAME(network_back_columns)(net, kind, points, first,
                                    batch - first < STRIP_COLUMNS ? batch - first : STRIP_COLUMNS);
     if (net->input_weight_gradient == NULL)
         return;
@@ -206,14 +210,14 @@ INLINE void NAME(network_pull_kind)(const struct network *net, int64_t kind)
     }
 }
 
-static void NAME(network_push)(const struct network *net)
+static void NAME(network_push)(const struct network *net, const void *points)
 {
-    WITH_HIDDEN_ACTIVATION(net->activation, NAME(network_push_kind)(net, kind));
+    WITH_HIDDEN_ACTIVATION(net->activation, NAME(network_push_kind)(net, kind, points));
 }
 
-static void NAME(network_pull)(const struct network *net)
+static void NAME(network_pull)(const struct network *net, void *points)
 {
-    WITH_HIDDEN_ACTIVATION(net->activation, NAME(network_pull_kind)(net, kind));
+    WITH_HIDDEN_ACTIVATION(net->activation, NAME(network_pull_kind)(net, kind, points));
 }
 
 #undef STRIP

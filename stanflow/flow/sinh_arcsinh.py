@@ -163,7 +163,7 @@ class _CompiledPasses(Passes):
         for name in ("location", "log_scale", "skewness", "raw_tail"):
             parameter = getattr(layer, name)
             setattr(self._arguments, name, parameter.data_ptr())
-            gradient = compiled.address_of_gradient(parameter)
+            gradient = workspace.address_of_gradient(parameter)
             setattr(self._arguments, f"{name}_gradient", gradient)
         self._keep_alive = log_det
         self._address = ctypes.addressof(self._arguments)
@@ -182,6 +182,10 @@ class _CompiledPasses(Passes):
     @override
     def restore(self, x: Tensor) -> None:
         x.copy_(self._x)
+
+    @override
+    def link(self) -> compiled.Link:
+        return compiled.Link(bend=self._address)
 
 
 def _log_cosh(w: Tensor) -> Tensor:

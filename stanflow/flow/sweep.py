@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stanflow.flow import compiled
+from stanflow.flow.chain import passes_of
 from stanflow.flow.config import Memory
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.realnvp import Flow
@@ -41,6 +42,8 @@ class Sweep:
         Whether derivatives through log q will be wanted too, for total gradients.
     use_compiled : bool
         Whether to use the compiled passes, where they exist and the flow is on the CPU.
+    threads : int, optional
+        Threads that chains of small layers may use; by default torch's number.
 
     Attributes
     ----------
@@ -76,11 +79,12 @@ class Sweep:
         with_score: bool = True,
         total: bool = False,
         use_compiled: bool = True,
+        threads: int | None = None,
     ) -> None:
         if memory not in get_args(Memory):
             raise ValueError(f"memory must be one of {get_args(Memory)}, not {memory!r}")
-        kept = _kept_numbers(flow, batch, total=total)
-        fits = kept * flow.flat.element_size() <= memory_budget
+        kept = _kept_numbers(flow, total=total)
+        fits = kept * batch * flow.flat.element_size() <= memory_budget
         keep = memory == "keep" or (memory == "auto" and fits)
         self.flow, self.batch = flow, batch
         self.memory: Memory = "keep" if keep else "rebuild"
@@ -95,7 +99,8 @@ class Sweep:
             with_slopes=total,
             library=compiled.load() if use_compiled and on_cpu else None,
             couplings=sum(isinstance(layer, AffineCoupling) for layer in flow.bijections),
-            arena_numbers=kept,
+            numbers_a_draw=kept,
+            threads=torch.get_num_threads() if threads is None else threads,
         )
         self._workspace = workspace
         self.z = workspace.empty(flow.dim, batch)
@@ -103,7 +108,7 @@ class Sweep:
         self.log_q = torch.empty(batch, dtype=torch.float64, device=flow.flat.device)
         self._e = workspace.empty(flow.dim, batch)
         self._base = flow.base.passes(workspace)
-        self._layers = [bijection.passes(workspace) for bijection in flow.bijections]
+        self._layers = passes_of(flow, workspace, self._flat_gradient)
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator, tails: int = 0) -> None:
@@ -210,12 +215,12 @@ def _check_like(name: str, given: Tensor, like: Tensor) -> None:
         )
 
 
-def _kept_numbers(flow: Flow, batch: int, *, total: bool) -> int:
-    """Return how many numbers the activations of all coupling layers have."""
+def _kept_numbers(flow: Flow, *, total: bool) -> int:
+    """Return how many numbers the activations of all coupling layers have for a draw."""
     numbers = 0
     for layer in flow.bijections:
         if isinstance(layer, AffineCoupling):
             conditioner, n_moved = layer.conditioner, len(layer.moved)
             hidden = 2 * conditioner.hidden * (1 + len(conditioner.middle_weights))
             numbers += len(layer.kept) + hidden + n_moved * (3 if total else 2)
-    return numbers * batch
+    return numbers

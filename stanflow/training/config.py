@@ -24,6 +24,8 @@ _CHOICES = {
     "device": Device,
 }
 
+_MOST_STEPS, _DIMENSIONS_WITH_ALL_STEPS = 4000, 2500
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -33,8 +35,8 @@ class TrainConfig:
     ----------
     batch : int, optional
         Draws a step; by default 256, and 128 above 500 dimensions.
-    max_steps : int
-        Most steps to take.
+    max_steps : int, optional
+        Most steps to take; by default 4000, fewer above 2500 dimensions, where each takes long.
     max_seconds : float, optional
         Stop after this long, wherever the steps are. Except with a constant learning rate, the
         rate falls towards that moment.
@@ -85,7 +87,7 @@ class TrainConfig:
     """
 
     batch: int | None = None
-    max_steps: int = 4000
+    max_steps: int | None = None
     max_seconds: float | None = None
     min_steps: int = 1000
     learning_rate: float | None = None
@@ -129,6 +131,12 @@ class TrainConfig:
         """Return the batch in D dimensions."""
         return (256 if dim <= 500 else 128) if self.batch is None else self.batch
 
+    def most_steps(self, dim: int) -> int:
+        """Return the most steps to take in D dimensions."""
+        if self.max_steps is not None:
+            return self.max_steps
+        return round(_MOST_STEPS * min(1.0, math.sqrt(_DIMENSIONS_WITH_ALL_STEPS / dim)))
+
     def first_learning_rate(self, dim: int) -> float:
         """Return the first learning rate in D dimensions."""
         if self.learning_rate is not None:
@@ -137,5 +145,9 @@ class TrainConfig:
 
     def resolved(self, dim: int) -> TrainConfig:
         """Return the configuration with what depends on the dimension D filled in."""
-        batch, rate = self.draws_a_step(dim), self.first_learning_rate(dim)
-        return replace(self, batch=batch, learning_rate=rate)
+        return replace(
+            self,
+            batch=self.draws_a_step(dim),
+            max_steps=self.most_steps(dim),
+            learning_rate=self.first_learning_rate(dim),
+        )

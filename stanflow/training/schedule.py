@@ -31,12 +31,14 @@ class Schedule(ABC):
     ----------
     config : TrainConfig
         Its `max_steps` and `max_seconds` are the budget.
+    dim : int
+        D.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, dim: int) -> None:
         self._steps = 0
         self._began: float | None = None
-        self._max_steps = config.max_steps
+        self._max_steps = config.most_steps(dim)
         self._max_seconds = math.inf if config.max_seconds is None else config.max_seconds
 
     @property
@@ -140,8 +142,8 @@ class Plateau(Schedule):
     """
 
     def __init__(self, config: TrainConfig, dim: int) -> None:
-        super().__init__(config)
-        self._fewest_steps = min(config.min_steps, config.max_steps)
+        super().__init__(config, dim)
+        self._fewest_steps = min(config.min_steps, self._max_steps)
         noise = _NOISE_OF_A_DIMENSION * min(dim, _MOST_DIMENSIONS_OF_NOISE)
         self._small_divergence = _GAIN_WORTH_STEPS + noise
         self._elbos: list[float] = []  # at the first rate, and since training went on if it did
@@ -232,7 +234,7 @@ def make_schedule(config: TrainConfig, dim: int) -> Schedule:
     """Return the schedule that a configuration names, in D dimensions."""
     if config.schedule == "plateau":
         return Plateau(config, dim)
-    return Cosine(config) if config.schedule == "cosine" else Constant(config)
+    return (Cosine if config.schedule == "cosine" else Constant)(config, dim)
 
 
 def gain_of_medians(before: FloatArray, after: FloatArray) -> tuple[float, float]:

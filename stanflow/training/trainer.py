@@ -153,7 +153,7 @@ def train(
     batch = config.draws_a_step(target.dim)
     state = None if checkpoint is None else checkpoint.read()
     began = time.perf_counter() - (0.0 if state is None else state.seconds)
-    with Interruption() as interruption, _threads_that_pay(batch * target.dim):
+    with Interruption() as interruption, _threads_that_pay(batch * target.dim) as threads:
 
         def reason_to_stop() -> StopReason | None:
             if interruption.requested:
@@ -166,11 +166,13 @@ def train(
 
         # A run that goes on needs the very start that it had, even where its time is spent.
         start = begin(target, config, seed, ends_the_start)
-        run = _Run(flow if isinstance(flow, Flow) else flow(start), target, start, config, seed)
+        made = flow if isinstance(flow, Flow) else flow(start)
+        units = StandardizedTarget(target, start.location, start.log_scale, start.factor)
+        run = _Run(made, units, config, seed, threads)
         result = TrainResult(run.flow, gradient_evaluations=start.gradient_evaluations)
         if state is not None:
             run.restore(state, result)
-        for step in range(len(result.trace) + 1, config.max_steps + 1):
+        for step in range(len(result.trace) + 1, config.most_steps(target.dim) + 1):
             said, norm = run.step(step, time.perf_counter() - began)
             result.gradient_evaluations += batch
             seconds = time.perf_counter() - began
@@ -203,12 +205,16 @@ class _Run:
     """What moves from step to step."""
 
     def __init__(
-        self, flow: Flow, target: Target, start: Start, config: TrainConfig, seed: int
+        self,
+        flow: Flow,
+        target: StandardizedTarget,
+        config: TrainConfig,
+        seed: int,
+        threads: int,
     ) -> None:
         self.failed_in_a_row = 0
         self._seed = seed
-        self.flow, self._config, self._start = flow, config, start
-        self._target = StandardizedTarget(target, start.location, start.log_scale, start.factor)
+        self.flow, self._target, self._config = flow, target, config
         flow.to(device=config.device, dtype=getattr(torch, config.precision))
         self._sweep = Sweep(
             flow,
@@ -216,6 +222,7 @@ class _Run:
             memory=config.memory,
             memory_budget=int(1e6 * config.memory_budget_mb),
             total=config.gradient == "total",
+            threads=threads,
         )
         self._estimator = GradientEstimator(
             self._sweep, self._target, config.gradient, config.tail_share
@@ -230,7 +237,7 @@ class _Run:
         """Take a step; return what its batch said and the gradient's norm."""
         config = self._config
         batch = self._estimator.estimate(self._generator)
-        late = number > config.max_steps / 2 or self._schedule.cools
+        late = number > config.most_steps(self.flow.dim) / 2 or self._schedule.cools
         if self._best is not None and late:
             self._best.consider(batch.elbo)
         none_accepted = batch.rejected == self._sweep.batch
@@ -383,12 +390,12 @@ def _reached(step: TrainStep, layer: int) -> str:
 
 
 @contextmanager
-def _threads_that_pay(numbers_per_layer: int) -> Iterator[None]:
-    """Use one torch thread where waking a second costs more than it saves."""
+def _threads_that_pay(numbers_per_layer: int) -> Iterator[int]:
+    """Use one torch thread where a second costs more than it saves; yield how many there were."""
     before = torch.get_num_threads()
     if numbers_per_layer < _NUMBERS_WORTH_A_SECOND_THREAD:
         torch.set_num_threads(1)
     try:
-        yield
+        yield before
     finally:
         torch.set_num_threads(before)

@@ -38,6 +38,7 @@ def test_what_depends_on_the_dimension_is_filled_in_unless_it_is_given():
     small, large = (TrainConfig().resolved(dim) for dim in (4, 5000))
     assert large.batch < small.batch
     assert large.learning_rate < small.learning_rate
-    given = TrainConfig(batch=7, learning_rate=0.3)
+    assert large.max_steps < small.max_steps == 4000
+    given = TrainConfig(batch=7, max_steps=5, learning_rate=0.3)
     assert given.resolved(5000) == given
     assert small.resolved(5000) == small

@@ -54,19 +54,19 @@ def test_a_configuration_names_its_schedule(name):
 
 
 def test_a_constant_rate_stays():
-    schedule = Constant(TrainConfig(max_steps=100, max_seconds=1.0))
+    schedule = Constant(TrainConfig(max_steps=100, max_seconds=1.0), DIM)
     assert (run(schedule, noise(n=100), seconds_a_step=0.02) == 1).all()
     assert not schedule.converged
 
 
 def test_a_cosine_falls_over_all_steps():
-    schedule = Cosine(TrainConfig(max_steps=100))
+    schedule = Cosine(TrainConfig(max_steps=100), DIM)
     np.testing.assert_allclose(run(schedule, noise(n=100)), half_cosine(np.arange(100) / 100))
     assert not schedule.converged
 
 
 def test_a_cosine_falls_over_the_time_where_that_ends_first():
-    schedule = Cosine(TrainConfig(max_steps=10**6, max_seconds=10.0))
+    schedule = Cosine(TrainConfig(max_steps=10**6, max_seconds=10.0), DIM)
     shares = run(schedule, noise(n=100), seconds_a_step=0.1)
     np.testing.assert_allclose(shares, half_cosine(np.arange(100) / 100))
 
