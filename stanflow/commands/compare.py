@@ -1,0 +1,54 @@
+"""`stanflow compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stanflow.commands.messages import print_json
+from stanflow.commands.options import Json, Seed
+
+if TYPE_CHECKING:
+    from stanflow.reference.result import NutsFit
+    from stanflow.result import Fit
+
+
+def compare(
+    fit_dir: Annotated[
+        Path, typer.Argument(help="Folder of a fit (or a NUTS run).", show_default=False)
+    ],
+    reference_dir: Annotated[
+        Path, typer.Argument(help="Folder of the NUTS run to hold it against.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for a report in HTML that opens offline.", show_default=False),
+    ] = None,
+    seed: Seed = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare a fit with a NUTS run of the same program and data, parameter by parameter."""
+    from stanflow.comparison.compare import compare as compare_runs
+
+    comparison = compare_runs(_load_run(fit_dir), _load_run(reference_dir), seed=seed)
+    summary = comparison.summary
+    if out is not None:
+        comparison.report(out)
+        summary = {**summary, "report": str(out)}
+    if as_json:
+        print_json(summary)
+    else:
+        typer.echo(comparison)
+        if out is not None:
+            typer.echo(f"\nreport in {out}")
+
+
+def _load_run(folder: Path) -> Fit | NutsFit:
+    from stanflow.storage import fit_folder, nuts_folder
+    from stanflow.storage.output import NUTS
+
+    if (folder / NUTS.report).is_file():
+        return nuts_folder.load_nuts(folder)
+    return fit_folder.load(folder)

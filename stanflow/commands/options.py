@@ -1,0 +1,26 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Model = Annotated[Path, typer.Argument(help="The Stan program, a .stan file.", show_default=False)]
+Data = Annotated[
+    Path | None, typer.Argument(help="Its data, a Stan JSON file.", show_default=False)
+]
+Engine = Annotated[
+    Literal["auto", "embedded", "bridgestan"],
+    typer.Option(
+        help="What evaluates the program: BridgeStan's native build, the embedded engine, or "
+        "whichever is here."
+    ),
+]
+IncludePath = Annotated[
+    list[Path] | None,
+    typer.Option(help="A folder to search for #include files; may be repeated."),
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Source of every random choice.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
