@@ -20,6 +20,7 @@ _SHARE_LOOKED_AT = 0.6
 _STANDARD_ERRORS = 2.0
 _GAIN_WORTH_STEPS = 0.03  # nats
 _NOISE_OF_A_DIMENSION = 0.002  # nats
+_LEFT_AT_AN_EARLY_END = 0.02  # nats
 _MOST_DIMENSIONS_OF_NOISE = 50
 _FEWEST_STEPS, _FEWEST_COOLING_STEPS = 300, 600
 
@@ -129,7 +130,7 @@ class Plateau(Schedule):
     to fall, too, when this half, in the median of the last 50 steps, is below 0.03 nats and what
     the steps' noise adds at the first rate: 0.002 nats a dimension, of the first 50. It falls for
     600 steps at least, which takes most of that noise away: what an early end leaves should be
-    below 0.03 nats.
+    below 0.02 nats.
 
     Where training has ended in either way, it may go on once; the second time the trace decides.
 
@@ -172,7 +173,7 @@ class Plateau(Schedule):
     @override
     def largest_divergence(self) -> float:
         early = self._cooling is not None and self._cooling.early
-        return _GAIN_WORTH_STEPS if early else math.inf
+        return _LEFT_AT_AN_EARLY_END if early else math.inf
 
     @override
     def go_on(self) -> None:
