@@ -17,6 +17,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from stanflow.client import Client
     from stanflow.comparison.compare import compare
     from stanflow.comparison.result import Comparison
     from stanflow.errors import StanFlowError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from stanflow.training.config import TrainConfig
 
 _HOMES = {
+    "Client": "stanflow.client",
     "Comparison": "stanflow.comparison.result",
     "Fit": "stanflow.result",
     "FlowConfig": "stanflow.flow.config",
@@ -46,6 +48,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Client",
     "Comparison",
     "Fit",
     "FlowConfig",

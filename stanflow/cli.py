@@ -19,6 +19,7 @@ from stanflow.commands.doctor import doctor
 from stanflow.commands.fit import fit
 from stanflow.commands.messages import print_json, tell
 from stanflow.commands.nuts import nuts
+from stanflow.commands.serve import serve, token
 from stanflow.errors import StanFlowError
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (fit, nuts, compare, check, doctor):
+for command in (fit, nuts, compare, check, doctor, serve, token):
     app.command()(command)
 
 _INTERRUPTED = 130  # what typer returns after Ctrl-C

@@ -34,9 +34,23 @@ class StanFlowError(Exception):
 
 
 class ProgramError(StanFlowError):
-    """The Stan program is missing, does not compile, or has nothing to fit."""
+    """The Stan program is missing, does not compile, or has nothing to fit.
+
+    Parameters
+    ----------
+    message, detail : str
+        As of every error.
+    line, column : int, optional
+        Where in the program, counted from 1; the column as the Stan compiler counts, from 0.
+    """
 
     kind = "program"
+
+    def __init__(
+        self, message: str, detail: str = "", line: int | None = None, column: int | None = None
+    ) -> None:
+        super().__init__(message, detail)
+        self.line, self.column = line, column
 
 
 class DataError(StanFlowError):

@@ -8,6 +8,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -32,7 +33,7 @@ from stanflow.training.checkpoint import Checkpoint
 from stanflow.training.config import TrainConfig
 from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import Start
-from stanflow.training.trainer import TrainResult, train
+from stanflow.training.trainer import TrainResult, TrainStep, train
 from stanflow.training.wiring import points_looked_at, wire_by_curvature
 
 _EVIDENCE_DRAWS = 20_000
@@ -52,6 +53,7 @@ def fit(
     checkpoint: str | PathLike[str] | None = None,
     checkpoint_every: float = 30.0,
     progress: bool = True,
+    on_step: Callable[[TrainStep], None] | None = None,
 ) -> Fit:
     """Fit a flow to the posterior of a Stan model.
 
@@ -82,6 +84,8 @@ def fit(
         Seconds between writes of that file.
     progress : bool
         Show progress on standard error.
+    on_step : callable, optional
+        Called after every training step, in place of that.
 
     Returns
     -------
@@ -139,15 +143,15 @@ def fit(
     if checkpoint is not None:
         kept = Checkpoint(Path(checkpoint), _identity(what, wiring), checkpoint_every)
     with contextlib.ExitStack() as stack:
-        on_step: Any = lambda step: None  # noqa: E731
-        if progress:
+        if on_step is None and progress:
             from stanflow.progress import TrainProgress
 
             on_step = stack.enter_context(
                 TrainProgress(train_config.most_steps(model.dim), expected_constant.value)
             )
         build = partial(_build, flow_config, model, flow_seed, wiring)
-        result = train(build, model, train_config, train_seed, on_step, checkpoint=kept)
+        report_step = on_step or (lambda step: None)
+        result = train(build, model, train_config, train_seed, report_step, checkpoint=kept)
     network, trace = result.flow, _trace(result)
     if wiring is None and network.wiring is not None:
         result.gradient_evaluations += 2 * model.dim * points_looked_at(model.dim)

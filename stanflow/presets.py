@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from dataclasses import fields, replace
+from typing import Any, Literal, get_args
 
 from stanflow.errors import UsageError
 from stanflow.flow.config import FlowConfig
@@ -37,6 +38,36 @@ def preset(name: str) -> tuple[FlowConfig, TrainConfig]:
     if name == "paper":
         return _PAPER
     raise UsageError(f"there is no preset {name!r}; choose {' or '.join(get_args(Preset))}")
+
+
+def settings(name: str, **options: Any) -> tuple[FlowConfig, TrainConfig]:
+    """Return the settings of that name with some changed.
+
+    Parameters
+    ----------
+    name : str
+        See `preset`.
+    **options
+        Fields of `FlowConfig` and `TrainConfig`; None leaves one as it is.
+
+    Raises
+    ------
+    UsageError
+        There is no preset of that name, or a value is out of range.
+
+    Examples
+    --------
+    >>> flow, training = settings("auto", layers=8, batch=None, max_steps=100)
+    >>> flow.layers, training.max_steps
+    (8, 100)
+    """
+    flow, training = preset(name)
+    given = {option: value for option, value in options.items() if value is not None}
+    of_flow = {field.name for field in fields(FlowConfig)} & set(given)
+    return (
+        replace(flow, **{option: given.pop(option) for option in of_flow}),
+        replace(training, **given),
+    )
 
 
 _PAPER = (

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stanflow.commands.messages import print_json
 from stanflow.commands.options import Json, Seed
-
-if TYPE_CHECKING:
-    from stanflow.reference.result import NutsFit
-    from stanflow.result import Fit
 
 
 def compare(
@@ -31,8 +27,9 @@ def compare(
 ) -> None:
     """Compare a fit with a NUTS run of the same program and data, parameter by parameter."""
     from stanflow.comparison.compare import compare as compare_runs
+    from stanflow.storage.runs import load_run
 
-    comparison = compare_runs(_load_run(fit_dir), _load_run(reference_dir), seed=seed)
+    comparison = compare_runs(load_run(fit_dir), load_run(reference_dir), seed=seed)
     summary = comparison.summary
     if out is not None:
         comparison.report(out)
@@ -43,12 +40,3 @@ def compare(
         typer.echo(comparison)
         if out is not None:
             typer.echo(f"\nreport in {out}")
-
-
-def _load_run(folder: Path) -> Fit | NutsFit:
-    from stanflow.storage import fit_folder, nuts_folder
-    from stanflow.storage.output import NUTS
-
-    if (folder / NUTS.report).is_file():
-        return nuts_folder.load_nuts(folder)
-    return fit_folder.load(folder)

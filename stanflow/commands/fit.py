@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -114,15 +113,20 @@ def fit(
 
     Ctrl-C stops training cleanly and keeps what was learnt.
     """
-    from stanflow.presets import preset as named_settings
+    from stanflow.presets import settings
     from stanflow.storage.output import check_output_folder, reserve_folder
     from stanflow.storage.unfinished import find_unfinished, fit_under_way, is_finished
     from stanflow.target.model import StanModel
 
-    flow, training = named_settings(preset)
-    flow = replace(flow, **_given(family=family, layers=layers, hidden=hidden, base=base))
-    training = replace(
-        training, **_given(batch=batch, max_steps=max_steps, max_seconds=max_seconds)
+    flow, training = settings(
+        preset,
+        family=family,
+        layers=layers,
+        hidden=hidden,
+        base=base,
+        batch=batch,
+        max_steps=max_steps,
+        max_seconds=max_seconds,
     )
     if out is not None:
         check_output_folder(out, force=force, resume=resume)
@@ -168,8 +172,3 @@ def _refuse_another_fit(fit: Fit, model: StanModel, seed: int) -> None:
             f"{fit.report['out']} holds a fit of another program, other data or another seed; "
             "name another folder with --out"
         )
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Return the options that were given."""
-    return {name: value for name, value in options.items() if value is not None}

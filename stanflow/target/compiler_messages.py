@@ -16,6 +16,7 @@ _MESSAGE = re.compile(
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
+_POSITION = re.compile(r"line (\d+), column (\d+)")
 
 
 def compiler_error(program: StanProgram, message: str) -> ProgramError | None:
@@ -38,11 +39,15 @@ def compiler_error(program: StanProgram, message: str) -> ProgramError | None:
         for name in _included_names(program)
     )
     label = match["file"].rpartition("/")[2] if included else program.label
+    position = None if included else _POSITION.match(where)
+    line, column = (None, None) if position is None else map(int, position.groups())
     return ProgramError(
         f"{match['kind']} in {label}, {where}: {explanation}",
         detail=f"{match['excerpt']}\n{match['explanation'].partition(chr(10) + 'make:')[0]}".strip(
             "\n"
         ),
+        line=line,
+        column=column,
     )
 
 

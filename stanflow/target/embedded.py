@@ -63,7 +63,7 @@ def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
     EngineError
         The program is valid but uses something that this engine lacks.
     """
-    mir = _compile(program)
+    mir = compile_program(program)
     library = ctypes.CDLL(str(stanli._runtime_lib_path()))
     printing = print_to_stderr(library)
 
@@ -89,7 +89,16 @@ def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
     )
 
 
-def _compile(program: StanProgram) -> str:
+def compile_program(program: StanProgram) -> str:
+    """Return what the Stan compiler makes of a program, for the engine.
+
+    Raises
+    ------
+    ProgramError
+        The compiler refused it.
+    EngineError
+        It is valid but uses something that this engine lacks.
+    """
     _ = program.expanded  # a missing include is reported by name and line
     try:
         return str(stanli.stan_to_mir(program.code, include_paths=list(program.search_path)))

@@ -109,6 +109,12 @@ class StanProgram:
         return self._expand(self.code, self.label, ())
 
     @cached_property
+    def included(self) -> tuple[str, ...]:
+        """What the ``#include`` directives of `code` name."""
+        found = (match["file"] for match in _COMMENT_STRING_OR_INCLUDE.finditer(self.code))
+        return tuple(name for name in found if name is not None)
+
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the expanded source, hexadecimal."""
         return hashlib.sha256(self.expanded.encode()).hexdigest()

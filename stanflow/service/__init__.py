@@ -1,0 +1,1 @@
+"""The HTTP service: Stan programs in, posteriors out."""

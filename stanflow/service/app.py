@@ -1,0 +1,85 @@
+"""The application: its parts put together, and taken apart again."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+from fastapi import FastAPI
+from filelock import FileLock, Timeout
+
+import stanflow
+from stanflow.errors import UsageError, reason
+from stanflow.service.context import Context
+from stanflow.service.database import open_database
+from stanflow.service.gate import Gate
+from stanflow.service.problems import add_handlers
+from stanflow.service.routes import models, operations, runs, system
+from stanflow.service.settings import Settings
+from stanflow.service.store import Store
+from stanflow.service.supervisor import Supervisor
+
+_LOCK = "server.lock"
+
+
+@contextlib.contextmanager
+def service(settings: Settings) -> Iterator[FastAPI]:
+    """Run jobs, and give the application that takes them, until the block ends.
+
+    Parameters
+    ----------
+    settings : Settings
+        Its data folder is held meanwhile.
+
+    Raises
+    ------
+    UsageError
+        The data folder cannot be written or another server has it, or the database cannot be
+        opened.
+    """
+    with _data_dir(settings):
+        engine = open_database(settings.url_of_database)
+        store = Store(engine, settings.most_queued)
+        supervisor = Supervisor(store, settings)
+        supervisor.start()
+        try:
+            yield _application(Context(settings, store, supervisor))
+        finally:
+            supervisor.stop()
+            engine.dispose()
+
+
+def _application(context: Context) -> FastAPI:
+    app = FastAPI(
+        title="StanFlow",
+        version=stanflow.__version__,
+        summary="Stan programs in, posteriors out.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
+    app.state.context = context
+    add_handlers(app)
+    for resource in (
+        models.router, operations.router, runs.fits, runs.nuts, runs.comparisons, system.router,
+    ):  # fmt: skip
+        app.include_router(resource)
+    app.add_middleware(Gate, settings=context.settings)
+    return app
+
+
+@contextlib.contextmanager
+def _data_dir(settings: Settings) -> Iterator[None]:
+    """Hold the data folder."""
+    folder = settings.data_dir
+    try:
+        shutil.rmtree(settings.calls_dir, ignore_errors=True)
+        for made in (settings.jobs_dir, settings.calls_dir):
+            made.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / _LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise UsageError(f"another server has its data in {folder}; name another folder") from None
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {reason(error)}") from None

@@ -1,0 +1,127 @@
+"""What every request passes before it is answered: size, rate and token, and headers after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stanflow.service.problems import ProblemError, respond, try_later
+from stanflow.service.settings import Settings
+from stanflow.service.tokens import is_token
+
+API = "/v1/"
+_OPEN_TO_ALL = frozenset({"/v1/health"})
+_MOST_CLIENTS_REMEMBERED = 10_000
+_SECONDS = 60.0
+_HEADERS: Mapping[str, str] = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+}
+
+
+@dataclass
+class _Allowance:
+    """Requests that a client has left: they come back at a steady rate."""
+
+    left: float
+    at: float
+
+
+class Gate:
+    """ASGI middleware that lets requests through, or not.
+
+    Parameters
+    ----------
+    app : ASGI application
+    settings : Settings
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app, self._settings = app, settings
+        self._allowances: dict[str, _Allowance] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if scope["path"].startswith(API):
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            self._check(scope)
+        except ProblemError as refused:
+            response = respond(refused.problem, refused.headers)
+            await response(scope, receive, send_with_headers)
+            return
+        await self._app(scope, self._limited(receive), send_with_headers)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        client = (scope.get("client") or ("",))[0]
+        if not self._may(client):
+            most = self._settings.requests_a_minute
+            raise try_later(f"more than {most} requests in a minute; try again in a while", 429)
+        self._check_token(scope["path"], headers)
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self._settings.largest_body:
+            raise self._too_large()
+
+    def _check_token(self, path: str, headers: Headers) -> None:
+        expected = self._settings.token_hash
+        if expected is None or not path.startswith(API) or path in _OPEN_TO_ALL:
+            return
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not is_token(token, expected):
+            said = "this server asks for a token; send it as `Authorization: Bearer TOKEN`"
+            raise ProblemError(401, said, headers={"WWW-Authenticate": "Bearer"})
+
+    def _too_large(self) -> ProblemError:
+        most = self._settings.largest_body
+        return ProblemError(413, f"the body has more than {most} bytes, the most that is taken")
+
+    def _limited(self, receive: Receive) -> Receive:
+        """Count the body as it comes; its length need not have been told."""
+        received = 0
+
+        async def receive_some() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self._settings.largest_body:
+                    raise self._too_large()
+            return message
+
+        return receive_some
+
+    def _may(self, client: str) -> bool:
+        """Take a request from a client's allowance, if there is one left."""
+        most, now = float(self._settings.requests_a_minute), time.monotonic()
+        allowance = self._allowances.setdefault(client, _Allowance(most, now))
+        back = (now - allowance.at) * most / _SECONDS
+        allowance.left, allowance.at = min(most, allowance.left + back), now
+        if len(self._allowances) > _MOST_CLIENTS_REMEMBERED:
+            self._allowances = {c: a for c, a in self._allowances.items() if a.left < most}
+        if allowance.left < 1:
+            return False
+        allowance.left -= 1
+        return True

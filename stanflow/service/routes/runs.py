@@ -1,0 +1,143 @@
+"""What came of jobs: fits, NUTS runs and comparisons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pyarrow
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse, Response
+
+from stanflow.service import schemas
+from stanflow.service.context import Context, Here
+from stanflow.service.json_values import finite
+from stanflow.service.problems import ProblemError, documented
+from stanflow.service.routes.operations import forget
+from stanflow.service.tables import JobKind, JobRow
+from stanflow.service.task import DRAWS, REPORT, RUN
+
+_MOST_ROWS_AS_JSON = 10_000
+_ARROW, _NETCDF = "application/vnd.apache.arrow.stream", "application/x-netcdf"
+_GONE = documented(404, 409)
+
+
+def router_of(resource: str, kind: JobKind) -> APIRouter:
+    """Return the routes that fits, NUTS runs and comparisons have alike."""
+    router = APIRouter(prefix=f"/v1/{resource}", tags=[resource])
+
+    @router.get("", operation_id=f"list_{resource}")
+    def list_runs(
+        here: Here,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    ) -> schemas.Runs:
+        """Return those that succeeded, the newest first, without their results."""
+        rows = here.store.jobs([kind], limit, offset, succeeded=True)
+        return schemas.Runs(runs=[_shown(row) for row in rows])
+
+    @router.get("/{run}", operation_id=f"get_{kind}", responses=_GONE)
+    def get_run(run: str, here: Here) -> schemas.Run:
+        """Return what came of it."""
+        row = _finished(here, run, kind)
+        return schemas.Run(**_shown(row).model_dump(), result=row.result or {})
+
+    @router.delete("/{run}", operation_id=f"delete_{kind}", status_code=204, responses=_GONE)
+    def delete_run(run: str, here: Here) -> None:
+        """Delete it, with its draws; whatever way it ended."""
+        forget(here, here.job(run, kind))
+
+    return router
+
+
+fits = router_of("fits", "fit")
+nuts = router_of("nuts", "nuts")
+comparisons = router_of("comparisons", "comparison")
+
+
+def _add_draws(router: APIRouter, kind: JobKind) -> None:
+    @router.get(
+        "/{run}/draws",
+        operation_id=f"get_draws_of_{kind}",
+        response_model=schemas.Draws,
+        responses=_GONE
+        | {
+            200: {
+                "description": "Draws; rows `offset` to `offset + limit`, in NetCDF all of them.",
+                "content": {_ARROW: {}, _NETCDF: {}},
+            }
+        },
+    )
+    def get_draws(
+        run: str,
+        here: Here,
+        format: Annotated[  # noqa: A002
+            Literal["json", "arrow", "netcdf"], Query(description="JSON has 10,000 rows at most.")
+        ] = "json",
+        limit: Annotated[int, Query(ge=1, le=schemas.MOST_DRAWS)] = 1000,
+        offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    ) -> Response:
+        """Return draws, one row each: what is known of it, and every scalar of the program."""
+        folder = here.folder(_finished(here, run, kind))
+        if format == "netcdf":
+            return _file(folder / RUN / "draws.nc", _NETCDF, f"{run}.nc")
+        page = _page(folder / DRAWS, offset, limit)
+        if format == "arrow":
+            sink = pyarrow.BufferOutputStream()
+            with pyarrow.ipc.new_stream(sink, page.schema) as to:
+                to.write_table(page)
+            return Response(sink.getvalue().to_pybytes(), media_type=_ARROW)
+        page = page.slice(0, _MOST_ROWS_AS_JSON)
+        columns = [finite(column.to_numpy()) for column in page.columns]
+        rows = [list(row) for row in zip(*columns, strict=True)]
+        shown = schemas.Draws(
+            columns=page.column_names, rows=rows, offset=offset, total=_total(folder / DRAWS)
+        )
+        return Response(shown.model_dump_json(), media_type="application/json")
+
+
+for _router, _kind in ((fits, "fit"), (nuts, "nuts")):
+    _add_draws(_router, _kind)  # type: ignore[arg-type]
+
+
+@fits.get("/{run}/trace", responses=_GONE | {200: {"content": {"text/csv": {}}}})
+def get_trace(run: str, here: Here) -> FileResponse:
+    """Return every training step as CSV."""
+    folder = here.folder(_finished(here, run, "fit"))
+    return _file(folder / RUN / "trace.csv", "text/csv", f"{run}.csv")
+
+
+@comparisons.get("/{run}/report", responses=_GONE | {200: {"content": {"text/html": {}}}})
+def get_report(run: str, here: Here) -> FileResponse:
+    """Return the comparison as a page in one file."""
+    folder = here.folder(_finished(here, run, "comparison"))
+    return _file(folder / REPORT, "text/html", f"{run}.html")
+
+
+def _finished(here: Context, run: str, kind: JobKind) -> JobRow:
+    row = here.job(run, kind)
+    if row.status != "succeeded":
+        said = f"the {kind} {run!r} has no result: it is {row.status}; see its operation"
+        raise ProblemError(409, said)
+    return row
+
+
+def _shown(row: JobRow) -> schemas.RunHead:
+    return schemas.RunHead(
+        id=row.id, kind=row.kind, name=row.name, model=row.model, options=row.options,
+        created=row.created,
+    )  # fmt: skip
+
+
+def _page(path: Path, offset: int, limit: int) -> pyarrow.Table:
+    with pyarrow.memory_map(str(path)) as source:
+        return pyarrow.ipc.open_file(source).read_all().slice(offset, limit)
+
+
+def _total(path: Path) -> int:
+    with pyarrow.memory_map(str(path)) as source:
+        return int(pyarrow.ipc.open_file(source).read_all().num_rows)
+
+
+def _file(path: Path, media_type: str, name: str) -> FileResponse:
+    return FileResponse(path, media_type=media_type, filename=name)

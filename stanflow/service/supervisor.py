@@ -1,0 +1,134 @@
+"""The thread that runs queued jobs, each in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from stanflow.service.processes import TaskProcess
+from stanflow.service.settings import Settings
+from stanflow.service.store import Store
+from stanflow.service.task import Failure, Outcome, Task
+
+_SECONDS_BETWEEN_ROUNDS = 0.2
+_MOST_ATTEMPTS = 3
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class _Running:
+    process: TaskProcess
+    outcome: Outcome | None = None  # until the database has it
+
+
+class Supervisor:
+    """Runs jobs in the order they came, some at a time, until it is stopped.
+
+    Nothing that has ended is lost when the server or the machine goes down: outcomes are files
+    before they are rows. Where the database cannot be written, its thread tries again.
+
+    Parameters
+    ----------
+    store : Store
+    settings : Settings
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store, self._settings = store, settings
+        self._running: dict[str, _Running] = {}
+        self._something_to_do, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Take up what an earlier server left, and begin."""
+        self._recover()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at the jobs now: one was queued or cancelled."""
+        self._something_to_do.set()
+
+    def stop(self) -> None:
+        """End the processes; their jobs go on when a server starts again."""
+        self._stopping.set()
+        self.wake()
+        if self._thread.is_alive():
+            self._thread.join()
+        for running in self._running.values():
+            running.process.kill()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
+    def _recover(self) -> None:
+        for job in self._store.unfinished():
+            folder = self._settings.jobs_dir / job.id
+            if job.status != "running":
+                continue
+            outcome = Outcome.read(folder)
+            if outcome is None and job.attempts >= _MOST_ATTEMPTS:
+                outcome = Outcome(
+                    failure=Failure(
+                        f"the server went down {job.attempts} times while the job ran", "crash"
+                    )
+                )
+            if outcome is None:
+                self._store.requeue(job.id)
+            else:
+                self._store.finish(job.id, outcome)
+        known = self._store.ids()
+        for folder in self._settings.jobs_dir.iterdir():
+            if folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._settle()
+                self._begin()
+            except (SQLAlchemyError, OSError) as error:
+                _LOGGER.warning("jobs wait, as the server cannot keep their state: %s", error)
+            except Exception:
+                _LOGGER.exception("a defect of the supervisor; it goes on")
+            self._something_to_do.wait(_SECONDS_BETWEEN_ROUNDS)
+            self._something_to_do.clear()
+
+    def _settle(self) -> None:
+        """Keep what came of jobs that have ended, and end those that were cancelled."""
+        if not self._running:
+            return
+        still_wanted = {job.id for job in self._store.unfinished() if job.status == "running"}
+        for job, running in list(self._running.items()):
+            if job not in still_wanted:
+                running.process.kill()
+                del self._running[job]
+                continue
+            running.outcome = running.outcome or running.process.outcome()
+            if running.outcome is not None:
+                self._store.finish(job, running.outcome)
+                del self._running[job]
+
+    def _begin(self) -> None:
+        """Start jobs that wait while there is room."""
+        room = self._settings.jobs - len(self._running)
+        if room <= 0:
+            return
+        waiting = [job for job in self._store.unfinished() if job.status == "queued"]
+        for job in waiting[:room]:
+            if not self._store.start(job.id):
+                continue  # it was cancelled meanwhile
+            folder = self._settings.jobs_dir / job.id
+            try:
+                task = Task.read(folder)
+                process = TaskProcess(folder, task, self._settings.job_seconds)
+            except (OSError, ValueError) as error:
+                lost = Failure(f"the job cannot be started: {error}", "storage")
+                self._store.finish(job.id, Outcome(failure=lost))
+                continue
+            self._running[job.id] = _Running(process)

@@ -1,0 +1,160 @@
+"""A task: what a process of its own is asked to do, and what came of it, as files in a folder.
+
+``task.json`` is there before the process begins, ``outcome.json`` appears whole when it is done.
+Where a process ended without an outcome, how it ended says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from stanflow.errors import StanFlowError
+
+TaskKind = Literal[
+    "compile", "params", "log_prob", "log_prob_grad", "write_array", "transform_inits",
+    "fit", "nuts", "comparison",
+]  # fmt: skip
+
+_TASK, _OUTCOME, PROGRESS = "task.json", "outcome.json", "progress.jsonl"
+RUN, DRAWS, REPORT = "run", "draws.arrow", "report.html"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to do.
+
+    Attributes
+    ----------
+    kind : str
+    program : str
+        The Stan program's text; empty for comparisons.
+    name : str
+        The program's.
+    data : dict
+        The program's data.
+    options : dict
+        What else the kind takes.
+    threads, memory_mb : int
+        Limits.
+    """
+
+    kind: TaskKind
+    program: str = ""
+    name: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    threads: int = 1
+    memory_mb: int = 4096
+
+    def write(self, folder: Path) -> None:
+        """Put it into a folder, made where it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / _TASK, json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, folder: Path) -> Task:
+        """Return what `write` put there."""
+        return cls(**json.loads((folder / _TASK).read_text()))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no result.
+
+    Attributes
+    ----------
+    error : str
+        One sentence.
+    kind : str
+        Of `StanFlowError`; "limit" where a limit was reached, "crash" where the process ended
+        without a word.
+    detail : str
+        What a compiler or engine said, in full.
+    line, column : int, optional
+        Where in the program.
+    """
+
+    error: str
+    kind: str
+    detail: str = ""
+    line: int | None = None
+    column: int | None = None
+
+    @classmethod
+    def of(cls, error: StanFlowError) -> Failure:
+        """Return an exception as a failure."""
+        line, column = getattr(error, "line", None), getattr(error, "column", None)
+        return cls(str(error), error.kind, error.detail, line, column)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task: a result, or a failure."""
+
+    result: dict[str, Any] | None = None
+    failure: Failure | None = None
+
+    def write(self, folder: Path) -> None:
+        """Put it into the task's folder."""
+        write_whole(folder / _OUTCOME, json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, folder: Path) -> Outcome | None:
+        """Return what `write` put there, None if it has not."""
+        try:
+            found = json.loads((folder / _OUTCOME).read_text())
+        except FileNotFoundError:
+            return None
+        failure = found["failure"]
+        return cls(found["result"], None if failure is None else Failure(**failure))
+
+
+def outcome_after(folder: Path, status: int, memory_mb: int) -> Outcome:
+    """Return the outcome of a process that has ended.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the task.
+    status : int
+        Exit status of the process; minus the signal's number where one ended it.
+    memory_mb : int
+        What it might allocate.
+    """
+    outcome = Outcome.read(folder)
+    if outcome is not None:
+        return outcome
+    how = f"status {status}" if status >= 0 else signal.Signals(-status).name
+    return Outcome(
+        failure=Failure(
+            f"the process that ran the program ended without a result ({how}); it may have needed "
+            f"more than the {memory_mb} MiB that a job may use, or the engine crashed",
+            "crash",
+        )
+    )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or as it was before, a crash of the machine included.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; nothing is left of the attempt.
+    """
+    descriptor, arriving = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(arriving).replace(path)
+    except BaseException:
+        Path(arriving).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,248 @@
+"""What tasks do: each takes the task and its folder, and returns what clients get as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+
+from stanflow.errors import DataError, ProgramError
+from stanflow.service.json_values import finite
+from stanflow.service.task import DRAWS, PROGRESS, REPORT, RUN, Task, TaskKind
+from stanflow.storage.output import CHECKPOINT
+from stanflow.target.embedded import compile_program
+from stanflow.target.model import StanModel
+from stanflow.target.program import StanProgram
+
+if TYPE_CHECKING:
+    from stanflow.reference.result import NutsFit
+    from stanflow.result import Fit
+    from stanflow.training.trainer import TrainStep
+
+Array = npt.NDArray[Any]
+
+_SECONDS_BETWEEN_STEPS_TOLD = 0.25
+_SECONDS_BETWEEN_CHECKPOINTS = 5.0
+
+
+def compile_task(task: Task, folder: Path) -> dict[str, Any]:
+    """Compile a program, and say what its data block declares."""
+    program = _program(task, folder)
+    compile_program(program)
+    declared = [{"name": d.name, "declaration": d.text} for d in program.data_declarations]
+    return {"data": declared}
+
+
+def params_task(task: Task, folder: Path) -> dict[str, Any]:
+    """Name the parameters of a program given its data."""
+    model = _model(task, folder)
+    return {
+        "dim": model.dim,
+        "unconstrained": list(model.unconstrained_names),
+        "columns": list(model.columns),
+        "shapes": {name: list(shape) for name, shape in model.shapes.items()},
+        "engine": model.engine_version,
+        "ignored_data": list(model.data.ignored),
+    }
+
+
+def log_prob_task(task: Task, folder: Path) -> dict[str, Any]:
+    """Evaluate the log density of unconstrained draws, and its gradient if asked."""
+    model = _model(task, folder)
+    evaluated = model.log_density_gradient(_points(task, model))
+    constant = model.normalizing_constant
+    found: dict[str, Any] = {
+        "log_prob": finite(evaluated.log_density + constant.value),
+        "normalized": constant.known,
+    }
+    if task.kind == "log_prob_grad":
+        found["gradient"] = finite(evaluated.gradient)
+    return found
+
+
+def write_array_task(task: Task, folder: Path) -> dict[str, Any]:
+    """Map unconstrained draws to the program's scale."""
+    model = _model(task, folder)
+    constrained = model.constrain(
+        _points(task, model),
+        seed=task.options["seed"],
+        include_generated=task.options["include_generated"],
+    )
+    return {"columns": list(constrained.columns), "values": finite(constrained.values)}
+
+
+def transform_inits_task(task: Task, folder: Path) -> dict[str, Any]:
+    """Map parameters by name to an unconstrained draw."""
+    model = _model(task, folder)
+    return {"unconstrained": model.unconstrain(task.options["parameters"]).tolist()}
+
+
+def fit_task(task: Task, folder: Path) -> dict[str, Any]:
+    """Fit a flow, going on from a checkpoint that an earlier process left."""
+    from stanflow.fitting import fit
+    from stanflow.presets import settings
+
+    options = dict(task.options)
+    seed, draws = options.pop("seed"), options.pop("draws")
+    evidence_draws, preset = options.pop("evidence_draws"), options.pop("preset")
+    flow, training = settings(preset, **options)
+    model = _model(task, folder, seed)
+    constant = model.normalizing_constant.value
+    with (folder / PROGRESS).open("a") as file:
+        fitted = fit(
+            model,
+            seed=seed,
+            draws=draws,
+            evidence_draws=evidence_draws,
+            flow=flow,
+            training=training,
+            checkpoint=folder / CHECKPOINT,
+            checkpoint_every=_SECONDS_BETWEEN_CHECKPOINTS,
+            on_step=_tell_steps(lambda line: print(line, file=file, flush=True), constant),
+        )
+    columns = {"lp__": fitted.log_p, "lp_approx__": fitted.log_q, "log_weight": fitted.log_weights}
+    _write_draws(folder / DRAWS, columns | _by_column(fitted.columns, fitted.values))
+    fitted.save(folder / RUN, force=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return _summary(fitted)
+
+
+def nuts_task(task: Task, folder: Path) -> dict[str, Any]:
+    """Run NUTS."""
+    from stanflow.reference.sampling import nuts
+
+    model = _model(task, folder, task.options["seed"])
+    run = nuts(model, progress=False, **task.options)
+    chains, draws = run.values.shape[:2]
+    columns = {"chain": np.repeat(np.arange(1, chains + 1), draws)}
+    columns |= {name: told.ravel() for name, told in run.method_variables().items()}
+    _write_draws(folder / DRAWS, columns | _by_column(run.columns, run.pooled))
+    run.save(folder / RUN, force=True)
+    return _summary(run)
+
+
+def comparison_task(task: Task, folder: Path) -> dict[str, Any]:
+    """Compare two runs."""
+    from stanflow.comparison.compare import compare
+    from stanflow.storage.runs import load_run
+
+    # Jobs' folders lie beside each other, and are named by their ids.
+    folders = (folder.parent / task.options[side] / RUN for side in ("fit", "reference"))
+    runs = (load_run(path) for path in folders)
+    comparison = compare(*runs, seed=task.options["seed"])
+    summary: dict[str, Any] = finite(comparison.as_dict())
+    comparison.report(folder / REPORT)
+    return summary
+
+
+TASKS: dict[TaskKind, Callable[[Task, Path], dict[str, Any]]] = {
+    "compile": compile_task,
+    "params": params_task,
+    "log_prob": log_prob_task,
+    "log_prob_grad": log_prob_task,
+    "write_array": write_array_task,
+    "transform_inits": transform_inits_task,
+    "fit": fit_task,
+    "nuts": nuts_task,
+    "comparison": comparison_task,
+}
+
+
+def _program(task: Task, folder: Path) -> StanProgram:
+    """Return the task's program as a file of that name, which its messages then have.
+
+    Raises
+    ------
+    ProgramError
+        It includes files: those of the server are nobody's business.
+    """
+    path = folder / f"{task.name}.stan"
+    path.write_text(task.program)
+    program = StanProgram.from_file(path)
+    if program.included:
+        line = 1 + task.program[: task.program.index(program.included[0])].count("\n")
+        raise ProgramError(
+            f"{path.name}, line {line}: the service takes programs without #include; put the text "
+            f"of {program.included[0]} in its place",
+            line=line,
+        )
+    return program
+
+
+def _model(task: Task, folder: Path, seed: int = 0) -> StanModel:
+    path = _program(task, folder).path
+    return StanModel(path, task.data, seed=seed, threads=task.threads)
+
+
+def _points(task: Task, model: StanModel) -> Array:
+    """Return the unconstrained draws that a client gave, (n, D).
+
+    Raises
+    ------
+    DataError
+        They are not that.
+    """
+    rows = task.options["unconstrained"]
+    lengths = {len(row) for row in rows}
+    if lengths != {model.dim}:
+        raise DataError(
+            f"each draw must have {model.dim} numbers, as many as the program has unconstrained "
+            f"parameters, not {', '.join(map(str, sorted(lengths)))}"
+        )
+    return np.asarray(rows, dtype=np.float64)
+
+
+def _tell_steps(write: Callable[[str], None], constant: float) -> Callable[[TrainStep], None]:
+    """Write a line of JSON every quarter of a second."""
+    last = -math.inf
+
+    def tell(step: TrainStep) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _SECONDS_BETWEEN_STEPS_TOLD:
+            return
+        last = now
+        told = {
+            "step": step.step,
+            "seconds": round(step.seconds, 3),
+            "elbo": finite(step.elbo + constant),
+            "rejected": step.rejected,
+        }
+        write(json.dumps(told))
+
+    return tell
+
+
+def _by_column(names: Sequence[str], values: Array) -> dict[str, Array]:
+    return {name: np.ascontiguousarray(values[:, j]) for j, name in enumerate(names)}
+
+
+def _write_draws(path: Path, columns: Mapping[str, Array]) -> None:
+    """Write draws as an Arrow file, a column a scalar, from which pages are read."""
+    table = pyarrow.table(dict(columns))
+    arriving = path.with_suffix(".arriving")
+    with (
+        pyarrow.OSFile(str(arriving), "wb") as file,
+        pyarrow.ipc.new_file(file, table.schema) as to,
+    ):
+        to.write_table(table)
+    arriving.replace(path)
+
+
+def _summary(run: Fit | NutsFit) -> dict[str, Any]:
+    """Return a run's report with its table of scalars."""
+    table = run.summary().table
+    rows = [
+        {"name": str(name), **{str(k): v for k, v in row.items()}} for name, row in table.iterrows()
+    ]
+    report: Mapping[str, Any] = run.report
+    kept = {key: value for key, value in report.items() if key not in {"columns", "out"}}
+    whole: dict[str, Any] = finite({**kept, "scalars": rows})
+    return whole

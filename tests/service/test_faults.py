@@ -1,0 +1,195 @@
+"""What goes wrong, from outside: nothing finished is lost, nothing hangs."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from .conftest import LOOP, serving
+
+DATA = {"y": 1.0}
+LONG = {"max_steps": 1500, "preset": "paper", "layers": 16}
+SEVERAL = "parameters { vector[10] x; } model { x ~ student_t(4, 0, 1); }"
+ALLOCATES = (
+    "parameters { real x; } transformed parameters { real s = 0; "
+    "{ vector[2000000000] big = rep_vector(x, 2000000000); s = sum(big) * 0; } } "
+    "model { x ~ normal(s, 1); }"
+)
+
+
+def workers(server):
+    """Process ids of the server's workers."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(server.process.pid)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def result(server, job):
+    return server.client.get(f"/v1/fits/{job}").json()["result"]
+
+
+def trained(server, job, step):
+    """Wait until a fit has come so far, and has kept a checkpoint."""
+    server.wait(job, until=lambda o: (o["progress"] or {"step": 0})["step"] >= step)
+    deadline = time.monotonic() + 60
+    while not list((Path(server.folder) / "jobs" / job).glob("checkpoint*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_worker_that_is_killed_fails_its_job_alone(server):
+    job = server.begin("fits", server.model(), DATA, **LONG)
+    server.wait(job, until=lambda o: o["progress"] is not None)
+    os.kill(workers(server)[0], signal.SIGKILL)
+    operation = server.wait(job)
+    assert (operation["status"], operation["failure"]["kind"]) == ("failed", "crash")
+    assert "SIGKILL" in operation["failure"]["detail"]
+    assert (
+        server.wait(server.begin("nuts", server.model(), DATA, draws=10))["status"] == "succeeded"
+    )
+
+
+def test_after_a_kill_of_the_server_jobs_go_on_where_they_were(tmp_path):
+    """The one that ran goes on from its checkpoint, to the numbers of a run without a break."""
+    options = ("--jobs", 1, "--threads", 1)
+    with serving(tmp_path / "whole", *options) as server:
+        job = server.begin("fits", server.model(SEVERAL), **LONG)
+        server.wait(job)
+        whole = result(server, job)
+    with serving(tmp_path / "killed", *options) as server:
+        model = server.model()
+        done = server.begin("nuts", model, DATA, draws=50)
+        server.wait(done)
+        running = server.begin("fits", server.model(SEVERAL), **LONG)
+        queued = server.begin("nuts", model, DATA, draws=60)
+        trained(server, running, 1)
+        (worker,) = workers(server)
+        server.kill()
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{worker}").exists():
+            assert time.monotonic() < deadline, "a worker outlives its server"
+            time.sleep(0.1)
+    with serving(tmp_path / "killed", *options) as server:
+        assert server.operation(done)["status"] == "succeeded"
+        again = server.wait(running)
+        assert (again["status"], again["attempts"]) == ("succeeded", 2)
+        assert result(server, running)["elbo"] == whole["elbo"]
+        assert server.wait(queued)["status"] == "succeeded"
+        rows = server.client.get(f"/v1/nuts/{queued}/draws", params={"limit": 1000}).json()
+        assert rows["total"] == 4 * 60
+
+
+def test_a_job_that_loops_or_takes_too_much_memory_is_ended(tmp_path):
+    with serving(tmp_path, "--job-seconds", 6, "--memory-mb", 2048, "--jobs", 2) as server:
+        loops = server.begin("fits", server.model(LOOP, "loop"))
+        allocates = server.begin("fits", server.model(ALLOCATES, "allocates"))
+        failure = server.wait(loops)["failure"]
+        assert (failure["kind"], "6 seconds" in failure["detail"]) == ("limit", True)
+        failure = server.wait(allocates)["failure"]
+        assert failure["kind"] in {"limit", "crash", "numerics"}, failure
+        assert server.client.get("/v1/health").json()["running"] == 0
+
+
+def test_as_many_jobs_wait_as_may_and_all_are_run(tmp_path):
+    with serving(tmp_path, "--queue", 100, "--jobs", 1) as server:
+        model = server.model()
+        first = server.begin("fits", server.model(LOOP, "loop"))
+        server.wait(first, until=lambda o: o["status"] == "running")
+        jobs = [server.begin("nuts", model, DATA, draws=10, chains=1) for _ in range(100)]
+        refused = server.client.post(f"/v1/models/{model}/nuts", json={"data": DATA})
+        assert (refused.status_code, "100 jobs wait" in refused.json()["detail"]) == (503, True)
+        assert int(refused.headers["retry-after"]) > 0
+        for job in jobs[3:]:
+            server.client.delete(f"/v1/operations/{job}")
+        server.client.delete(f"/v1/operations/{first}")
+        assert {server.wait(job)["status"] for job in jobs[:3]} == {"succeeded"}
+        assert {server.operation(job)["status"] for job in jobs[3:]} == {"cancelled"}
+
+
+def test_while_the_database_is_locked_requests_are_asked_to_try_again(tmp_path):
+    with serving(tmp_path) as server:
+        model = server.model()
+        job = server.begin("fits", model, DATA, max_steps=300)
+        server.wait(job, until=lambda o: o["status"] == "running")
+        lock = sqlite3.connect(tmp_path / "stanflow.sqlite", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        refused = server.client.post(f"/v1/models/{model}/nuts", json={"data": DATA})
+        assert (refused.status_code, "busy" in refused.json()["detail"]) == (503, True)
+        assert "retry-after" in refused.headers
+        assert server.client.get(f"/v1/operations/{job}").status_code == 200
+        time.sleep(15)  # the fit ends meanwhile
+        lock.execute("ROLLBACK")
+        lock.close()
+        assert server.wait(job)["status"] == "succeeded"
+
+
+def test_clients_that_vanish_leave_nothing_behind(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    for request in (
+        b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b'Content-Length: 100000\r\n\r\n{"program_code": "par',
+        b"GET /v1/operations/%s/events HTTP/1.1\r\nHost: x\r\n\r\n"
+        % server.begin("fits", server.model(), DATA, max_steps=500).encode(),
+    ):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(request)
+            time.sleep(0.5)
+    assert server.client.get("/v1/health").status_code == 200
+    assert list((Path(server.folder) / "calls").glob("call-*")) == []
+
+
+def fill(path):
+    """Write to a file until there is no room."""
+    with suppress(OSError), path.open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        with serving(disk / "data") as server:
+            model = server.model()
+            done = server.begin("nuts", model, DATA, draws=10)
+            server.wait(done)
+            fill(disk / "filler")
+            data = {"y": 1.0, "ignored": [1.0] * 100_000}
+            refused = server.client.post(f"/v1/models/{model}/fits", json={"data": data})
+            assert refused.status_code in {503, 507}, refused.text
+            assert server.operation(done)["status"] == "succeeded"
+            (disk / "filler").unlink()
+            assert server.wait(server.begin("nuts", model, DATA, draws=10))["done"]
+    finally:
+        subprocess.run(["umount", disk], check=False)
+
+
+def test_a_second_server_leaves_the_first_ones_data_alone(server):
+    with pytest.raises(AssertionError, match="another server has its data"), serving(server.folder):
+        pass
+
+
+def test_progress_that_is_half_written_is_not_shown(server):
+    job = server.begin("fits", server.model(), DATA, max_steps=300)
+    server.wait(job)
+    with (Path(server.folder) / "jobs" / job / "progress.jsonl").open("a") as file:
+        file.write('{"step": 99999')
+    lines = server.client.get(f"/v1/operations/{job}/events").text.splitlines()
+    told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert max(step["step"] for step in told if "step" in step) <= 300
+    assert told[-1]["status"] == "succeeded"

@@ -1,0 +1,111 @@
+"""Fits, NUTS runs and comparisons over HTTP."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow
+import pytest
+import xarray
+
+DATA = {"y": 1.0}
+EXACT_MEAN, EXACT_SD, EXACT_EVIDENCE = 0.5, np.sqrt(0.5), -0.25 - 0.5 * np.log(4 * np.pi)
+
+
+@pytest.fixture(scope="module")
+def fit(server):
+    return server.begin("fits", server.model(), DATA, max_steps=600, seed=3)
+
+
+@pytest.fixture(scope="module")
+def reference(server):
+    return server.begin("nuts", server.model(), DATA, seed=4)
+
+
+def test_a_fit_is_the_posterior(server, fit):
+    operation = server.wait(fit)
+    assert (operation["status"], operation["attempts"]) == ("succeeded", 1)
+    run = server.client.get(f"/v1/fits/{fit}").json()
+    result = run["result"]
+    assert result["log_evidence"] == pytest.approx(EXACT_EVIDENCE, abs=0.02)
+    assert result["verdict"] == "good"
+    (mu,) = result["scalars"]
+    assert mu["name"] == "mu"
+    assert mu["Mean"] == pytest.approx(EXACT_MEAN, abs=5 * EXACT_SD / np.sqrt(4000))
+    assert [r["id"] for r in server.client.get("/v1/fits").json()["runs"]] == [fit]
+
+
+def test_draws_come_in_three_forms(server, fit):
+    server.wait(fit)
+    url = f"/v1/fits/{fit}/draws"
+    page = server.client.get(url, params={"offset": 10, "limit": 5}).json()
+    assert page["columns"] == ["lp__", "lp_approx__", "log_weight", "mu"]
+    assert (len(page["rows"]), page["total"]) == (5, 4000)
+    arrow = server.client.get(url, params={"format": "arrow", "limit": 4000})
+    table = pyarrow.ipc.open_stream(arrow.content).read_all()
+    np.testing.assert_array_equal(table["mu"].to_numpy()[10:15], [row[3] for row in page["rows"]])
+    netcdf = server.client.get(url, params={"format": "netcdf"}).content
+    posterior = xarray.open_dataset(io.BytesIO(netcdf), group="posterior", engine="h5netcdf")
+    np.testing.assert_array_equal(posterior["mu"].values[0], table["mu"].to_numpy())
+    assert server.client.get(url, params={"offset": 4000}).json()["rows"] == []
+    trace = server.client.get(f"/v1/fits/{fit}/trace").text.splitlines()
+    assert trace[0].startswith("step,seconds,elbo")
+
+
+def test_a_fit_agrees_with_nuts(server, fit, reference):
+    for job in (fit, reference):
+        server.wait(job)
+    response = server.client.post("/v1/comparisons", json={"fit": fit, "reference": reference})
+    comparison = response.json()["id"]
+    assert server.wait(comparison)["status"] == "succeeded"
+    assert (
+        server.client.get(f"/v1/comparisons/{comparison}").json()["result"]["agreement"] == "agree"
+    )
+    assert "<html" in server.client.get(f"/v1/comparisons/{comparison}/report").text
+
+
+def test_events_tell_a_fit_as_it_trains(server):
+    job = server.begin("fits", server.model(), DATA, max_steps=2000, preset="paper", layers=2)
+    events = []
+    with server.client.stream("GET", f"/v1/operations/{job}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in stream.iter_lines() if line]
+    for name, data in zip(lines[::2], lines[1::2], strict=True):
+        events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    steps = [data["step"] for name, data in events if name == "step"]
+    assert len(steps) > 1
+    assert steps == sorted(steps)
+    assert events[-1][0] == "operation"
+    assert events[-1][1]["status"] == "succeeded"
+
+
+def test_a_job_that_runs_is_cancelled(server):
+    job = server.begin("fits", server.model(), DATA, max_steps=10**6, preset="paper")
+    server.wait(job, until=lambda o: o["progress"] is not None)
+    assert server.client.get(f"/v1/fits/{job}").status_code == 409
+    assert server.client.delete(f"/v1/fits/{job}").status_code == 409
+    assert server.client.delete(f"/v1/operations/{job}").json()["status"] == "cancelled"
+    assert server.wait(job)["status"] == "cancelled"
+    assert server.client.delete(f"/v1/fits/{job}").status_code == 204
+    assert server.client.get(f"/v1/operations/{job}").status_code == 404
+    assert not (server.folder / "jobs" / job).exists()
+
+
+def test_a_key_begins_one_job(server):
+    model = server.model()
+    one, same = (server.begin("nuts", model, DATA, key="once", draws=10) for _ in range(2))
+    assert one == same
+    other = server.client.post(
+        f"/v1/models/{model}/nuts", json={"data": {"y": 2.0}}, headers={"Idempotency-Key": "once"}
+    )
+    assert (other.status_code, "another request" in other.json()["detail"]) == (409, True)
+
+
+def test_what_fails_says_why(server):
+    model = server.model(
+        "parameters { real x; } model { x ~ normal(0, 1); target += log(-1); }", "nan"
+    )
+    operation = server.wait(server.begin("fits", model))
+    assert operation["status"] == "failed"
+    assert operation["failure"]["kind"] == "numerics"
+    assert "not finite" in operation["failure"]["detail"]
