@@ -92,7 +92,7 @@ class Context:
         return self.settings.jobs_dir / job.id
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:
     found: Context = request.app.state.context
     return found
 

@@ -153,7 +153,7 @@ _EXAMPLES = {
         "Semantic error in model.stan, line 1, column 40: Identifier 'y' not in scope.",
         kind="program", line=1, column=40,
     ),
-    429: _example(429, "more than 6000 requests in a minute; try again in a while"),
+    429: _example(429, "more than 60000 requests in a minute; try again in a while"),
     503: _example(503, "100 jobs wait already, the most that the server keeps; try again later"),
     507: _example(507, "the server cannot keep this: No space left on device", kind="storage"),
 }  # fmt: skip

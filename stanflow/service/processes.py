@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stanflow.service.task import Failure, Outcome, Task, outcome_after
 
-_LOG = "worker.log"
+_WORKER, _LOG = "stanflow.service.worker", "worker.log"
 _KEPT_VARIABLES = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CMDSTAN", "BRIDGESTAN"}
 )
@@ -45,7 +45,7 @@ class TaskProcess:
         self._deadline = time.monotonic() + seconds
         with (folder / _LOG).open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stanflow.service.worker", self._folder, str(os.getpid())],
+                [sys.executable, "-P", "-m", _WORKER, self._folder, str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -71,7 +71,7 @@ class Settings:
     largest_program: int = _MEGABYTE
     largest_data: int = 64 * _MEGABYTE
     largest_body: int = 80 * _MEGABYTE
-    requests_a_minute: int = 6000
+    requests_a_minute: int = 60_000
 
     def __post_init__(self) -> None:
         for name in (

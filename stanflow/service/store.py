@@ -187,9 +187,10 @@ class Store:
             attempts=JobRow.attempts + 1,
         )  # fmt: skip
 
-    def requeue(self, job: str) -> bool:
-        """Let a running job, whose process is gone, wait again."""
-        return self._change(job, "running", status="queued")
+    def requeue(self, job: str, *, counted: bool = True) -> bool:
+        """Let a running job, whose process is gone, wait again; or as if it had not been begun."""
+        attempts = JobRow.attempts if counted else JobRow.attempts - 1
+        return self._change(job, "running", status="queued", attempts=attempts)
 
     def finish(self, job: str, outcome: Outcome) -> bool:
         """Keep what came of a running job."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
@@ -58,8 +59,10 @@ class Supervisor:
         self.wake()
         if self._thread.is_alive():
             self._thread.join()
-        for running in self._running.values():
+        for job, running in self._running.items():
             running.process.kill()
+            with contextlib.suppress(SQLAlchemyError):  # then it counts as begun
+                self._store.requeue(job, counted=False)
 
     @property
     def alive(self) -> bool:
@@ -68,19 +71,16 @@ class Supervisor:
 
     def _recover(self) -> None:
         for job in self._store.unfinished():
-            folder = self._settings.jobs_dir / job.id
-            if job.status != "running":
+            outcome = Outcome.read(self._settings.jobs_dir / job.id)
+            if outcome is None and job.status == "queued":
                 continue
-            outcome = Outcome.read(folder)
             if outcome is None and job.attempts >= _MOST_ATTEMPTS:
-                outcome = Outcome(
-                    failure=Failure(
-                        f"the server went down {job.attempts} times while the job ran", "crash"
-                    )
-                )
+                said = f"the server went down {job.attempts} times while the job ran"
+                outcome = Outcome(failure=Failure(said, "crash"))
             if outcome is None:
                 self._store.requeue(job.id)
             else:
+                self._store.start(job.id)
                 self._store.finish(job.id, outcome)
         known = self._store.ids()
         for folder in self._settings.jobs_dir.iterdir():

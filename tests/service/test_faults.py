@@ -88,6 +88,16 @@ def test_after_a_kill_of_the_server_jobs_go_on_where_they_were(tmp_path):
         assert rows["total"] == 4 * 60
 
 
+def test_a_server_that_is_stopped_lets_its_jobs_go_on_later(tmp_path):
+    options = ("--jobs", 1, "--threads", 1)
+    with serving(tmp_path, *options) as server:
+        job = server.begin("fits", server.model(SEVERAL), **LONG)
+        server.wait(job, until=lambda o: o["progress"] is not None)
+    with serving(tmp_path, *options) as server:
+        operation = server.wait(job)
+        assert (operation["status"], operation["attempts"]) == ("succeeded", 1)
+
+
 def test_a_job_that_loops_or_takes_too_much_memory_is_ended(tmp_path):
     with serving(tmp_path, "--job-seconds", 6, "--memory-mb", 2048, "--jobs", 2) as server:
         loops = server.begin("fits", server.model(LOOP, "loop"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
 
 from stanflow.service import schemas
 from stanflow.service.context import Here
@@ -30,7 +31,9 @@ async def create_model(new: schemas.NewModel, here: Here, response: Response) ->
         threads=settings.threads, memory_mb=settings.memory_mb,
     )  # fmt: skip
     compiled = await here.call(task)
-    row, is_new = here.store.add_model(new.program_code, new.name, compiled["data"])
+    row, is_new = await run_in_threadpool(
+        here.store.add_model, new.program_code, new.name, compiled["data"]
+    )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/models/{row.id}"
     return _shown(row)
@@ -88,7 +91,7 @@ async def transform_inits(
 
 
 async def _call(here: Here, model: str, kind: str, asked: schemas.WithData) -> dict[str, Any]:
-    row = here.model(model)
+    row = await run_in_threadpool(here.model, model)
     task = here.task(row, kind=kind, data=asked.data, options=asked.model_dump(exclude={"data"}))
     return await here.call(task)
 
