@@ -17,6 +17,7 @@ setup(
             sources=["stanflow/flow/coupling.c"],
             depends=[
                 "stanflow/flow/chain_passes.h",
+                "stanflow/flow/chain_threads.h",
                 "stanflow/flow/coupling_passes.h",
                 "stanflow/flow/coupling_precisions.h",
                 "stanflow/flow/network_passes.h",
@@ -29,7 +30,9 @@ setup(
                 "-ffp-contract=fast",
                 "-fno-math-errno",
                 "-Wno-psabi",
+                "-pthread",
             ],
+            extra_link_args=["-pthread"],
             optional=True,
         ),
     ]

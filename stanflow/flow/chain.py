@@ -112,7 +112,6 @@ class Chain(Passes):
             layers=len(layers),
             parts=parts,
             threads=workspace.threads,
-            parallel=compiled.openmp_entry(),
             part=ctypes.addressof(structures),
         )
         self._address = ctypes.addressof(self._arguments)

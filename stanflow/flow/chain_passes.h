@@ -82,12 +82,8 @@ static void NAME(chain_pull_work)(void *data)
 static void NAME(run_chain)(void (*work)(void *), struct NAME(chain_task) *task)
 {
     const struct chain *chain = task->chain;
-    const int64_t threads = chain->threads < chain->parts ? chain->threads : chain->parts;
     atomic_init(&task->next, 0);
-    if (threads > 1 && chain->parallel != NULL)
-        chain->parallel(work, task, (unsigned)threads, 0);
-    else
-        work(task);
+    with_help(work, task, chain->threads < chain->parts ? chain->threads : chain->parts);
 }
 
 static void NAME(chain_push)(const struct chain *chain, void *points, void *score, double *log_q)

@@ -81,7 +81,7 @@ class Chain(ctypes.Structure):
 
     _fields_ = (
         ("dim", _integer), ("batch", _integer), ("layers", _integer), ("parts", _integer),
-        ("threads", _integer), ("parallel", _pointer), ("part", _pointer),
+        ("threads", _integer), ("part", _pointer),
     )  # fmt: skip
 
 

@@ -17,6 +17,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "chain_threads.h"
+
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define SEVERAL_PROCESSORS 1
 #else
@@ -123,8 +125,7 @@ struct chain {
     int64_t dim, batch;          /* D, B */
     int64_t layers;
     int64_t parts;               /* of the columns */
-    int64_t threads;
-    parallel_t parallel;
+    int64_t threads;             /* that may take them */
     const struct chain_part *part;
 };
 
