@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stanflow.service.problems import ProblemError, respond, try_later
-from stanflow.service.settings import Settings
+from stanflow.service.settings import LOOPBACK, Settings
 from stanflow.service.tokens import is_token
 
 API = "/v1/"
@@ -80,10 +81,23 @@ class Gate:
         if not self._may(client):
             most = self._settings.requests_a_minute
             raise try_later(f"more than {most} requests in a minute; try again in a while", 429)
+        self._check_host(headers)
         self._check_token(scope["path"], headers)
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._settings.largest_body:
             raise self._too_large()
+
+    def _check_host(self, headers: Headers) -> None:
+        """Refuse what another site's page sends by a name of its own for this machine.
+
+        With a token there is no need to: that page has none.
+        """
+        try:
+            host = urlsplit(f"//{headers.get('host', '')}").hostname
+        except ValueError:
+            host = None
+        if self._settings.token_hash is None and host not in LOOPBACK:
+            raise ProblemError(421, "this server answers to localhost and 127.0.0.1 only")
 
     def _check_token(self, path: str, headers: Headers) -> None:
         expected = self._settings.token_hash

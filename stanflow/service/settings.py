@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stanflow.errors import UsageError
 
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MEGABYTE = 2**20
 
 
@@ -80,7 +80,7 @@ class Settings:
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.host not in _LOOPBACK and self.token_hash is None:
+        if self.host not in LOOPBACK and self.token_hash is None:
             raise UsageError(
                 f"{self.host} can be reached from other machines, so clients must bring a token; "
                 "make one with `stanflow token` and give it by --token-file, or listen at 127.0.0.1"

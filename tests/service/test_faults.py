@@ -145,9 +145,9 @@ def test_while_the_database_is_locked_requests_are_asked_to_try_again(tmp_path):
 def test_clients_that_vanish_leave_nothing_behind(server):
     host, port = server.url.removeprefix("http://").split(":")
     for request in (
-        b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b'Content-Length: 100000\r\n\r\n{"program_code": "par',
-        b"GET /v1/operations/%s/events HTTP/1.1\r\nHost: x\r\n\r\n"
+        b"GET /v1/operations/%s/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
         % server.begin("fits", server.model(), DATA, max_steps=500).encode(),
     ):
         with socket.create_connection((host, int(port))) as connection:

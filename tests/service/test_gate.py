@@ -38,6 +38,14 @@ def test_only_who_has_the_token_is_answered(tmp_path):
         assert server.client.get("/v1/health").status_code == 200
 
 
+@pytest.mark.parametrize("host", ["elsewhere.example", "localhost.elsewhere.example:80", "", "[x"])
+def test_without_a_token_it_answers_to_this_machines_names_only(server, host):
+    """A page of another site may have its name lead here."""
+    refused = server.client.get("/v1/models", headers={"Host": host})
+    assert refused.status_code in {400, 421}
+    assert server.client.get("/v1/models", headers={"Host": "localhost:1234"}).status_code == 200
+
+
 def test_tokens_are_long_and_differ():
     one, other = make_token(), make_token()
     assert one != other
