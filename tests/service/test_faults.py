@@ -15,7 +15,7 @@ import pytest
 from .conftest import LOOP, serving
 
 DATA = {"y": 1.0}
-LONG = {"max_steps": 1500, "preset": "paper", "layers": 16}
+LONG = {"max_steps": 800, "preset": "paper", "layers": 16}
 SEVERAL = "parameters { vector[10] x; } model { x ~ student_t(4, 0, 1); }"
 ALLOCATES = (
     "parameters { real x; } transformed parameters { real s = 0; "
@@ -136,7 +136,7 @@ def test_while_the_database_is_locked_requests_are_asked_to_try_again(tmp_path):
         assert (refused.status_code, "busy" in refused.json()["detail"]) == (503, True)
         assert "retry-after" in refused.headers
         assert server.client.get(f"/v1/operations/{job}").status_code == 200
-        time.sleep(15)  # the fit ends meanwhile
+        time.sleep(8)  # the fit ends meanwhile
         lock.execute("ROLLBACK")
         lock.close()
         assert server.wait(job)["status"] == "succeeded"
