@@ -17,7 +17,7 @@ from stanflow.service.settings import Settings
 from stanflow.service.store import Store
 from stanflow.service.supervisor import Supervisor
 from stanflow.service.tables import JobRow, ModelRow
-from stanflow.service.task import Task
+from stanflow.service.task import Task, TaskKind
 
 
 @dataclass
@@ -50,15 +50,11 @@ class Context:
         assert outcome.result is not None
         return outcome.result
 
-    def task(self, model: ModelRow, **what: Any) -> Task:
-        """Return a task on a model within the server's limits."""
+    def task(self, kind: TaskKind, name: str, program: str = "", **what: Any) -> Task:
+        """Return a task within the server's limits."""
         settings = self.settings
         return Task(
-            program=model.program,
-            name=model.name,
-            threads=settings.threads,
-            memory_mb=settings.memory_mb,
-            **what,
+            kind, program, name, threads=settings.threads, memory_mb=settings.memory_mb, **what
         )
 
     def model(self, model: str) -> ModelRow:

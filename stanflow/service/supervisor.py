@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import threading
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -90,8 +91,9 @@ class Supervisor:
     def _work(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._settle()
-                self._begin()
+                unfinished = self._store.unfinished()
+                self._settle({job.id for job in unfinished if job.status == "running"})
+                self._begin([job.id for job in unfinished if job.status == "queued"])
             except (SQLAlchemyError, OSError) as error:
                 _LOGGER.warning("jobs wait, as the server cannot keep their state: %s", error)
             except Exception:
@@ -99,11 +101,8 @@ class Supervisor:
             self._something_to_do.wait(_SECONDS_BETWEEN_ROUNDS)
             self._something_to_do.clear()
 
-    def _settle(self) -> None:
+    def _settle(self, still_wanted: Set[str]) -> None:
         """Keep what came of jobs that have ended, and end those that were cancelled."""
-        if not self._running:
-            return
-        still_wanted = {job.id for job in self._store.unfinished() if job.status == "running"}
         for job, running in list(self._running.items()):
             if job not in still_wanted:
                 running.process.kill()
@@ -114,21 +113,17 @@ class Supervisor:
                 self._store.finish(job, running.outcome)
                 del self._running[job]
 
-    def _begin(self) -> None:
+    def _begin(self, waiting: Sequence[str]) -> None:
         """Start jobs that wait while there is room."""
-        room = self._settings.jobs - len(self._running)
-        if room <= 0:
-            return
-        waiting = [job for job in self._store.unfinished() if job.status == "queued"]
-        for job in waiting[:room]:
-            if not self._store.start(job.id):
+        for job in waiting[: max(0, self._settings.jobs - len(self._running))]:
+            if not self._store.start(job):
                 continue  # it was cancelled meanwhile
-            folder = self._settings.jobs_dir / job.id
+            folder = self._settings.jobs_dir / job
             try:
                 task = Task.read(folder)
                 process = TaskProcess(folder, task, self._settings.job_seconds)
             except (OSError, ValueError) as error:
                 lost = Failure(f"the job cannot be started: {error}", "storage")
-                self._store.finish(job.id, Outcome(failure=lost))
+                self._store.finish(job, Outcome(failure=lost))
                 continue
-            self._running[job.id] = _Running(process)
+            self._running[job] = _Running(process)

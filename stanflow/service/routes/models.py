@@ -11,7 +11,7 @@ from stanflow.service import schemas
 from stanflow.service.context import Here
 from stanflow.service.problems import ProblemError, documented, not_there
 from stanflow.service.tables import ModelRow
-from stanflow.service.task import Task
+from stanflow.service.task import TaskKind
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 _OF_A_CALL = documented(400, 404, 413, 422)
@@ -26,10 +26,7 @@ async def create_model(new: schemas.NewModel, here: Here, response: Response) ->
     if len(new.program_code.encode()) > settings.largest_program:
         most = settings.largest_program
         raise ProblemError(413, f"the program has more than {most} bytes, the most that is taken")
-    task = Task(
-        "compile", new.program_code, new.name,
-        threads=settings.threads, memory_mb=settings.memory_mb,
-    )  # fmt: skip
+    task = here.task("compile", new.name, new.program_code)
     compiled = await here.call(task)
     row, is_new = await run_in_threadpool(
         here.store.add_model, new.program_code, new.name, compiled["data"]
@@ -90,9 +87,10 @@ async def transform_inits(
     return schemas.Unconstrained(**await _call(here, model, "transform_inits", asked))
 
 
-async def _call(here: Here, model: str, kind: str, asked: schemas.WithData) -> dict[str, Any]:
+async def _call(here: Here, model: str, kind: TaskKind, asked: schemas.WithData) -> dict[str, Any]:
     row = await run_in_threadpool(here.model, model)
-    task = here.task(row, kind=kind, data=asked.data, options=asked.model_dump(exclude={"data"}))
+    options = asked.model_dump(exclude={"data"})
+    task = here.task(kind, row.name, row.program, data=asked.data, options=options)
     return await here.call(task)
 
 

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -27,7 +27,7 @@ from stanflow.service.tables import UNFINISHED, JobKind, JobRow
 from stanflow.service.task import PROGRESS, Failure, Task
 
 router = APIRouter(prefix="/v1", tags=["operations"])
-_KINDS: tuple[JobKind, ...] = ("fit", "nuts", "comparison")
+_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 _SECONDS_BETWEEN_LOOKS = 0.25
 _SECONDS_BETWEEN_SIGNS_OF_LIFE = 15.0
 _TAIL_READ = 4096
@@ -67,13 +67,7 @@ def create_comparison(
         if job.status != "succeeded":
             raise ProblemError(409, f"the {side} {job.id!r} has not succeeded; it is {job.status}")
     first = sides["fit"]
-    task = Task(
-        "comparison",
-        name=first.name,
-        options=new.model_dump(),
-        threads=here.settings.threads,
-        memory_mb=here.settings.memory_mb,
-    )
+    task = here.task("comparison", first.name, options=new.model_dump())
     return _queue(here, response, task, first.model, key)
 
 
@@ -170,7 +164,8 @@ def _task(here: Context, kind: JobKind, model: str, new: schemas.NewFit | schema
     if len(json.dumps(new.data)) > here.settings.largest_data:
         most = here.settings.largest_data
         raise ProblemError(413, f"the data have more than {most} bytes, the most that is taken")
-    return here.task(row, kind=kind, data=new.data, options=new.options.model_dump())
+    options = new.options.model_dump()
+    return here.task(kind, row.name, row.program, data=new.data, options=options)
 
 
 def _queue(

@@ -81,7 +81,8 @@ def _add_draws(router: APIRouter, kind: JobKind) -> None:
         folder = here.folder(_finished(here, run, kind))
         if format == "netcdf":
             return _file(folder / RUN / "draws.nc", _NETCDF, f"{run}.nc")
-        page = _page(folder / DRAWS, offset, limit)
+        draws = _draws(folder / DRAWS)
+        page = draws.slice(offset, limit)
         if format == "arrow":
             sink = pyarrow.BufferOutputStream()
             with pyarrow.ipc.new_stream(sink, page.schema) as to:
@@ -91,7 +92,7 @@ def _add_draws(router: APIRouter, kind: JobKind) -> None:
         columns = [finite(column.to_numpy()) for column in page.columns]
         rows = [list(row) for row in zip(*columns, strict=True)]
         shown = schemas.Draws(
-            columns=page.column_names, rows=rows, offset=offset, total=_total(folder / DRAWS)
+            columns=page.column_names, rows=rows, offset=offset, total=draws.num_rows
         )
         return Response(shown.model_dump_json(), media_type="application/json")
 
@@ -129,14 +130,9 @@ def _shown(row: JobRow) -> schemas.RunHead:
     )  # fmt: skip
 
 
-def _page(path: Path, offset: int, limit: int) -> pyarrow.Table:
+def _draws(path: Path) -> pyarrow.Table:
     with pyarrow.memory_map(str(path)) as source:
-        return pyarrow.ipc.open_file(source).read_all().slice(offset, limit)
-
-
-def _total(path: Path) -> int:
-    with pyarrow.memory_map(str(path)) as source:
-        return int(pyarrow.ipc.open_file(source).read_all().num_rows)
+        return pyarrow.ipc.open_file(source).read_all()
 
 
 def _file(path: Path, media_type: str, name: str) -> FileResponse:
