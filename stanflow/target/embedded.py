@@ -109,7 +109,11 @@ def compile_program(program: StanProgram) -> str:
         ) from None
 
 
-def _construction_error(program: StanProgram, message: str) -> DataError | EngineError:
+def _construction_error(
+    program: StanProgram, message: str
+) -> DataError | EngineError | MemoryError:
+    if "bad_alloc" in message:
+        return MemoryError(message)
     if message.startswith(("stanli compile:", "mir:")) and "extent" not in message:
         limit = " ".join(message.partition(":")[2].split("|")[0].split())
         return EngineError(
