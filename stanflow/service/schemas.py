@@ -208,8 +208,18 @@ class Operation(BaseModel):
     created: datetime
     started: datetime | None
     finished: datetime | None
+    verdict: str | None = Field(None, description="Of a fit; the agreement, of a comparison.")
     progress: Step | None = Field(None, description="The last one told, of a fit under way.")
     failure: Problem | None = None
+
+
+class Asked(BaseModel):
+    """What a job was asked to do; sent again with another seed, it is done anew."""
+
+    name: str
+    program_code: str = Field(description="Empty for a comparison.")
+    data: dict[str, Any]
+    options: dict[str, Any]
 
 
 class Operations(BaseModel):

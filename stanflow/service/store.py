@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Engine, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, defer, sessionmaker
 
 from stanflow.service.tables import UNFINISHED, JobKind, JobRow, ModelRow, Status
 from stanflow.service.task import Outcome
@@ -157,8 +157,16 @@ class Store:
     def jobs(
         self, kinds: Sequence[JobKind], limit: int, offset: int = 0, *, succeeded: bool = False
     ) -> Sequence[JobRow]:
-        """Return jobs of these kinds, the newest first; all, or those that succeeded."""
-        chosen = select(JobRow).where(JobRow.kind.in_(kinds)).order_by(JobRow.created.desc())
+        """Return jobs of these kinds, the newest first; all, or those that succeeded.
+
+        They come without their results, which are large.
+        """
+        chosen = (
+            select(JobRow)
+            .options(defer(JobRow.result, raiseload=True))
+            .where(JobRow.kind.in_(kinds))
+            .order_by(JobRow.created.desc())
+        )
         if succeeded:
             chosen = chosen.where(JobRow.status == "succeeded")
         with self._session() as session:
@@ -201,6 +209,7 @@ class Store:
             status="succeeded" if failure is None else "failed",
             finished=datetime.now(UTC),
             result=outcome.result,
+            verdict=_verdict(outcome.result or {}),
             failure=None if failure is None else asdict(failure),
         )
 
@@ -219,6 +228,12 @@ class Store:
         with self._session.begin() as session:
             chosen = update(JobRow).where(JobRow.id == job, JobRow.status.in_(before))
             return session.scalar(chosen.values(**values).returning(JobRow.id)) is not None
+
+
+def _verdict(result: Mapping[str, Any]) -> str | None:
+    """Return a fit's verdict or a comparison's agreement."""
+    found: str | None = result.get("verdict", result.get("agreement"))
+    return found
 
 
 def new_id() -> str:

@@ -81,5 +81,6 @@ class JobRow(Table):
     created: Mapped[datetime] = mapped_column(default=_now)
     started: Mapped[datetime | None]
     finished: Mapped[datetime | None]
+    verdict: Mapped[str | None] = mapped_column(String(16))
     result: Mapped[dict[str, Any] | None]
     failure: Mapped[dict[str, Any] | None]

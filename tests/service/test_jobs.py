@@ -8,6 +8,8 @@ import pyarrow
 import pytest
 import xarray
 
+from .conftest import NORMAL
+
 DATA = {"y": 1.0}
 EXACT_MEAN, EXACT_SD, EXACT_EVIDENCE = 0.5, np.sqrt(0.5), -0.25 - 0.5 * np.log(4 * np.pi)
 
@@ -28,11 +30,17 @@ def test_a_fit_is_the_posterior(server, fit):
     run = server.client.get(f"/v1/fits/{fit}").json()
     result = run["result"]
     assert result["log_evidence"] == pytest.approx(EXACT_EVIDENCE, abs=0.02)
-    assert result["verdict"] == "good"
+    assert (result["verdict"], operation["verdict"]) == ("good", "good")
     (mu,) = result["scalars"]
     assert mu["name"] == "mu"
     assert mu["Mean"] == pytest.approx(EXACT_MEAN, abs=5 * EXACT_SD / np.sqrt(4000))
     assert [r["id"] for r in server.client.get("/v1/fits").json()["runs"]] == [fit]
+
+
+def test_what_a_job_was_asked_can_be_asked_again(server, fit):
+    asked = server.client.get(f"/v1/operations/{fit}/task").json()
+    assert (asked["program_code"], asked["name"], asked["data"]) == (NORMAL, "normal", DATA)
+    assert (asked["options"]["seed"], asked["options"]["max_steps"]) == (3, 600)
 
 
 def test_draws_come_in_three_forms(server, fit):
@@ -48,6 +56,11 @@ def test_draws_come_in_three_forms(server, fit):
     posterior = xarray.open_dataset(io.BytesIO(netcdf), group="posterior", engine="h5netcdf")
     np.testing.assert_array_equal(posterior["mu"].values[0], table["mu"].to_numpy())
     assert server.client.get(url, params={"offset": 4000}).json()["rows"] == []
+    chosen = server.client.get(url, params={"columns": ["mu", "lp__"], "limit": 1}).json()
+    assert chosen["columns"] == ["mu", "lp__"]
+    assert chosen["rows"] == [[table["mu"][0].as_py(), table["lp__"][0].as_py()]]
+    unknown = server.client.get(url, params={"columns": "nu"})
+    assert (unknown.status_code, unknown.json()["detail"]) == (422, "the draws have no column 'nu'")
     trace = server.client.get(f"/v1/fits/{fit}/trace").text.splitlines()
     assert trace[0].startswith("step,seconds,elbo")
 

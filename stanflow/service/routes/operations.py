@@ -88,6 +88,15 @@ def get_operation(operation: str, here: Here) -> schemas.Operation:
     return shown(here.job(operation), here)
 
 
+@router.get("/operations/{operation}/task", responses=documented(404))
+def get_task(operation: str, here: Here) -> schemas.Asked:
+    """Return what a job was asked to do: program, data and options."""
+    task = Task.read(here.folder(here.job(operation)))
+    return schemas.Asked(
+        name=task.name, program_code=task.program, data=task.data, options=task.options
+    )
+
+
 @router.delete("/operations/{operation}", responses=documented(404))
 def cancel_operation(operation: str, here: Here) -> schemas.Operation:
     """Cancel a job that waits or runs; one that has ended stays as it is."""
@@ -147,6 +156,7 @@ def shown(row: JobRow, here: Context) -> schemas.Operation:
         created=row.created,
         started=row.started,
         finished=row.finished,
+        verdict=row.verdict,
         progress=_last_step(here.folder(row) / PROGRESS) if row.status == "running" else None,
         failure=failure,
     )

@@ -61,6 +61,7 @@ def _add_draws(router: APIRouter, kind: JobKind) -> None:
         operation_id=f"get_draws_of_{kind}",
         response_model=schemas.Draws,
         responses=_GONE
+        | documented(422)
         | {
             200: {
                 "description": "Draws; rows `offset` to `offset + limit`, in NetCDF all of them.",
@@ -71,9 +72,13 @@ def _add_draws(router: APIRouter, kind: JobKind) -> None:
     def get_draws(
         run: str,
         here: Here,
+        *,
         format: Annotated[  # noqa: A002
             Literal["json", "arrow", "netcdf"], Query(description="JSON has 10,000 rows at most.")
         ] = "json",
+        columns: Annotated[
+            list[str] | None, Query(description="Only these, in this order; not for NetCDF.")
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=schemas.MOST_DRAWS)] = 1000,
         offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     ) -> Response:
@@ -82,15 +87,18 @@ def _add_draws(router: APIRouter, kind: JobKind) -> None:
         if format == "netcdf":
             return _file(folder / RUN / "draws.nc", _NETCDF, f"{run}.nc")
         draws = _draws(folder / DRAWS)
-        page = draws.slice(offset, limit)
+        unknown = [name for name in columns or [] if name not in draws.column_names]
+        if unknown:
+            raise ProblemError(422, f"the draws have no column {unknown[0]!r}", kind="usage")
+        page = (draws if columns is None else draws.select(columns)).slice(offset, limit)
         if format == "arrow":
             sink = pyarrow.BufferOutputStream()
             with pyarrow.ipc.new_stream(sink, page.schema) as to:
                 to.write_table(page)
             return Response(sink.getvalue().to_pybytes(), media_type=_ARROW)
         page = page.slice(0, _MOST_ROWS_AS_JSON)
-        columns = [finite(column.to_numpy()) for column in page.columns]
-        rows = [list(row) for row in zip(*columns, strict=True)]
+        values = [finite(column.to_numpy()) for column in page.columns]
+        rows = [list(row) for row in zip(*values, strict=True)]
         shown = schemas.Draws(
             columns=page.column_names, rows=rows, offset=offset, total=draws.num_rows
         )
