@@ -6,7 +6,6 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,51 +14,37 @@ from scipy import stats
 
 from stanflow.comparison.metrics import WEIGHTED
 from stanflow.comparison.result import number
-from stanflow.estimates.importance import highest_pareto_k
-from stanflow.result import Fit
+from stanflow.report.figures import (
+    BINS,
+    DRAWS,
+    GREY,
+    MARGINALS,
+    WEIGHTS,
+    bare,
+    heights,
+    one_axes,
+    panels,
+    view,
+)
 from stanflow.target.loaded import FloatArray
 
 if TYPE_CHECKING:
     from stanflow.comparison.result import Comparison
 
-# From the palette of Okabe and Ito, which the colour-blind tell apart.
-FIRST, REFERENCE, WEIGHTS = "#D55E00", "#0072B2", "#009E73"
-_GREY = "#666666"
+FIRST, REFERENCE = DRAWS, "#0072B2"  # also of Okabe and Ito
 
-_FOREST_ROWS, _MARGINALS, _PAIRS = 30, 12, 6
-_BINS = 40
+_FOREST_ROWS, _PAIRS = 30, 6
 _MARGIN = 0.1  # of the range
 _POINTS_SHOWN, _POINTS_SMOOTHED, _GRID = 400, 800, 60
 _CONTOURS = (0.5, 0.9)  # of the mass inside
-_STEPS_SMOOTHED = 50  # a window is that part of the steps
-_SPREADS_SHOWN = 4  # below where the second half of training was
 _INTERVAL_OF_HALF = (0.25, 0.75)
 _INTERVAL_OF_MOST = (0.05, 0.95)
-
-
-def elbo_trace(fit: Fit) -> Figure:
-    """Draw the ELBO of each training step, and that of the trained flow."""
-    figure, axes = _one_axes(3.2)
-    constant = float(fit.report["normalizing_constant"]["value"])
-    step = fit.trace["step"].to_numpy(dtype=np.float64)
-    elbo = fit.trace["elbo"].to_numpy(dtype=np.float64) + constant
-    known = np.isfinite(elbo)
-    axes.plot(step[known], elbo[known], color=FIRST, alpha=0.35, lw=0.8, label="a step's batch")
-    window = max(len(elbo) // _STEPS_SMOOTHED, 1)
-    smooth = fit.trace["elbo"].rolling(window, min_periods=1).median().to_numpy() + constant
-    axes.plot(step, smooth, color=FIRST, lw=1.8, label=f"median of {window} steps")
-    axes.axhline(fit.elbo, color="black", ls="--", lw=1, label=f"trained flow: {fit.elbo:.2f}")
-    _look_at_the_end(axes, elbo[known], fit.elbo)
-    axes.set_xlabel("training step")
-    axes.set_ylabel("ELBO (nats)" if fit.normalized else "ELBO (nats, constants missing)")
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
-    return figure
 
 
 def evidence(comparison: Comparison) -> Figure:
     """Draw the estimates of the log evidence, each with twice its standard error."""
     entries = comparison.evidence.entries
-    figure, axes = _one_axes(0.8 + 0.45 * max(len(entries), 1))
+    figure, axes = one_axes(0.8 + 0.45 * max(len(entries), 1))
     for row, entry in enumerate(entries):
         marker = "^" if entry.method == "ELBO" else "o"
         error = 2 * entry.se if np.isfinite(entry.se) else 0.0
@@ -78,7 +63,7 @@ def evidence(comparison: Comparison) -> Figure:
 def forest(comparison: Comparison) -> Figure:
     """Draw 50 % and 90 % intervals of both sides, worst scalars first, in reference sds."""
     names = list(comparison.table.index[:_FOREST_ROWS])
-    figure, axes = _one_axes(1.4 + 0.34 * len(names))
+    figure, axes = one_axes(1.4 + 0.34 * len(names))
     first, reference = comparison.sides.first, comparison.sides.reference
     offsets = (-0.2, 0.2) if first.weights is None else (-0.26, 0.26)
     for row, name in enumerate(names):
@@ -90,15 +75,15 @@ def forest(comparison: Comparison) -> Figure:
             _interval(axes, row, ours, first.weights, WEIGHTS)
         axes.annotate(
             f"{number(mean)} ± {number(sd)}", (1.01, row), xycoords=("axes fraction", "data"),
-            va="center", fontsize=8, color=_GREY,
+            va="center", fontsize=8, color=GREY,
         )  # fmt: skip
     axes.annotate(
         f"{reference.label}: mean ± sd", (1.01, 1.0), xycoords="axes fraction", va="bottom",
-        fontsize=8, color=_GREY,
+        fontsize=8, color=GREY,
     )  # fmt: skip
     for row in range(1, len(names), 2):
         axes.axhspan(row - 0.5, row + 0.5, color="black", alpha=0.04, lw=0)
-    axes.axvline(0, color=_GREY, lw=0.8, ls=":")
+    axes.axvline(0, color=GREY, lw=0.8, ls=":")
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(
@@ -111,15 +96,10 @@ def forest(comparison: Comparison) -> Figure:
 
 def marginals(comparison: Comparison) -> Figure:
     """Draw histograms of the worst scalars, both sides on the same bins."""
-    names = list(comparison.table.index[:_MARGINALS])
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(10, 0.6 + 2.2 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, name in zip(grid, names, strict=False):
+    names = list(comparison.table.index[:MARGINALS])
+    figure, grid = panels(len(names), 2.2)
+    for axes, name in zip(grid, names, strict=True):
         _histograms(axes, comparison, name)
-    for axes in grid[len(names) :]:
-        axes.set_visible(False)
     _legend_of_figure(figure, comparison)
     return figure
 
@@ -140,11 +120,8 @@ def chosen_pairs(comparison: Comparison) -> list[tuple[str, str]]:
 def pairs(comparison: Comparison) -> Figure:
     """Draw pairs of parameters: draws, and regions that hold 50 % and 90 % of each side."""
     chosen = chosen_pairs(comparison)
-    columns = min(3, max(len(chosen), 1))
-    rows = -(-max(len(chosen), 1) // columns)
-    figure = Figure(figsize=(10, 0.6 + 3.2 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, (a, b) in zip(grid, chosen, strict=False):
+    figure, grid = panels(len(chosen), 3.2)
+    for axes, (a, b) in zip(grid, chosen, strict=True):
         (x_first, x_reference), (y_first, y_reference) = (
             _draws_of(comparison, name) for name in (a, b)
         )
@@ -154,55 +131,16 @@ def pairs(comparison: Comparison) -> Figure:
             (axes.set_xlim, (x_first, x_reference)),
             (axes.set_ylim, (y_first, y_reference)),
         ):
-            low, high = _view(*both)
+            low, high = view(*both)
             set_limits(low - _MARGIN * (high - low), high + _MARGIN * (high - low))
         axes.set_xlabel(a, fontsize=9)
         axes.set_ylabel(b, fontsize=9)
         axes.tick_params(labelsize=8)
-    for axes in grid[len(chosen) :]:
-        axes.set_visible(False)
     _legend_of_figure(figure, comparison, weighted=False)
     return figure
 
 
-def weights(fit: Fit) -> Figure:
-    """Draw the importance weights by rank, before and after Pareto smoothing, with k-hat."""
-    figure, axes = _one_axes(3.2)
-    draws = len(fit.log_weights)
-    raw = fit.log_p - fit.log_q
-    raw = np.sort(raw - _log_sum(raw))[::-1]
-    smoothed = np.sort(fit.log_weights - _log_sum(fit.log_weights))[::-1]
-    rank = np.arange(1, draws + 1)
-    per_log10 = np.log(10)
-    shift = np.log10(draws)
-    axes.plot(rank, raw / per_log10 + shift, ".", color=FIRST, ms=4, label="raw")
-    axes.plot(rank, smoothed / per_log10 + shift, color="black", lw=1.4, label="Pareto-smoothed")
-    axes.axhline(0, color=_GREY, ls=":", lw=1, label="all weights equal")
-    axes.set_xscale("log")
-    low = max(float(smoothed[int(0.99 * (draws - 1))]) / per_log10 + shift, -8.0)
-    axes.set_ylim(bottom=low - 0.3)
-    axes.set_xlabel("rank of the draw, heaviest first")
-    axes.set_ylabel("log10 of weight x draws")
-    k = fit.report.get("pareto_k")
-    limit = highest_pareto_k(draws)
-    if k is None:
-        title = "Pareto k-hat is not known"
-    else:
-        words = "can be trusted" if k < limit else "cannot be trusted"
-        title = f"Pareto k-hat {k:.2f}: weights {words} (limit {limit:.2f})"
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.legend(loc="upper right", frameon=False, fontsize=9)
-    return figure
-
-
 # ---- Parts of figures -------------------------------------------------------------------------
-
-
-def _one_axes(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(10, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _draws_of(comparison: Comparison, name: str) -> tuple[FloatArray, FloatArray]:
@@ -210,21 +148,6 @@ def _draws_of(comparison: Comparison, name: str) -> tuple[FloatArray, FloatArray
     position = comparison.sides.names.index(name)
     sides = comparison.sides
     return sides.first.pooled[:, position], sides.reference.pooled[:, position]
-
-
-def _look_at_the_end(axes: Axes, elbo: FloatArray, final: float) -> None:
-    """Show where training ended up; its beginning may be thousands of nats below."""
-    late = np.append(elbo[len(elbo) // 2 :], final)
-    low, high = float(np.quantile(late, 0.02)), float(late.max())
-    spread = max(high - low, 1e-4 * max(abs(final), 1.0))
-    lowest = float(elbo.min()) if len(elbo) else final
-    bottom = min(max(lowest, low - _SPREADS_SHOWN * spread), final) - spread / 2
-    axes.set_ylim(bottom, high + spread / 2)
-    if lowest < bottom:
-        axes.annotate(
-            f"steps below are not shown (lowest {lowest:.4g})",
-            (0.01, 0.03), xycoords="axes fraction", fontsize=8, color=_GREY,
-        )  # fmt: skip
 
 
 def _interval(
@@ -244,41 +167,17 @@ def _interval(
     axes.plot(middle, row, "o", color="white", mec=colour, ms=4.5, mew=1.2)
 
 
-def _view(first: FloatArray, reference: FloatArray) -> tuple[float, float]:
-    """Return the range to look at: nearly all draws, but not tails far from the bulk."""
-    ends = []
-    for x in (first, reference):
-        far_low, low, high, far_high = np.quantile(x, (0.002, 0.05, 0.95, 0.998))
-        ends.append((max(far_low, low - (high - low)), min(far_high, high + (high - low))))
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    if high > low:
-        return float(low), float(high)
-    pooled = np.concatenate([first, reference])
-    return float(pooled.min()), float(pooled.max())
-
-
 def _histograms(axes: Axes, comparison: Comparison, name: str) -> None:
     first, reference = _draws_of(comparison, name)
     weights = comparison.sides.first.weights
-    low, high = _view(first, reference)
-    edges = np.linspace(low, high, _BINS + 1)
-    axes.stairs(_heights(reference, edges), edges, fill=True, color=REFERENCE, alpha=0.35)
-    axes.stairs(_heights(first, edges), edges, color=FIRST, lw=1.6)
+    low, high = view(first, reference)
+    edges = np.linspace(low, high, BINS + 1)
+    axes.stairs(heights(reference, edges), edges, fill=True, color=REFERENCE, alpha=0.35)
+    axes.stairs(heights(first, edges), edges, color=FIRST, lw=1.6)
     if weights is not None:
-        axes.stairs(_heights(first, edges, weights), edges, color=WEIGHTS, lw=1.1, ls="--")
+        axes.stairs(heights(first, edges, weights), edges, color=WEIGHTS, lw=1.1, ls="--")
     axes.set_title(name, fontsize=10)
-    axes.set_yticks([])
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _heights(
-    x: FloatArray, edges: FloatArray, weights: FloatArray | None = None
-) -> npt.NDArray[np.float64]:
-    """Return a density's histogram; what lies outside the edges counts in its normalisation."""
-    share = np.full(len(x), 1 / len(x)) if weights is None else weights
-    counts, _ = np.histogram(x, edges, weights=share)
-    return np.asarray(counts / np.diff(edges))
+    bare(axes)
 
 
 def _cloud(axes: Axes, x: FloatArray, y: FloatArray, colour: str, style: str) -> None:
@@ -302,7 +201,7 @@ def _cloud(axes: Axes, x: FloatArray, y: FloatArray, colour: str, style: str) ->
 
 def _kde_grid(x: FloatArray) -> FloatArray:
     """Return a grid over the draws, not beyond them: a parameter may have bounds."""
-    low, high = _view(x, x)
+    low, high = view(x, x)
     pad = (high - low) / 2
     return np.linspace(max(x.min(), low - pad), min(x.max(), high + pad), _GRID)
 
@@ -330,7 +229,3 @@ def _legend_above(axes: Axes, comparison: Comparison) -> None:
 def _legend_of_figure(figure: Figure, comparison: Comparison, *, weighted: bool = True) -> None:
     handles, labels = _handles(comparison, weighted=weighted)
     figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
-
-
-def _log_sum(x: FloatArray) -> float:
-    return float(np.logaddexp.reduce(x))

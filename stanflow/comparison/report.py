@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
-from typing_extensions import TypedDict
 
-import stanflow
 from stanflow.comparison import plots
 from stanflow.comparison.metrics import WEIGHTED
 from stanflow.comparison.result import describe_side, number
-from stanflow.errors import UsageError, reason
+from stanflow.report import figures
+from stanflow.report.page import Plot, plot, render_page, write_page
+from stanflow.report.ran import NOTHING, configuration, engine, entry, versions
 from stanflow.result import Fit
-from stanflow.storage.output import replace_file
 
 if TYPE_CHECKING:
     from stanflow.comparison.result import Comparison
 
 ROWS_SHOWN = 200
 _LEFT_OUT_SHOWN = 50
-_DOTS_PER_INCH = 130
-_NOTHING = "\N{EN DASH}"
 _WORDS = {"agree": "Agree", "undecided": "Undecided", "close": "Close", "differ": "Differ"}
-_SETTINGS = ("flow_config", "train_config")
-
-
-class Plot(TypedDict):
-    """A figure in the page."""
-
-    title: str
-    text: str
-    png: str
 
 
 def write_report(comparison: Comparison, path: Path) -> Path:
@@ -60,29 +44,15 @@ def write_report(comparison: Comparison, path: Path) -> Path:
     UsageError
         It cannot be written.
     """
-    content = render(comparison).encode(errors="replace")
-    try:
-        path = path.resolve()
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder; name a file for the report")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the report cannot be written to {path}: {reason(error)}") from None
-    return path
+    return write_page(render(comparison), path)
 
 
 def render(comparison: Comparison) -> str:
     """Return the page's HTML."""
-    environment = Environment(
-        loader=PackageLoader("stanflow.comparison", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    summary = comparison.summary
-    page: str = environment.get_template("report.html.jinja").render(
-        version=stanflow.__version__,
+    summary, flow = comparison.summary, _flow_of(comparison)
+    return render_page(
+        "report.html.jinja",
+        "stanflow.comparison",
         summary=summary,
         headline=comparison.headline,
         notes=comparison.notes,
@@ -99,10 +69,9 @@ def render(comparison: Comparison) -> str:
         hidden=max(len(comparison.table) - ROWS_SHOWN, 0),
         left_out=list(summary["left_out"].items())[:_LEFT_OUT_SHOWN],
         left_out_hidden=max(len(summary["left_out"]) - _LEFT_OUT_SHOWN, 0),
-        settings=_settings(comparison),
+        settings=[] if flow is None else configuration(flow.report),
         program=comparison.first.program,
     )
-    return page
 
 
 def _own_verdicts(comparison: Comparison) -> list[tuple[str, str, list[str]]]:
@@ -127,24 +96,20 @@ def _runs(comparison: Comparison) -> list[tuple[str, str, str]]:
     ours, theirs = comparison.summary["first"], comparison.summary["reference"]
     lines: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
         ("method", _method),
-        ("engine", _engine),
-        ("seed", lambda side: _entry(side, "seed")),
+        ("engine", engine),
+        ("seed", lambda side: entry(side, "seed")),
         ("draws", _draws),
-        ("time", lambda side: _entry(side, "seconds", "{:,.1f} s")),
+        ("time", lambda side: entry(side, "seconds", "{:,.1f} s")),
         ("gradient evaluations", _gradients),
-        ("divergent transitions", lambda side: _entry(side, "divergences")),
-        ("transitions at the treedepth limit", lambda side: _entry(side, "max_treedepth_hits")),
-        ("Pareto k-hat", lambda side: _entry(side, "pareto_k", "{:.2f}")),
-        ("importance ESS", lambda side: _entry(side, "importance_ess", "{:,.0f}")),
-        ("versions", _versions),
-        ("folder", lambda side: _entry(side, "out")),
+        ("divergent transitions", lambda side: entry(side, "divergences")),
+        ("transitions at the treedepth limit", lambda side: entry(side, "max_treedepth_hits")),
+        ("Pareto k-hat", lambda side: entry(side, "pareto_k", "{:.2f}")),
+        ("importance ESS", lambda side: entry(side, "importance_ess", "{:,.0f}")),
+        ("versions", versions),
+        ("folder", lambda side: entry(side, "out")),
     ]
     filled = [(name, say(ours), say(theirs)) for name, say in lines]
-    return [line for line in filled if line[1:] != (_NOTHING, _NOTHING)]
-
-
-def _entry(side: Mapping[str, Any], key: str, pattern: str = "{}") -> str:
-    return pattern.format(side[key]) if key in side else _NOTHING
+    return [line for line in filled if line[1:] != (NOTHING, NOTHING)]
 
 
 def _method(side: Mapping[str, Any]) -> str:
@@ -152,13 +117,6 @@ def _method(side: Mapping[str, Any]) -> str:
         return "Stan's NUTS"
     steps = f", {side['steps']:,} training steps" if "steps" in side else ""
     return f"normalizing flow, {side.get('family', 'of unknown family')}{steps}"
-
-
-def _engine(side: Mapping[str, Any]) -> str:
-    name, version = side.get("engine"), side.get("engine_version")
-    if name is None:
-        return version or _NOTHING
-    return f"{name} ({version})" if version else str(name)
 
 
 def _draws(side: Mapping[str, Any]) -> str:
@@ -169,29 +127,10 @@ def _draws(side: Mapping[str, Any]) -> str:
 
 
 def _gradients(side: Mapping[str, Any]) -> str:
-    evaluations = _entry(side, "gradient_evaluations", "{:,}")
+    evaluations = entry(side, "gradient_evaluations", "{:,}")
     if "warmup_gradient_evaluations" not in side:
         return evaluations
     return f"{evaluations}, {side['warmup_gradient_evaluations']:,} of them in warmup"
-
-
-def _versions(side: Mapping[str, Any]) -> str:
-    versions = side.get("versions")
-    if not isinstance(versions, Mapping) or not versions:
-        return _NOTHING
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def _settings(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return a flow's configuration, as name and value."""
-    flow = _flow_of(comparison)
-    if flow is None:
-        return []
-    return [
-        (name, str(value))
-        for key in _SETTINGS
-        for name, value in (flow.report.get(key) or {}).items()
-    ]
 
 
 # ---- Figures ----------------------------------------------------------------------------------
@@ -201,34 +140,28 @@ def _plots(comparison: Comparison) -> dict[str, Plot]:
     flow = _flow_of(comparison)
     found: dict[str, Plot] = {}
     if comparison.evidence.entries:
-        found["evidence"] = _plot(
+        found["evidence"] = plot(
             "Evidence", "Estimates of the log evidence with error bars.", plots.evidence(comparison)
         )
     if flow is not None and len(flow.trace):
-        found["trace"] = _plot(
-            "Training", "The ELBO of each training step.", plots.elbo_trace(flow)
+        found["trace"] = plot(
+            "Training", "The ELBO of each training step.", figures.elbo_trace(flow)
         )
-    found["forest"] = _plot(
+    found["forest"] = plot(
         "Intervals", "Intervals of both sides, worst scalars first.", plots.forest(comparison)
     )
-    found["marginals"] = _plot(
+    found["marginals"] = plot(
         "Marginals", "Histograms of the worst scalars, both sides.", plots.marginals(comparison)
     )
     if plots.chosen_pairs(comparison):
-        found["pairs"] = _plot(
+        found["pairs"] = plot(
             "Pairs", "Draws of pairs of parameters, both sides.", plots.pairs(comparison)
         )
     if flow is not None and comparison.sides.first.weights is not None:
-        found["weights"] = _plot(
-            "Importance weights", "The flow's importance weights by rank.", plots.weights(flow)
+        found["weights"] = plot(
+            "Importance weights", "The flow's importance weights by rank.", figures.weights(flow)
         )
     return found
-
-
-def _plot(title: str, text: str, figure: Figure) -> Plot:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    return Plot(title=title, text=text, png=base64.b64encode(buffer.getvalue()).decode("ascii"))
 
 
 # ---- The table --------------------------------------------------------------------------------

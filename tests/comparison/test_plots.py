@@ -43,8 +43,6 @@ def test_every_figure_can_be_drawn_without_a_display(comparisons, kind):
     figure = drawn(plots.pairs(comparison))
     assert [(a.get_xlabel(), a.get_ylabel()) for a in figure.axes if a.get_visible()] == chosen
     if kind == "flow":
-        drawn(plots.elbo_trace(comparison.first))
-        drawn(plots.weights(comparison.first))
         drawn(plots.evidence(comparison))
 
 
@@ -78,27 +76,6 @@ def test_weighted_histograms_are_of_weighted_draws():
     width = np.diff(axes.patches[0].get_data().edges)[0]
     assert np.abs(weighted - reference).sum() * width < 0.2
     assert np.abs(plain - reference).sum() * width > 0.4
-
-
-def test_a_wild_beginning_of_training_does_not_hide_its_end():
-    fit = flow_run(np.random.default_rng(2).normal(size=(50, 1)))
-    fit.trace["elbo"] = -1 - np.exp(30 - np.arange(100.0))
-    fit.trace.loc[50, "elbo"] = np.nan
-    (axes,) = drawn(plots.elbo_trace(fit)).axes
-    low, high = axes.get_ylim()
-    assert -1e6 < low < -1 < high
-    assert any("not shown" in text.get_text() for text in axes.texts)
-
-
-def test_weights_can_be_zero_and_k_unknown():
-    log_weights = np.full(100, -np.log(90))
-    log_weights[:10] = -np.inf
-    values = np.random.default_rng(3).normal(size=(100, 1))
-    fit = flow_run(values, log_weights=log_weights, pareto_k=None)
-    (axes,) = drawn(plots.weights(fit)).axes
-    assert "not known" in axes.get_title(loc="left")
-    bad = flow_run(values, pareto_k=0.9)
-    assert "cannot be trusted" in plots.weights(bad).axes[0].get_title(loc="left")
 
 
 def test_parameters_on_a_line_are_drawn():
