@@ -1,13 +1,15 @@
 """The command line.
 
 Results go to standard output, progress and messages to standard error. Exit status: 0 done, 1 the
-run failed, 2 wrong use or bad input.
+run failed, 2 wrong use or bad input, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
 
 import io
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -34,6 +36,7 @@ for command in (fit, nuts, compare, check, doctor, serve, token):
     app.command()(command)
 
 _INTERRUPTED = 130  # what typer returns after Ctrl-C
+_TERMINATED = 128 + signal.SIGTERM
 
 
 def _print_version(wanted: bool) -> None:
@@ -60,14 +63,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that cannot be shown is no error
             stream.reconfigure(errors="backslashreplace")
-    interrupted = ("interrupted; nothing was saved", "usage", "", 1)
+    termination = _Termination()
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()
     except StanFlowError as error:
         _fail(str(error), error.kind, error.detail, error.exit_status, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
-        _fail(*interrupted, as_json=as_json)
+        status = _INTERRUPTED
     except typer.TyperException as error:
         message = error.format_message()
         _fail(message[:1].lower() + message[1:], "usage", "", 2, as_json=as_json)
@@ -79,9 +82,32 @@ def main() -> None:
         _fail(
             "there is not enough memory; try a smaller --batch", "numerics", "", 1, as_json=as_json
         )
+    if status == _INTERRUPTED and termination.came:
+        said = "stopped by SIGTERM; a fit that has a checkpoint goes on with --resume"
+        _fail(said, "usage", "", _TERMINATED, as_json=as_json)
     if status == _INTERRUPTED:
-        _fail(*interrupted, as_json=as_json)
+        _fail("interrupted; nothing was saved", "usage", "", 1, as_json=as_json)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+class _Termination:
+    """Lets SIGTERM end what runs as Ctrl-C does, and remembers it.
+
+    Without a handler it would leave files and processes behind, and the first process of a
+    container, which the kernel lets ignore it, would go on.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background jobs do
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
 
 def _fail(message: str, kind: str, detail: str, status: int, *, as_json: bool) -> None:

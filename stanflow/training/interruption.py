@@ -1,4 +1,4 @@
-"""Ctrl-C that stops a run cleanly."""
+"""Ctrl-C and SIGTERM that stop a run cleanly."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from typing import Any, Self
 
 
 class Interruption:
-    """While active, the first Ctrl-C only raises a flag; a second one interrupts as usual.
+    """While active, the first Ctrl-C and the first SIGTERM only raise a flag; a second one acts.
 
-    Used as a context manager around a loop that looks at `requested`. Outside the main thread,
-    where Python allows no signal handlers, it does nothing.
+    Used as a context manager around a loop that looks at `requested` (Ctrl-C) and `terminated`
+    (SIGTERM). A SIGTERM that came is sent again when the block ends: it is held back, so that a
+    state can be kept first, not answered. Outside the main thread, where Python allows no signal
+    handlers, it does nothing.
     """
 
     def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
+        self.requested = self.terminated = False
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
@@ -30,13 +33,19 @@ class Interruption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._restore()
+        for number in list(self._previous):
+            self._restore(number)
+        if self.terminated and not isinstance(error, Exception):
+            signal.raise_signal(signal.SIGTERM)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
+        if number == signal.SIGTERM:
+            self.terminated = True
+        else:
+            self.requested = True
+        self._restore(number)
 
-    def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+    def _restore(self, number: int) -> None:
+        previous = self._previous.pop(number, None)
+        if previous is not None:
+            signal.signal(number, previous)

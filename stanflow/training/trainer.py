@@ -121,7 +121,8 @@ def train(
     A draw that the target gives no finite log density or gradient takes no part in its step; a step
     whose gradient is not finite, as where a draw itself is not, is skipped and counted. Where
     training breaks down it goes back to where it was sound, and on more slowly (see `Safeguard`).
-    Ctrl-C ends the run after the step under way and keeps what was learnt.
+    Ctrl-C ends the run after the step under way and keeps what was learnt. SIGTERM, which then does
+    what it does otherwise, waits until that step is in the checkpoint.
 
     Parameters
     ----------
@@ -162,6 +163,8 @@ def train(
             return "max_seconds" if out_of_time else None
 
         def ends_the_start() -> bool:
+            if interruption.terminated:  # nothing is learnt yet that could be kept
+                raise KeyboardInterrupt
             return state is None and reason_to_stop() is not None
 
         # A run that goes on needs the very start that it had, even where its time is spent.
@@ -194,8 +197,11 @@ def train(
             if stopped is not None:
                 result.stopped = stopped
                 break
-            if checkpoint is not None and checkpoint.due:
+            if checkpoint is not None and (checkpoint.due or interruption.terminated):
                 checkpoint.write(run.state(result))
+            if interruption.terminated:
+                result.stopped = "interrupted"
+                break
         result.returns = run.finish()
     result.seconds = time.perf_counter() - began
     return result

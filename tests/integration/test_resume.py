@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import pytest
+from safetensors.numpy import load_file
 
 import stanflow
 from stanflow.errors import UsageError
@@ -66,6 +67,55 @@ def test_ten_kills_change_nothing(schools, tmp_path):
     assert names == {file.name for file in (tmp_path / "whole").iterdir()}
     flows = [(folder / "flow.safetensors").read_bytes() for folder in (tmp_path / "whole", out)]
     assert flows[0] == flows[1]
+
+
+def begin(*command):
+    """Start the command."""
+    return subprocess.Popen(
+        [str(a) for a in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def steps_kept(checkpoint):
+    return len(load_file(checkpoint)["trace"])
+
+
+def test_sigterm_stops_at_a_checkpoint(schools, tmp_path):
+    """Of a job in the background, too: there a shell lets Ctrl-C be ignored."""
+    settings = ("--max-steps", 600, "--draws", 500, "--engine", "embedded")
+    _, whole = run_json("fit", *schools, *settings, "--out", tmp_path / "whole")
+    out = tmp_path / "fit"
+    checkpoint = out / "checkpoint.safetensors"
+    command = (STANFLOW, "fit", *schools, *settings, "--out", out, "--checkpoint-every", 1.0)
+    process = begin("sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command)
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.01)
+    before = steps_kept(checkpoint)
+    process.terminate()
+    printed, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert steps_kept(checkpoint) > before
+    assert not printed
+    assert told.splitlines()[-1].startswith("stanflow: stopped by SIGTERM; a fit that has a check")
+    assert [file.name for file in out.iterdir()] == ["checkpoint.safetensors"]
+    result = run("fit", *schools, *settings, "--out", out, "--resume", "--json")
+    assert "going on from" in result.stderr
+    report = json.loads(result.stdout)
+    for key in whole.keys() - MEASURED_ANEW:
+        assert report[key] == whole[key], key
+
+
+def test_sigterm_ends_nuts(schools, tmp_path):
+    settings = ("--draws", 200_000, "--engine", "embedded", "--out", tmp_path / "nuts")
+    process = begin(STANFLOW, "nuts", *schools, *settings)
+    assert process.stderr.readline().startswith("eight_schools_noncentered: ")
+    time.sleep(1.0)
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert "stopped by SIGTERM" in told
+    assert "Traceback" not in told
+    assert not list(tmp_path.iterdir())
 
 
 def leave_unfinished(schools, cwd, *options):
