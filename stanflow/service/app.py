@@ -15,7 +15,7 @@ from stanflow.service.context import Context
 from stanflow.service.database import open_database
 from stanflow.service.gate import Gate
 from stanflow.service.problems import add_handlers
-from stanflow.service.routes import models, operations, runs, system
+from stanflow.service.routes import models, operations, page, runs, system
 from stanflow.service.settings import Settings
 from stanflow.service.store import Store
 from stanflow.service.supervisor import Supervisor
@@ -35,19 +35,17 @@ def service(settings: Settings) -> Iterator[FastAPI]:
     Raises
     ------
     UsageError
-        The data folder cannot be written or another server has it, or the database cannot be
-        opened.
+        The data folder cannot be written, the database cannot be opened, or another server has
+        one of them.
     """
-    with _data_dir(settings):
-        engine = open_database(settings.url_of_database)
-        store = Store(engine, settings.most_queued)
-        supervisor = Supervisor(store, settings)
+    with _data_dir(settings), open_database(settings.url_of_database) as database:
+        store = Store(database.engine, settings.most_queued)
+        supervisor = Supervisor(store, settings, database.hold)
         supervisor.start()
         try:
             yield _application(Context(settings, store, supervisor))
         finally:
             supervisor.stop()
-            engine.dispose()
 
 
 def _application(context: Context) -> FastAPI:
@@ -63,8 +61,10 @@ def _application(context: Context) -> FastAPI:
     add_handlers(app)
     for resource in (
         models.router, operations.router, runs.fits, runs.nuts, runs.comparisons, system.router,
+        page.router,
     ):  # fmt: skip
         app.include_router(resource)
+    app.mount("/web", page.scripts_and_styles)
     app.add_middleware(Gate, settings=context.settings)
     return app
 

@@ -1,22 +1,49 @@
-"""The connection to the database, whose tables are brought up to date when it is opened."""
+"""The database: reached, brought up to date, and kept from other servers."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
 from stanflow.errors import UsageError, one_line
+from stanflow.service.advisory_lock import AdvisoryLock, TakenError
 
-_SECONDS_TO_WAIT_FOR_A_LOCK = 5.0
+_SECONDS_TO_WAIT = 5
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def open_database(url: str) -> Engine:
-    """Connect, and bring the tables up to date.
+class Database:
+    """A database that this server alone uses, see `open_database`.
+
+    Attributes
+    ----------
+    engine : sqlalchemy.Engine
+    """
+
+    def __init__(self, engine: Engine, lock: AdvisoryLock | None) -> None:
+        self.engine, self._lock = engine, lock
+
+    def hold(self) -> None:
+        """Make sure that it is this server's still; SQLite's lies in the data folder, which is.
+
+        Raises
+        ------
+        SQLAlchemyError
+            It cannot be reached, or another server has it.
+        """
+        if self._lock is not None:
+            self._lock.hold()
+
+
+@contextlib.contextmanager
+def open_database(url: str) -> Iterator[Database]:
+    """Connect, and bring the tables up to date; the database is this server's until the block ends.
 
     Parameters
     ----------
@@ -26,22 +53,45 @@ def open_database(url: str) -> Engine:
     Raises
     ------
     UsageError
-        It is no such URL, its driver is missing, or the database cannot be reached.
+        It is no such URL, its driver is missing, the database cannot be reached, or another server
+        has it.
     """
-    try:
-        kind = make_url(url).get_backend_name()
-        if kind not in {"sqlite", "postgresql"}:
-            raise UsageError(f"the database must be SQLite or PostgreSQL, not {kind}")
-        if kind == "sqlite":
-            engine = create_engine(url, connect_args={"timeout": _SECONDS_TO_WAIT_FOR_A_LOCK})
-            event.listen(engine, "connect", _prepare_sqlite)
-        else:
-            engine = create_engine(url, pool_pre_ping=True)
-        _migrate(engine)
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise UsageError(f"the database's URL cannot be used: {one_line(error)}") from None
-    except OperationalError as error:
-        raise UsageError(f"the database cannot be opened: {one_line(error.orig)}") from None
+    with contextlib.ExitStack() as opened:
+        try:
+            engine = _engine(make_url(url))
+            opened.callback(engine.dispose)
+            lock = None
+            if engine.dialect.name == "postgresql":
+                lock = opened.enter_context(AdvisoryLock(engine))
+            _migrate(engine)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise UsageError(f"the database's URL cannot be used: {one_line(error)}") from None
+        except TakenError as error:
+            raise UsageError(str(error)) from None
+        except OperationalError as error:
+            raise UsageError(f"the database cannot be opened: {one_line(error.orig)}") from None
+        yield Database(engine, lock)
+
+
+def _engine(url: URL) -> Engine:
+    """Return an engine none of whose waits is without end."""
+    kind = url.get_backend_name()
+    if kind not in {"sqlite", "postgresql"}:
+        raise UsageError(f"the database must be SQLite or PostgreSQL, not {kind}")
+    if kind == "sqlite":
+        engine = create_engine(
+            url, pool_timeout=_SECONDS_TO_WAIT, connect_args={"timeout": _SECONDS_TO_WAIT}
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        return engine
+    ours = {"connect_timeout": _SECONDS_TO_WAIT, "tcp_user_timeout": 1000 * _SECONDS_TO_WAIT}
+    engine = create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_timeout=_SECONDS_TO_WAIT,
+        connect_args={name: value for name, value in ours.items() if name not in url.query},
+    )
+    event.listen(engine, "connect", _prepare_postgresql)
     return engine
 
 
@@ -51,6 +101,14 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
+
+
+def _prepare_postgresql(connection: Any, record: Any) -> None:
+    """Let no statement wait for a lock, nor run, without end."""
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = '{_SECONDS_TO_WAIT}s'")
+    cursor.close()
+    connection.commit()
 
 
 def _migrate(engine: Engine) -> None:

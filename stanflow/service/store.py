@@ -18,6 +18,7 @@ from stanflow.service.tables import UNFINISHED, JobKind, JobRow, ModelRow, Statu
 from stanflow.service.task import Outcome
 
 _ID_CHARACTERS = 16
+_ID_DIGITS = frozenset("0123456789abcdef")
 
 
 class QueueFullError(Exception):
@@ -34,7 +35,7 @@ class Store:
     Parameters
     ----------
     engine : sqlalchemy.Engine
-        See `database.open_database`.
+        Of `database.open_database`.
     most_queued : int
         Jobs that may wait.
     """
@@ -65,13 +66,13 @@ class Store:
     def model(self, model: str) -> ModelRow | None:
         """Return a model."""
         with self._session() as session:
-            return session.get(ModelRow, model)
+            return session.get(ModelRow, model) if _is_id(model) else None
 
     def delete_model(self, model: str) -> bool:
         """Forget a model, but not its runs; return whether it was there."""
         with self._session.begin() as session:
             chosen = delete(ModelRow).where(ModelRow.id == model)
-            return session.scalar(chosen.returning(ModelRow.id)) is not None
+            return _is_id(model) and session.scalar(chosen.returning(ModelRow.id)) is not None
 
     # ---- jobs -----------------------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ class Store:
     def job(self, job: str) -> JobRow | None:
         """Return a job."""
         with self._session() as session:
-            return session.get(JobRow, job)
+            return session.get(JobRow, job) if _is_id(job) else None
 
     def ids(self) -> frozenset[str]:
         """Return the ids of all jobs."""
@@ -228,6 +229,11 @@ class Store:
         with self._session.begin() as session:
             chosen = update(JobRow).where(JobRow.id == job, JobRow.status.in_(before))
             return session.scalar(chosen.values(**values).returning(JobRow.id)) is not None
+
+
+def _is_id(text: str) -> bool:
+    """Return whether text may be an id; databases refuse some text, each another one."""
+    return len(text) == _ID_CHARACTERS and set(text) <= _ID_DIGITS
 
 
 def _verdict(result: Mapping[str, Any]) -> str | None:

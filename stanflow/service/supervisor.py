@@ -6,11 +6,12 @@ import contextlib
 import logging
 import shutil
 import threading
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from stanflow.service.advisory_lock import TakenError
 from stanflow.service.processes import TaskProcess
 from stanflow.service.settings import Settings
 from stanflow.service.store import Store
@@ -37,10 +38,13 @@ class Supervisor:
     ----------
     store : Store
     settings : Settings
+    hold : callable
+        Called before jobs are looked at; raises where the database is not this server's.
     """
 
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self._store, self._settings = store, settings
+    def __init__(self, store: Store, settings: Settings, hold: Callable[[], None]) -> None:
+        self._store, self._settings, self._hold = store, settings, hold
+        self._working = True
         self._running: dict[str, _Running] = {}
         self._something_to_do, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="supervisor", daemon=True)
@@ -67,8 +71,8 @@ class Supervisor:
 
     @property
     def alive(self) -> bool:
-        """Whether its thread runs."""
-        return self._thread.is_alive()
+        """Whether jobs are run: not while their state cannot be kept."""
+        return self._working and self._thread.is_alive()
 
     def _recover(self) -> None:
         for job in self._store.unfinished():
@@ -91,11 +95,15 @@ class Supervisor:
     def _work(self) -> None:
         while not self._stopping.is_set():
             try:
+                self._hold()
                 unfinished = self._store.unfinished()
                 self._settle({job.id for job in unfinished if job.status == "running"})
                 self._begin([job.id for job in unfinished if job.status == "queued"])
-            except (SQLAlchemyError, OSError) as error:
-                _LOGGER.warning("jobs wait, as the server cannot keep their state: %s", error)
+                self._working = True
+            except (SQLAlchemyError, OSError, TakenError) as error:
+                if self._working:  # said once, however long it lasts
+                    _LOGGER.warning("jobs wait, as the server cannot keep their state: %s", error)
+                self._working = False
             except Exception:
                 _LOGGER.exception("a defect of the supervisor; it goes on")
             self._something_to_do.wait(_SECONDS_BETWEEN_ROUNDS)
@@ -103,6 +111,8 @@ class Supervisor:
 
     def _settle(self, still_wanted: Set[str]) -> None:
         """Keep what came of jobs that have ended, and end those that were cancelled."""
+        for job in still_wanted - self._running.keys():  # the answer to `start` was lost
+            self._store.requeue(job, counted=False)
         for job, running in list(self._running.items()):
             if job not in still_wanted:
                 running.process.kill()

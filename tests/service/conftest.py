@@ -1,96 +1,36 @@
-"""Servers as users start them, each in a process of its own."""
-
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
-from pathlib import Path
+"""Servers on both databases."""
 
 import pytest
 
 pytest.importorskip("fastapi")
-import httpx
 
-STANFLOW = Path(sys.executable).with_name("stanflow")
-NORMAL = "data { real y; } parameters { real mu; } model { mu ~ normal(0, 1); y ~ normal(mu, 1); }"
-LOOP = (
-    "parameters { real x; } transformed parameters { real z = 0; while (x == x) z += 1; } "
-    "model { x ~ normal(z, 1); }"
-)
+from . import servers
+from .postgresql import postgresql
 
 
-def run_cli(*arguments):
-    return subprocess.run(
-        [STANFLOW, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
-    )
+@pytest.fixture(scope="session")
+def cluster():
+    with postgresql() as running:
+        yield running
 
 
-class Server:
-    """A server and a client of it."""
-
-    def __init__(self, folder, *options, env=None):
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [STANFLOW, "serve", "--port", "0", "--data-dir", folder, *map(str, options)],
-            stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})},
-        )  # fmt: skip
-        said = self.process.stderr.readline()
-        found = re.search(r"http://\S+?(?=;)", said)
-        assert found, said + self.process.stderr.read()
-        self.url = found[0]
-        self.client = httpx.Client(base_url=self.url, timeout=120)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self):
-        self.client.close()
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(30) == 0
-        self.process.stderr.close()
-
-    def model(self, program=NORMAL, name="normal"):
-        response = self.client.post("/v1/models", json={"program_code": program, "name": name})
-        assert response.is_success, response.text
-        return response.json()["id"]
-
-    def begin(self, what, model, data=None, key=None, **options):
-        response = self.client.post(
-            f"/v1/models/{model}/{what}",
-            json={"data": data or {}, "options": options},
-            headers={} if key is None else {"Idempotency-Key": key},
-        )
-        assert response.status_code == 202, response.text
-        return response.json()["id"]
-
-    def operation(self, job):
-        return self.client.get(f"/v1/operations/{job}").json()
-
-    def wait(self, job, *, until=lambda o: o["done"], seconds=120):
-        deadline = time.monotonic() + seconds
-        while not until(operation := self.operation(job)):
-            assert time.monotonic() < deadline, operation
-            time.sleep(0.1)
-        return operation
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request):
+    """The options that a server with its data in a folder is started with."""
+    if request.param == "sqlite":
+        return lambda folder: ()
+    cluster = request.getfixturevalue("cluster")
+    return lambda folder: ("--database-url", cluster.url(folder))
 
 
-@contextmanager
-def serving(folder, *options, env=None):
-    server = Server(folder, *options, env=env)
-    try:
-        yield server
-        if server.process.poll() is None:
-            server.stop()
-    finally:
-        if server.process.poll() is None:
-            server.kill()
+@pytest.fixture
+def serving(database):
+    """As `servers.serving`; a server that is started in the same folder has the same database."""
+    return lambda folder, *options: servers.serving(folder, *options, *database(folder))
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("server"), "--jobs", 2, "--threads", 1) as running:
+def server(database, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server") / "data"
+    with servers.serving(folder, "--jobs", 2, "--threads", 1, *database(folder)) as running:
         yield running

@@ -8,7 +8,7 @@ import stanflow
 from stanflow.client import ServiceError
 from stanflow.errors import UsageError
 
-from .conftest import NORMAL
+from .servers import NORMAL
 
 
 @pytest.fixture(scope="module")

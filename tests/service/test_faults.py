@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import time
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import LOOP, serving
+from .servers import LOOP, ON_SQLITE
 
 DATA = {"y": 1.0}
 LONG = {"max_steps": 800, "preset": "paper", "layers": 16}
@@ -58,7 +57,7 @@ def test_a_worker_that_is_killed_fails_its_job_alone(server):
     )
 
 
-def test_after_a_kill_of_the_server_jobs_go_on_where_they_were(tmp_path):
+def test_after_a_kill_of_the_server_jobs_go_on_where_they_were(serving, tmp_path):
     """The one that ran goes on from its checkpoint, to the numbers of a run without a break."""
     options = ("--jobs", 1, "--threads", 1)
     with serving(tmp_path / "whole", *options) as server:
@@ -88,18 +87,19 @@ def test_after_a_kill_of_the_server_jobs_go_on_where_they_were(tmp_path):
         assert rows["total"] == 4 * 60
 
 
-def test_a_server_that_is_stopped_lets_its_jobs_go_on_later(tmp_path):
+def test_a_server_that_is_stopped_lets_its_jobs_go_on_later(serving, tmp_path):
     options = ("--jobs", 1, "--threads", 1)
-    with serving(tmp_path, *options) as server:
+    with serving(tmp_path / "data", *options) as server:
         job = server.begin("fits", server.model(SEVERAL), **LONG)
         server.wait(job, until=lambda o: o["progress"] is not None)
-    with serving(tmp_path, *options) as server:
+    with serving(tmp_path / "data", *options) as server:
         operation = server.wait(job)
         assert (operation["status"], operation["attempts"]) == ("succeeded", 1)
 
 
-def test_a_job_that_loops_or_takes_too_much_memory_is_ended(tmp_path):
-    with serving(tmp_path, "--job-seconds", 6, "--memory-mb", 2048, "--jobs", 2) as server:
+@ON_SQLITE
+def test_a_job_that_loops_or_takes_too_much_memory_is_ended(serving, tmp_path):
+    with serving(tmp_path / "data", "--job-seconds", 6, "--memory-mb", 2048, "--jobs", 2) as server:
         loops = server.begin("fits", server.model(LOOP, "loop"))
         allocates = server.begin("fits", server.model(ALLOCATES, "allocates"))
         failure = server.wait(loops)["failure"]
@@ -109,8 +109,8 @@ def test_a_job_that_loops_or_takes_too_much_memory_is_ended(tmp_path):
         assert server.client.get("/v1/health").json()["running"] == 0
 
 
-def test_as_many_jobs_wait_as_may_and_all_are_run(tmp_path):
-    with serving(tmp_path, "--queue", 100, "--jobs", 1) as server:
+def test_as_many_jobs_wait_as_may_and_all_are_run(serving, tmp_path):
+    with serving(tmp_path / "data", "--queue", 100, "--jobs", 1) as server:
         model = server.model()
         first = server.begin("fits", server.model(LOOP, "loop"))
         server.wait(first, until=lambda o: o["status"] == "running")
@@ -123,23 +123,6 @@ def test_as_many_jobs_wait_as_may_and_all_are_run(tmp_path):
         server.client.delete(f"/v1/operations/{first}")
         assert {server.wait(job)["status"] for job in jobs[:3]} == {"succeeded"}
         assert {server.operation(job)["status"] for job in jobs[3:]} == {"cancelled"}
-
-
-def test_while_the_database_is_locked_requests_are_asked_to_try_again(tmp_path):
-    with serving(tmp_path) as server:
-        model = server.model()
-        job = server.begin("fits", model, DATA, max_steps=300)
-        server.wait(job, until=lambda o: o["status"] == "running")
-        lock = sqlite3.connect(tmp_path / "stanflow.sqlite", isolation_level=None)
-        lock.execute("BEGIN IMMEDIATE")
-        refused = server.client.post(f"/v1/models/{model}/nuts", json={"data": DATA})
-        assert (refused.status_code, "busy" in refused.json()["detail"]) == (503, True)
-        assert "retry-after" in refused.headers
-        assert server.client.get(f"/v1/operations/{job}").status_code == 200
-        time.sleep(8)  # the fit ends meanwhile
-        lock.execute("ROLLBACK")
-        lock.close()
-        assert server.wait(job)["status"] == "succeeded"
 
 
 def test_clients_that_vanish_leave_nothing_behind(server):
@@ -165,7 +148,7 @@ def fill(path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
+def test_a_full_disk_is_said_and_loses_nothing(serving, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -187,11 +170,6 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
             assert server.wait(server.begin("nuts", model, DATA, draws=10))["done"]
     finally:
         subprocess.run(["umount", disk], check=False)
-
-
-def test_a_second_server_leaves_the_first_ones_data_alone(server):
-    with pytest.raises(AssertionError, match="another server has its data"), serving(server.folder):
-        pass
 
 
 def test_progress_that_is_half_written_is_not_shown(server):

@@ -8,7 +8,7 @@ from stanflow.errors import UsageError
 from stanflow.service.settings import Settings
 from stanflow.service.tokens import hash_token, is_token, make_token
 
-from .conftest import NORMAL, run_cli, serving
+from .servers import NORMAL, ON_SQLITE, run_cli
 
 
 def test_a_server_that_others_can_reach_needs_a_token(tmp_path):
@@ -20,7 +20,8 @@ def test_a_server_that_others_can_reach_needs_a_token(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_only_who_has_the_token_is_answered(tmp_path):
+@ON_SQLITE
+def test_only_who_has_the_token_is_answered(serving, tmp_path):
     made = run_cli("token", tmp_path / "hash")
     token = made.stdout.strip()
     assert token not in (tmp_path / "hash").read_text()

@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 import xarray
 
-from .conftest import NORMAL
+from .servers import NORMAL
 
 DATA = {"y": 1.0}
 EXACT_MEAN, EXACT_SD, EXACT_EVIDENCE = 0.5, np.sqrt(0.5), -0.25 - 0.5 * np.log(4 * np.pi)

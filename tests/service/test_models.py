@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from .conftest import LOOP, NORMAL, serving
+from .servers import LOOP, NORMAL, ON_SQLITE
 
 DATA = {"y": 1.0}
 
@@ -94,8 +94,9 @@ def test_what_does_not_fit_the_program_is_refused(server, what, asked, kind, say
     assert "Traceback" not in response.text
 
 
-def test_a_program_that_loops_is_ended_and_others_go_on(tmp_path):
-    with serving(tmp_path, "--call-seconds", 3) as server:
+@ON_SQLITE
+def test_a_program_that_loops_is_ended_and_others_go_on(serving, tmp_path):
+    with serving(tmp_path / "data", "--call-seconds", 3) as server:
         model = server.model(LOOP, "loop")
         response = server.client.post(
             f"/v1/models/{model}/log_prob", json={"unconstrained": [[0.0]]}
@@ -103,4 +104,4 @@ def test_a_program_that_loops_is_ended_and_others_go_on(tmp_path):
         assert (response.status_code, response.json()["kind"]) == (422, "limit")
         assert "3 seconds" in response.json()["detail"]
         assert server.model()
-        assert list((tmp_path / "calls").iterdir()) == []
+        assert list((tmp_path / "data" / "calls").iterdir()) == []

@@ -12,6 +12,7 @@ from typing import Annotated, get_args
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import DBAPIError
 
 from stanflow.service import schemas
 from stanflow.service.context import Context, Here
@@ -203,6 +204,9 @@ def _queue(
     except KeyReusedError:
         said = f"the idempotency key {key!r} came with another request before"
         raise ProblemError(409, said) from None
+    except DBAPIError as error:
+        kept = error.connection_invalidated  # it may be: the answer did not come
+        raise
     finally:
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
