@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from stanflow.variables import StanVariables, bracketed
 
 if TYPE_CHECKING:
     from os import PathLike
-    from pathlib import Path
 
     import arviz
 
@@ -144,7 +144,7 @@ class Fit(StanVariables):
         report = self.report
         how = ", importance-weighted" if weighted else ""
         heading = (
-            f"{report['model']}: {len(self.values)} draws by {_FAMILIES[report['family']]}{how}\n"
+            f"{report['model']}: {len(self.values)} draws by {FAMILIES[report['family']]}{how}\n"
             f"{report['dim']} parameters, {report['steps']} steps in {report['seconds']:.1f} s, "
             f"{report['engine_version']}"
         )
@@ -280,6 +280,27 @@ class Fit(StanVariables):
 
         return save_csvfiles(self, dir)
 
+    def save_report(self, path: str | PathLike[str]) -> Path:
+        """Write the fit as one HTML file that needs nothing else; return its path, absolute.
+
+        It has the verdict, the estimates, what was run, figures and the table of scalars, plain
+        and importance-weighted.
+
+        Parameters
+        ----------
+        path : path
+            The file, ``.html``. Its folder is made where it is missing; an earlier file is
+            replaced when the new one is whole.
+
+        Raises
+        ------
+        UsageError
+            It cannot be written.
+        """
+        from stanflow.report.fit import write_report
+
+        return write_report(self, Path(path))
+
     def _repr_html_(self) -> str:
         from stanflow.notebook import to_html
 
@@ -295,7 +316,7 @@ def _systematic_choice(
     return np.minimum(np.searchsorted(cumulative / cumulative[-1], points), len(weights) - 1)
 
 
-_FAMILIES = {
+FAMILIES = {
     "realnvp": "Real NVP",
     "fullrank": "a full-rank affine flow",
     "meanfield": "a mean-field flow",
