@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import bridgestan
@@ -25,12 +27,17 @@ THREW = 1
 DENSITY_NOT_FINITE = 2
 GRADIENT_NOT_FINITE = 3
 
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # where a container finds its own
+
 
 def available_cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of processor cores that this process may use, or has the time of."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = map(int, _QUOTA.read_text().split())
+    except (OSError, ValueError):  # there are no control groups, or the quota is "max"
+        return cores or 1
+    return max(1, min(cores or 1, math.ceil(quota / period)))
 
 
 @cache

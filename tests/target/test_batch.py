@@ -217,3 +217,13 @@ def test_the_package_works_without_the_compiled_loop(tmp_path):
 
 def test_cores_are_those_this_process_may_use():
     assert 1 <= batch.available_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 8), ("150000 100000", 2), ("5000 100000", 1), ("", 8)]
+)
+def test_a_share_of_the_processors_counts_as_so_many_cores(monkeypatch, tmp_path, quota, cores):
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr(batch, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert batch.available_cores() == cores
