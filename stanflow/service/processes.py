@@ -19,6 +19,7 @@ _KEPT_VARIABLES = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CMDSTAN", "BRIDGESTAN"}
 )
 _KEPT_PREFIXES = ("STANFLOW_", "XDG_")
+_SECRETS = frozenset({"STANFLOW_DATABASE_URL"})
 _SECONDS_TO_END = 10.0
 
 
@@ -111,7 +112,7 @@ def _environment(threads: int) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
+        if (name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)) and name not in _SECRETS
     }
     return kept | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
 
