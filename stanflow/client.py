@@ -83,9 +83,9 @@ class Run(Mapping[str, Any]):
     def __repr__(self) -> str:
         return f"Run({self.kind} {self.id!r})"
 
-    def summary(self) -> pd.DataFrame:
-        """Return the table of all scalars."""
-        return pd.DataFrame(self["scalars"]).set_index("name")
+    def summary(self, *, weighted: bool = False) -> pd.DataFrame:
+        """Return the table of all scalars; of a fit, of its importance-weighted draws if asked."""
+        return pd.DataFrame(self["weighted_scalars" if weighted else "scalars"]).set_index("name")
 
     def draws_pd(self) -> pd.DataFrame:
         """Return all draws, a row each."""

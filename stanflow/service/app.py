@@ -14,6 +14,7 @@ from stanflow.errors import UsageError, reason
 from stanflow.service.context import Context
 from stanflow.service.database import open_database
 from stanflow.service.gate import Gate
+from stanflow.service.openapi import Application
 from stanflow.service.problems import add_handlers
 from stanflow.service.routes import models, operations, page, runs, system
 from stanflow.service.settings import Settings
@@ -49,12 +50,13 @@ def service(settings: Settings) -> Iterator[FastAPI]:
 
 
 def _application(context: Context) -> FastAPI:
-    app = FastAPI(
+    app = Application(
         title="StanFlow",
         version=stanflow.__version__,
         summary="Stan programs in, posteriors out.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         openapi_url="/v1/openapi.json",
     )
     app.state.context = context

@@ -15,7 +15,7 @@ from stanflow.service.settings import LOOPBACK, Settings
 from stanflow.service.tokens import is_token
 
 API = "/v1/"
-_OPEN_TO_ALL = frozenset({"/v1/health"})
+OPEN_TO_ALL = frozenset({"/v1/health"})
 _MOST_CLIENTS_REMEMBERED = 10_000
 _SECONDS = 60.0
 _HEADERS: Mapping[str, str] = {
@@ -63,8 +63,8 @@ class Gate:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                if scope["path"].startswith(API):
-                    headers.setdefault("Cache-Control", "no-store")
+                of_api = scope["path"].startswith(API)
+                headers.setdefault("Cache-Control", "no-store" if of_api else "no-cache")
             await send(message)
 
         try:
@@ -101,7 +101,7 @@ class Gate:
 
     def _check_token(self, path: str, headers: Headers) -> None:
         expected = self._settings.token_hash
-        if expected is None or not path.startswith(API) or path in _OPEN_TO_ALL:
+        if expected is None or not path.startswith(API) or path in OPEN_TO_ALL:
             return
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not is_token(token, expected):

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from stanflow.target.model import StanModel
 from stanflow.target.program import StanProgram
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from stanflow.reference.result import NutsFit
     from stanflow.result import Fit
     from stanflow.training.trainer import TrainStep
@@ -111,7 +114,8 @@ def fit_task(task: Task, folder: Path) -> dict[str, Any]:
     _write_draws(folder / DRAWS, columns | _by_column(fitted.columns, fitted.values))
     fitted.save(folder / RUN, force=True)
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return _summary(fitted)
+    weighted = finite(_rows(fitted.summary(weighted=True).table))
+    return {**_summary(fitted), "weighted_scalars": weighted}
 
 
 def nuts_task(task: Task, folder: Path) -> dict[str, Any]:
@@ -135,9 +139,10 @@ def comparison_task(task: Task, folder: Path) -> dict[str, Any]:
 
     # Jobs' folders lie beside each other, and are named by their ids.
     folders = (folder.parent / task.options[side] / RUN for side in ("fit", "reference"))
-    runs = (load_run(path) for path in folders)
+    runs = [_without_its_place(load_run(path)) for path in folders]
     comparison = compare(*runs, seed=task.options["seed"])
-    summary: dict[str, Any] = finite(comparison.as_dict())
+    words = {"headline": comparison.headline, "notes": comparison.notes}
+    summary: dict[str, Any] = finite({**comparison.as_dict(), **words})
     comparison.report(folder / REPORT)
     return summary
 
@@ -236,13 +241,21 @@ def _write_draws(path: Path, columns: Mapping[str, Array]) -> None:
     arriving.replace(path)
 
 
+def _without_its_place(run: Fit | NutsFit) -> Fit | NutsFit:
+    """Return a run that does not say where the server keeps it."""
+    return replace(run, report={key: said for key, said in run.report.items() if key != "out"})
+
+
 def _summary(run: Fit | NutsFit) -> dict[str, Any]:
     """Return a run's report with its table of scalars."""
-    table = run.summary().table
-    rows = [
-        {"name": str(name), **{str(k): v for k, v in row.items()}} for name, row in table.iterrows()
-    ]
+    rows = _rows(run.summary().table)
     report: Mapping[str, Any] = run.report
     kept = {key: value for key, value in report.items() if key not in {"columns", "out"}}
     whole: dict[str, Any] = finite({**kept, "scalars": rows})
     return whole
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {"name": str(name), **{str(k): v for k, v in row.items()}} for name, row in table.iterrows()
+    ]
