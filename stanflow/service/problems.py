@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from stanflow.service.schemas import Problem
 from stanflow.service.task import Failure
@@ -91,10 +92,14 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
-        detail = str(error.detail)
+        detail, headers = str(error.detail), error.headers
         if detail == HTTPStatus(error.status_code).phrase:
             detail = f"{request.method} {request.url.path}: {detail.lower()}"
-        return respond(ProblemError(error.status_code, detail).problem, error.headers)
+        if error.status_code == 400:  # FastAPI's word for whatever its parser raised
+            detail = "the body cannot be read as JSON: it is no text, too deep, or has huge numbers"
+        if error.status_code == 405 and (methods := _methods(request)):
+            headers = {"Allow": ", ".join(methods)}
+        return respond(ProblemError(error.status_code, detail).problem, headers)
 
     @app.exception_handler(SQLAlchemyError)
     async def _(request: Request, error: SQLAlchemyError) -> JSONResponse:
@@ -108,10 +113,27 @@ def add_handlers(app: FastAPI) -> None:
         full = ProblemError(507, f"the server cannot keep this: {error.strerror}", kind="storage")
         return respond(full.problem)
 
+    @app.exception_handler(RecursionError)
+    async def _(request: Request, error: RecursionError) -> JSONResponse:
+        deep = ProblemError(422, "the body is nested deeper than the server takes", kind="usage")
+        return respond(deep.problem)
+
     @app.exception_handler(Exception)
     async def _(request: Request, error: Exception) -> JSONResponse:
         _LOGGER.exception("%s %s: a defect", request.method, request.url.path)
         return respond(ProblemError(500, "the server has a defect; its log says where").problem)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that a request's path has."""
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def _sentence(error: RequestValidationError) -> str:
@@ -127,12 +149,15 @@ def _sentence(error: RequestValidationError) -> str:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the responses of these statuses for the OpenAPI document, each with an example."""
+    """Return the responses of these statuses for the OpenAPI document, each with an example.
+
+    Those that any request may be answered need not be named; see `openapi.Application`.
+    """
     return {
         status: {
-            "model": Problem,
             "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"example": _EXAMPLES[status]}},
+            "content": {MEDIA_TYPE: {"schema": _SCHEMA, "example": _EXAMPLES[status]}},
+            "headers": _HEADERS.get(status, {}),
         }
         for status in statuses
     }
@@ -142,16 +167,25 @@ def _example(status: int, detail: str, **more: Any) -> dict[str, Any]:
     return {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
 
 
+_SCHEMA = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+_RETRY_AFTER = {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}}
+_HEADERS: Mapping[int, Mapping[str, Any]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string", "const": "Bearer"}}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
 _EXAMPLES = {
-    400: _example(400, "the body is not JSON: expecting value", kind="usage"),
+    400: _example(400, "the body is not JSON: Expecting value", kind="usage"),
     401: _example(401, "this server asks for a token; send it as `Authorization: Bearer TOKEN`"),
     404: _example(404, "there is no model 'feedc0ffee123456'"),
     409: _example(409, "the job is still running; cancel its operation first"),
-    413: _example(413, "the body has more than 83886080 bytes, the most that the server takes"),
+    413: _example(413, "the body has more than 83886080 bytes, the most that is taken"),
+    421: _example(421, "this server answers to localhost and 127.0.0.1 only"),
     422: _example(
         422,
-        "Semantic error in model.stan, line 1, column 40: Identifier 'y' not in scope.",
-        kind="program", line=1, column=40,
+        'Semantic error in model.stan, line 1, column 45 to column 46: Identifier "y" not in '
+        "scope.",
+        kind="program", line=1, column=45,
     ),
     429: _example(429, "more than 60000 requests in a minute; try again in a while"),
     503: _example(503, "100 jobs wait already, the most that the server keeps; try again later"),

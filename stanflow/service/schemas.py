@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stanflow.service.tables import JobKind, Status
 
@@ -18,6 +18,18 @@ class _Closed(BaseModel):
     """A request: a field that is not known is a mistake."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, given: Any) -> Any:
+        """Take 1.0 for a whole number, which it is in JSON."""
+        if not isinstance(given, dict):
+            return given
+        return {name: _as_whole(value) for name, value in given.items()}
+
+
+def _as_whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Problem(BaseModel):

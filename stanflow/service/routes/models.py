@@ -14,11 +14,13 @@ from stanflow.service.tables import ModelRow
 from stanflow.service.task import TaskKind
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
-_OF_A_CALL = documented(400, 404, 413, 422)
+_OF_A_CALL = documented(404, 507)
 
 
 @router.post(
-    "", status_code=201, responses={200: {"model": schemas.Model}, **documented(400, 413, 422)}
+    "",
+    status_code=201,
+    responses=documented(507) | {200: {"model": schemas.Model, "description": "Known already"}},
 )
 async def create_model(new: schemas.NewModel, here: Here, response: Response) -> schemas.Model:
     """Compile a program and keep it; the same program under the same name is the same model."""
@@ -26,6 +28,8 @@ async def create_model(new: schemas.NewModel, here: Here, response: Response) ->
     if len(new.program_code.encode()) > settings.largest_program:
         most = settings.largest_program
         raise ProblemError(413, f"the program has more than {most} bytes, the most that is taken")
+    if "\0" in new.program_code:  # which PostgreSQL does not keep
+        raise ProblemError(422, "the program has a NUL character; take it out", kind="program")
     task = here.task("compile", new.name, new.program_code)
     compiled = await here.call(task)
     row, is_new = await run_in_threadpool(

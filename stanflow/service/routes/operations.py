@@ -32,7 +32,24 @@ _KINDS: tuple[JobKind, ...] = get_args(JobKind)
 _SECONDS_BETWEEN_LOOKS = 0.25
 _SECONDS_BETWEEN_SIGNS_OF_LIFE = 15.0
 _TAIL_READ = 4096
-_OF_A_JOB = documented(400, 404, 409, 413, 422, 503, 507)
+_OF_A_JOB = documented(404, 409, 507)
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["step", "operation"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "anyOf": [
+                    {"$ref": f"#/components/schemas/{shown.__name__}"}
+                    for shown in (schemas.Step, schemas.Operation)
+                ]
+            },
+        },
+    },
+}  # as OpenAPI 3.2 has it, which tools of 3.1 leave alone
 Key = Annotated[
     str | None,
     Header(
@@ -109,7 +126,8 @@ def cancel_operation(operation: str, here: Here) -> schemas.Operation:
 
 @router.get(
     "/operations/{operation}/events",
-    responses=documented(404) | {200: {"content": {"text/event-stream": {}}}},
+    response_class=StreamingResponse,
+    responses=documented(404) | {200: {"content": {"text/event-stream": {"itemSchema": _EVENT}}}},
 )
 async def watch(operation: str, here: Here, request: Request) -> StreamingResponse:
     """Stream a job as server-sent events: `step` as it trains, `operation` as its status changes.

@@ -109,14 +109,22 @@ for _router, _kind in ((fits, "fit"), (nuts, "nuts")):
     _add_draws(_router, _kind)  # type: ignore[arg-type]
 
 
-@fits.get("/{run}/trace", responses=_GONE | {200: {"content": {"text/csv": {}}}})
+@fits.get(
+    "/{run}/trace",
+    response_class=FileResponse,
+    responses=_GONE | {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
 def get_trace(run: str, here: Here) -> FileResponse:
     """Return every training step as CSV."""
     folder = here.folder(_finished(here, run, "fit"))
     return _file(folder / RUN / "trace.csv", "text/csv", f"{run}.csv")
 
 
-@comparisons.get("/{run}/report", responses=_GONE | {200: {"content": {"text/html": {}}}})
+@comparisons.get(
+    "/{run}/report",
+    response_class=FileResponse,
+    responses=_GONE | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
 def get_report(run: str, here: Here) -> FileResponse:
     """Return the comparison as a page in one file."""
     folder = here.folder(_finished(here, run, "comparison"))
