@@ -99,7 +99,7 @@ class Run(Mapping[str, Any]):
         return target
 
     def save_report(self, path: str | PathLike[str]) -> Path:
-        """Write a comparison's HTML report."""
+        """Write the HTML report of a fit or a comparison."""
         target = Path(path)
         target.write_bytes(self._client._get(self._url("report")).content)
         return target

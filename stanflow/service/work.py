@@ -113,6 +113,7 @@ def fit_task(task: Task, folder: Path) -> dict[str, Any]:
     columns = {"lp__": fitted.log_p, "lp_approx__": fitted.log_q, "log_weight": fitted.log_weights}
     _write_draws(folder / DRAWS, columns | _by_column(fitted.columns, fitted.values))
     fitted.save(folder / RUN, force=True)
+    fitted.save_report(folder / REPORT)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     weighted = finite(_rows(fitted.summary(weighted=True).table))
     return {**_summary(fitted), "weighted_scalars": weighted}

@@ -65,6 +65,17 @@ def test_draws_come_in_three_forms(server, fit):
     assert trace[0].startswith("step,seconds,elbo")
 
 
+def test_a_fit_has_a_page(server, fit):
+    server.wait(fit)
+    page = server.client.get(f"/v1/fits/{fit}/report")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<html" in page.text
+    assert "normal" in page.text
+    assert str(server.folder) not in page.text
+    (server.folder / "jobs" / fit / "report.html").unlink()
+    assert server.client.get(f"/v1/fits/{fit}/report").status_code == 404
+
+
 def test_a_fit_agrees_with_nuts(server, fit, reference):
     for job in (fit, reference):
         server.wait(job)

@@ -109,6 +109,25 @@ for _router, _kind in ((fits, "fit"), (nuts, "nuts")):
     _add_draws(_router, _kind)  # type: ignore[arg-type]
 
 
+def _add_report(router: APIRouter, kind: JobKind) -> None:
+    @router.get(
+        "/{run}/report",
+        operation_id=f"get_report_of_{kind}",
+        response_class=FileResponse,
+        responses=_GONE | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+    )
+    def get_report(run: str, here: Here) -> FileResponse:
+        """Return it as a page in one file."""
+        path = here.folder(_finished(here, run, kind)) / REPORT
+        if not path.is_file():
+            raise ProblemError(404, f"the {kind} {run!r} is of a server that wrote no pages yet")
+        return _file(path, "text/html", f"{run}.html")
+
+
+for _router, _kind in ((fits, "fit"), (comparisons, "comparison")):
+    _add_report(_router, _kind)  # type: ignore[arg-type]
+
+
 @fits.get(
     "/{run}/trace",
     response_class=FileResponse,
@@ -118,17 +137,6 @@ def get_trace(run: str, here: Here) -> FileResponse:
     """Return every training step as CSV."""
     folder = here.folder(_finished(here, run, "fit"))
     return _file(folder / RUN / "trace.csv", "text/csv", f"{run}.csv")
-
-
-@comparisons.get(
-    "/{run}/report",
-    response_class=FileResponse,
-    responses=_GONE | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
-)
-def get_report(run: str, here: Here) -> FileResponse:
-    """Return the comparison as a page in one file."""
-    folder = here.folder(_finished(here, run, "comparison"))
-    return _file(folder / REPORT, "text/html", f"{run}.html")
 
 
 def _finished(here: Context, run: str, kind: JobKind) -> JobRow:
