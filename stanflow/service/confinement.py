@@ -7,6 +7,7 @@ server.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -14,14 +15,18 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux' prctl
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MEGABYTE = 2**20
+_NICENESS = 10
 
 
 def confine(memory_mb: int, parent: int) -> None:
     """Limit this process: its memory, no core dumps, no life without its parent.
+
+    It computes when nobody waits for an answer of the server's.
 
     Parameters
     ----------
@@ -31,6 +36,9 @@ def confine(memory_mb: int, parent: int) -> None:
     parent : int
         Process id of the server. Where it is gone already, this process ends here.
     """
+    os.nice(_NICENESS)
+    with contextlib.suppress(OSError):  # without it Linux may weigh that within the session only
+        Path("/proc/self/autogroup").write_text(str(_NICENESS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit = memory_mb * _MEGABYTE
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -91,30 +91,38 @@ export function save(blob, name) {
  */
 export async function follow(job, { onstart, onstep, onoperation }, signal) {
   for (;;) {
-    try {
-      const response = await send("GET", `operations/${job}/events`, undefined, signal);
+    const response = await patiently(() => send("GET", `operations/${job}/events`, undefined, signal));
+    if (response) {
       onstart();
       for await (const [name, data] of serverSentEvents(response.body)) {
         if (name === "step") onstep(data);
         else if (name === "operation") {
-          onoperation(data);
+          await onoperation(data);
           if (data.done) return;
         }
       }
-    } catch (error) {
-      if (error.name === "AbortError") return;
-      if (error.status && error.status < 500) throw error;
     }
     if (signal.aborted) return;
     await new Promise((resolve) => setTimeout(resolve, 1000 * SECONDS_TO_RECONNECT));
   }
 }
 
+/** Return null where trying again may help: the server is gone, restarts, or is busy. */
+async function patiently(ask) {
+  try {
+    return await ask();
+  } catch (error) {
+    if (error.name === "AbortError" || error.status === 0 || error.status >= 500) return null;
+    throw error;
+  }
+}
+
+/** Yield events until the stream ends, however it ends. */
 async function* serverSentEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch(() => ({ done: true }));
     if (done) return;
     const events = (rest + value).split("\n\n");
     rest = events.pop();

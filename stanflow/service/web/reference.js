@@ -1,8 +1,7 @@
 // A NUTS run beside a fit: begun, waited for, and compared.
 
-import { follow, get, post } from "./api.js";
+import { download, follow, get, post } from "./api.js";
 import { modelOf } from "./compose.js";
-import { download } from "./api.js";
 import { h } from "./dom.js";
 import { duration } from "./numbers.js";
 import { verdictBlock } from "./verdict.js";
@@ -95,8 +94,7 @@ export class Reference {
       }
     }
     const { result } = await get(`comparisons/${job.id}`, this.signal);
-    this.place.replaceChildren(
-      ...comparisonBlocks(job, result));
+    this.place.replaceChildren(...comparisonBlocks(job, result));
   }
 
   #failed(what, operation) {
