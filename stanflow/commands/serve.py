@@ -46,6 +46,9 @@ def serve(
     call_seconds: Annotated[
         float, typer.Option(help="Wall time to compile a program or evaluate a density.")
     ] = 60.0,
+    requests_a_minute: Annotated[
+        int, typer.Option(min=1, help="Requests of one client in a minute.")
+    ] = 60_000,
 ) -> None:
     """Serve StanFlow over HTTP until it is stopped."""
     try:
@@ -67,6 +70,7 @@ def serve(
         memory_mb=memory_mb,
         job_seconds=job_seconds,
         call_seconds=call_seconds,
+        requests_a_minute=requests_a_minute,
     )
     run(settings, port, lambda url: tell(f"StanFlow at {url}; Ctrl-C ends it"))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -50,7 +52,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
-        self._allowances: dict[str, _Allowance] = {}
+        self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -78,9 +80,10 @@ class Gate:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         client = (scope.get("client") or ("",))[0]
-        if not self._may(client):
+        if wait := self._wait(client):
             most = self._settings.requests_a_minute
-            raise try_later(f"more than {most} requests in a minute; try again in a while", 429)
+            said = f"more than {most} requests in a minute; try again in a while"
+            raise try_later(said, 429, math.ceil(wait))
         self._check_host(headers)
         self._check_token(scope["path"], headers)
         length = headers.get("content-length", "0")
@@ -127,15 +130,16 @@ class Gate:
 
         return receive_some
 
-    def _may(self, client: str) -> bool:
-        """Take a request from a client's allowance, if there is one left."""
+    def _wait(self, client: str) -> float:
+        """Take a request from a client's allowance; return the seconds until it has one, or 0."""
         most, now = float(self._settings.requests_a_minute), time.monotonic()
         allowance = self._allowances.setdefault(client, _Allowance(most, now))
+        self._allowances.move_to_end(client)
+        if len(self._allowances) > _MOST_CLIENTS_REMEMBERED:
+            self._allowances.popitem(last=False)  # who has not asked for longest
         back = (now - allowance.at) * most / _SECONDS
         allowance.left, allowance.at = min(most, allowance.left + back), now
-        if len(self._allowances) > _MOST_CLIENTS_REMEMBERED:
-            self._allowances = {c: a for c, a in self._allowances.items() if a.left < most}
         if allowance.left < 1:
-            return False
+            return (1 - allowance.left) * _SECONDS / most
         allowance.left -= 1
-        return True
+        return 0.0

@@ -62,9 +62,9 @@ def not_there(what: str, name: str) -> ProblemError:
     return ProblemError(404, f"there is no {what} {name!r}")
 
 
-def try_later(detail: str, status: int = 503) -> ProblemError:
-    """Say that it may work in a few seconds."""
-    return ProblemError(status, detail, headers={"Retry-After": str(_SECONDS_TO_RETRY)})
+def try_later(detail: str, status: int = 503, seconds: int = _SECONDS_TO_RETRY) -> ProblemError:
+    """Say that it may work in some seconds."""
+    return ProblemError(status, detail, headers={"Retry-After": str(seconds)})
 
 
 def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from stanflow.service.problems import MEDIA_TYPE, documented
+
 STANFLOW = Path(sys.executable).with_name("stanflow")
 NORMAL = "data { real y; } parameters { real mu; } model { mu ~ normal(0, 1); y ~ normal(mu, 1); }"
 LOOP = (
@@ -26,6 +28,11 @@ def run_cli(*arguments):
     return subprocess.run(
         [STANFLOW, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
     )
+
+
+def example(status):
+    """What the OpenAPI document says that a problem of that status looks like."""
+    return documented(status)[status]["content"][MEDIA_TYPE]["example"]
 
 
 class Server:

@@ -1,6 +1,7 @@
 """What every request passes: tokens, sizes, rates, headers."""
 
 import json
+import time
 
 import pytest
 
@@ -8,7 +9,7 @@ from stanflow.errors import UsageError
 from stanflow.service.settings import Settings
 from stanflow.service.tokens import hash_token, is_token, make_token
 
-from .servers import NORMAL, ON_SQLITE, run_cli
+from .servers import NORMAL, ON_SQLITE, example, run_cli
 
 
 def test_a_server_that_others_can_reach_needs_a_token(tmp_path):
@@ -33,6 +34,7 @@ def test_only_who_has_the_token_is_answered(serving, tmp_path):
             headers = {} if header is None else {"Authorization": header}
             refused = server.client.get("/v1/models", headers=headers)
             assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+            assert refused.json() == example(401)
             assert token not in refused.text
         ok = server.client.get("/v1/models", headers={"Authorization": f"Bearer {token}"})
         assert ok.status_code == 200
@@ -44,6 +46,8 @@ def test_without_a_token_it_answers_to_this_machines_names_only(server, host):
     """A page of another site may have its name lead here."""
     refused = server.client.get("/v1/models", headers={"Host": host})
     assert refused.status_code in {400, 421}
+    if refused.status_code == 421:
+        assert refused.json() == example(421)
     assert server.client.get("/v1/models", headers={"Host": "localhost:1234"}).status_code == 200
 
 
@@ -62,8 +66,7 @@ def test_bodies_that_are_too_large_are_not_read(server, chunked):
     response = server.client.post(
         "/v1/models", content=body, headers={"Content-Type": "application/json"}
     )
-    assert response.status_code == 413
-    assert "the most that is taken" in response.json()["detail"]
+    assert (response.status_code, response.json()) == (413, example(413))
 
 
 def test_programs_that_are_too_large_are_not_compiled(server):
@@ -75,12 +78,17 @@ def test_programs_that_are_too_large_are_not_compiled(server):
 @pytest.mark.parametrize(
     ("content", "status"),
     [
+        (b"nope", 400),
         (b"{", 400),
         (b"\xff\xfe", 400),
         (b"[]", 422),
         (b"null", 422),
         (b"", 422),
         (b"[" * 10**5, 400),
+        (b'{"program_code": 1%s}' % (b"0" * 5000), 400),
+        (rb'{"program_code": "\ud800"}', 422),
+        (rb'{"program_code": "// \u0000"}', 422),
+        (rb'{"\ud800": 1}', 422),
     ],
 )
 def test_what_is_not_json_is_refused(server, content, status):
@@ -90,6 +98,42 @@ def test_what_is_not_json_is_refused(server, content, status):
     assert response.status_code == status, response.text
     assert response.json()["status"] == status
     assert "Traceback" not in response.text
+    if content == b"nope":
+        assert response.json() == example(400)
+
+
+def test_data_that_are_nested_without_end_are_refused(server):
+    data = b'{"data": {"y": %s%s}}' % (b"[" * 900, b"]" * 900)
+    for what in ("params", "fits"):
+        response = server.client.post(
+            f"/v1/models/{server.model()}/{what}",
+            content=data, headers={"Content-Type": "application/json"},
+        )  # fmt: skip
+        assert response.status_code == 422
+        assert "nested deeper" in response.json()["detail"]
+
+
+def test_a_method_that_a_path_has_not_is_refused_with_those_that_it_has(server):
+    refused = server.client.put("/v1/models")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")
+    assert server.client.get("/v1/models/").status_code == 404
+
+
+@ON_SQLITE
+def test_who_asks_too_often_waits_and_others_do_not(serving, tmp_path):
+    with serving(tmp_path / "data", "--requests-a-minute", 30) as server:
+        answered = 0
+        while (refused := server.client.get("/v1/health")).status_code == 200:
+            answered += 1
+            assert answered < 60
+        assert answered >= 30
+        said = example(429)["detail"].replace("60000", "30")
+        assert (refused.status_code, refused.json()["detail"]) == (429, said)
+        # Behind a proxy on this machine clients are told apart by whom it answers.
+        other = server.client.get("/v1/health", headers={"X-Forwarded-For": "192.0.2.1"})
+        assert other.status_code == 200
+        time.sleep(int(refused.headers["retry-after"]))
+        assert server.client.get("/v1/health").status_code == 200
 
 
 @pytest.mark.parametrize(

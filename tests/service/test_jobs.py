@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 import xarray
 
-from .servers import NORMAL
+from .servers import NORMAL, example
 
 DATA = {"y": 1.0}
 EXACT_MEAN, EXACT_SD, EXACT_EVIDENCE = 0.5, np.sqrt(0.5), -0.25 - 0.5 * np.log(4 * np.pi)
@@ -107,7 +107,8 @@ def test_a_job_that_runs_is_cancelled(server):
     job = server.begin("fits", server.model(), DATA, max_steps=10**6, preset="paper")
     server.wait(job, until=lambda o: o["progress"] is not None)
     assert server.client.get(f"/v1/fits/{job}").status_code == 409
-    assert server.client.delete(f"/v1/fits/{job}").status_code == 409
+    refused = server.client.delete(f"/v1/fits/{job}")
+    assert (refused.status_code, refused.json()) == (409, example(409))
     assert server.client.delete(f"/v1/operations/{job}").json()["status"] == "cancelled"
     assert server.wait(job)["status"] == "cancelled"
     assert server.client.delete(f"/v1/fits/{job}").status_code == 204

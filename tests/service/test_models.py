@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from .servers import LOOP, NORMAL, ON_SQLITE
+from .servers import LOOP, NORMAL, ON_SQLITE, example
 
 DATA = {"y": 1.0}
 
@@ -30,6 +30,14 @@ def test_a_program_that_does_not_compile_is_refused_at_its_line(server):
     assert (problem["kind"], problem["line"], problem["column"]) == ("program", 5, 16)
     assert "bad.stan, line 5" in problem["detail"]
     assert '"y" not in scope' in problem["detail"]
+    response = server.client.post(
+        "/v1/models", json={"program_code": "parameters { real x; } model { x ~ normal(0, y); }"}
+    )
+    assert {**response.json(), "output": None} == {**example(422), "output": None}
+
+
+def test_a_model_that_is_not_there_is_said(server):
+    assert server.client.get("/v1/models/feedc0ffee123456").json() == example(404)
 
 
 @pytest.mark.parametrize("file", ["/etc/passwd", "../secret.stan", "near.stan"])

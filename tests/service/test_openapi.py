@@ -1,0 +1,130 @@
+"""The OpenAPI document, held against what the server answers."""
+
+import subprocess
+import sys
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+
+from stanflow.service.problems import MEDIA_TYPE
+from stanflow.service.schemas import Problem
+
+from .servers import serving
+
+DATA = {"y": 1.0}
+# Requests that schemathesis makes, and what is held against its checks. Half of those for a run are
+# for one that is there. What runs a program takes a second, so there are fewer of those.
+CHECKED = """
+generation = {{ deterministic = true, max-examples = 15 }}
+phases.stateful.generation.max-examples = 15
+request-timeout = 60
+continue-on-failure = true
+
+[checks]
+# The document cannot say which programs compile, nor which data are theirs.
+positive_data_acceptance.enabled = false
+# A queue that is full is no defect.
+not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 503]
+
+[dictionaries]
+fits.values = ["{fit}"]
+nuts.values = ["{nuts}"]
+comparisons.values = ["{comparison}"]
+
+[[operations]]
+include-path-regex = "^/v1/fits/"
+include-method = "GET"
+parameters."path.run" = {{ dictionary = "fits", probability = 0.5 }}
+
+[[operations]]
+include-path-regex = "^/v1/nuts/"
+include-method = "GET"
+parameters."path.run" = {{ dictionary = "nuts", probability = 0.5 }}
+
+[[operations]]
+include-path-regex = "^/v1/comparisons/"
+include-method = "GET"
+parameters."path.run" = {{ dictionary = "comparisons", probability = 0.5 }}
+
+[[operations]]
+include-path = "/v1/comparisons"
+include-method = "POST"
+parameters."body.fit" = {{ dictionary = "fits", probability = 0.5 }}
+parameters."body.reference" = {{ dictionary = "nuts", probability = 0.5 }}
+
+[[operations]]
+include-path-regex = "^/v1/models/[^/]*/(params|log_prob|write_array|transform)"
+generation.max-examples = 4
+
+# To delete an operation is to cancel it: it stays.
+[[operations]]
+include-path = "/v1/operations/{{operation}}"
+checks.use_after_free.enabled = false
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("openapi") / "data"
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """Ids of a run of each kind."""
+    with serving(folder, "--jobs", 2, "--threads", 1) as server:
+        model = server.model()
+        fit = server.begin("fits", model, DATA, max_steps=50, draws=100)
+        nuts = server.begin("nuts", model, DATA, draws=100)
+        for job in (fit, nuts):
+            assert server.wait(job)["status"] == "succeeded"
+        begun = server.client.post("/v1/comparisons", json={"fit": fit, "reference": nuts})
+        comparison = begun.json()["id"]
+        assert server.wait(comparison)["status"] == "succeeded"
+    return {"fit": fit, "nuts": nuts, "comparison": comparison}
+
+
+@pytest.fixture(scope="module")
+def api(folder, runs):
+    """A server whose jobs are few and short."""
+    limits = ("--jobs", 1, "--queue", 2, "--threads", 1, "--job-seconds", 1, "--call-seconds", 20)
+    with serving(folder, *limits) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def document(api):
+    return api.client.get("/v1/openapi.json").json()
+
+
+def test_every_operation_tells_its_problems_by_example(document):
+    """That the examples are what the server says is tested where it says it."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            problems = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
+            expected = {"413", "421", "429", "503"} | (set() if path == "/v1/health" else {"401"})
+            assert expected <= problems.keys(), (method, path)
+            assert "500" not in problems
+            assert ("400" in problems) == ("requestBody" in operation)
+            for status, response in problems.items():
+                ((media_type, told),) = response["content"].items()
+                assert media_type == MEDIA_TYPE
+                assert told["schema"] == {"$ref": "#/components/schemas/Problem"}
+                example = told["example"]
+                shown = Problem.model_validate(example).model_dump(exclude_unset=True)
+                assert shown == example
+                assert (example["status"], example["title"]) == (
+                    int(status), HTTPStatus(int(status)).phrase,
+                )  # fmt: skip
+
+
+def test_every_operation_answers_as_the_document_says(api, runs, tmp_path):
+    (tmp_path / "schemathesis.toml").write_text(CHECKED.format(**runs))
+    schemathesis = Path(sys.executable).with_name("schemathesis")
+    done = subprocess.run(
+        [schemathesis, "run", f"{api.url}/v1/openapi.json", "--no-color"],
+        capture_output=True, text=True, check=False, timeout=500, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Missing test data" not in done.stdout, done.stdout  # all was reached
+    assert "a defect" not in api.log.read_text()
