@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARALLEL := --numprocesses auto --dist loadfile
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all bench lint format constraints clean
+.PHONY: demo test test-all bench lint format audit constraints clean
 
 demo: $(INSTALLED)
 	$(BIN)/stanflow fit stan_models/eight_schools/eight_schools_noncentered.stan \
@@ -14,7 +14,7 @@ demo: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
-test-all: lint
+test-all: lint audit
 	$(BIN)/python -m pytest $(PARALLEL)
 
 # normflows is what the paper's code is built from; only the comparison needs it.
@@ -34,6 +34,12 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Whether what constraints.txt pins is known to be vulnerable.
+audit: $(INSTALLED)
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+		$(BIN)/python -m pip install --quiet --editable '.[audit]'
+	.ci/audit $(BIN)/pip-audit constraints.txt
+
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -47,7 +53,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt stanflow/target/batch.c $(
 # Resolve the newest versions that pyproject.toml allows, and pin them.
 constraints:
 	$(PYTHON) -m venv .venv-constraints
-	.venv-constraints/bin/python -m pip install --quiet torch==2.13.0 '.[bench,cmdstan,serve,test,lint]'
+	.venv-constraints/bin/python -m pip install --quiet torch==2.13.0 '.[audit,bench,cmdstan,serve,test,lint]'
 	.venv-constraints/bin/python -m pip freeze --all --exclude stanflow --exclude pip \
 		| sed 's/^torch==.*/torch==2.13.0/' > constraints.txt
 	rm -r .venv-constraints
