@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import URL, Connection, Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 _KEY = int.from_bytes(b"stanflow", "big")  # locks are numbered, a database at a time
@@ -15,7 +15,11 @@ _SECONDS_BETWEEN_TRIES = 0.1
 
 
 class TakenError(Exception):
-    """Another server has the database."""
+    """Another server has the database with this URL."""
+
+    def __init__(self, url: URL) -> None:
+        where = url.render_as_string(hide_password=True)
+        super().__init__(f"another server has its jobs in {where}; name another database")
 
 
 class AdvisoryLock:
@@ -75,8 +79,7 @@ class AdvisoryLock:
             raise
         if not taken:
             connection.close()
-            where = self._engine.url.render_as_string(hide_password=True)
-            raise TakenError(f"another server has its jobs in {where}; name another database")
+            raise TakenError(self._engine.url)
         return connection
 
     def _try(self, connection: Connection) -> bool:

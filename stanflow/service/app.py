@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from fastapi import FastAPI
 from filelock import FileLock, Timeout
+from sqlalchemy.exc import SQLAlchemyError
 
 import stanflow
-from stanflow.errors import UsageError, reason
+from stanflow.errors import UsageError, one_line, reason
 from stanflow.service.context import Context
 from stanflow.service.database import open_database
 from stanflow.service.gate import Gate
@@ -42,7 +43,10 @@ def service(settings: Settings) -> Iterator[FastAPI]:
     with _data_dir(settings), open_database(settings.url_of_database) as database:
         store = Store(database.engine, settings.most_queued)
         supervisor = Supervisor(store, settings, database.hold)
-        supervisor.start()
+        try:
+            supervisor.start()
+        except SQLAlchemyError as error:
+            raise UsageError(f"the database cannot be used: {one_line(error)}") from None
         try:
             yield _application(Context(settings, store, supervisor))
         finally:

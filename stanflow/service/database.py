@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from stanflow.errors import UsageError, one_line
+from stanflow.errors import UsageError, one_line, reason
 from stanflow.service.advisory_lock import AdvisoryLock, TakenError
 
 _SECONDS_TO_WAIT = 5
@@ -30,7 +31,7 @@ class Database:
         self.engine, self._lock = engine, lock
 
     def hold(self) -> None:
-        """Make sure that it is this server's still; SQLite's lies in the data folder, which is.
+        """Make sure that it is this server's still; the lock of a file cannot be lost.
 
         Raises
         ------
@@ -63,13 +64,17 @@ def open_database(url: str) -> Iterator[Database]:
             lock = None
             if engine.dialect.name == "postgresql":
                 lock = opened.enter_context(AdvisoryLock(engine))
+            else:
+                opened.enter_context(_file_lock(engine.url))
             _migrate(engine)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise UsageError(f"the database's URL cannot be used: {one_line(error)}") from None
         except TakenError as error:
             raise UsageError(str(error)) from None
-        except OperationalError as error:
+        except DBAPIError as error:
             raise UsageError(f"the database cannot be opened: {one_line(error.orig)}") from None
+        except OSError as error:
+            raise UsageError(f"the database cannot be opened: {reason(error)}") from None
         yield Database(engine, lock)
 
 
@@ -95,6 +100,16 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
+@contextlib.contextmanager
+def _file_lock(url: URL) -> Iterator[None]:
+    """Hold SQLite's file."""
+    try:
+        with FileLock(f"{url.database}.lock", timeout=0):
+            yield
+    except Timeout:
+        raise TakenError(url) from None
+
+
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     """Let readers and a writer work side by side."""
     cursor = connection.cursor()
@@ -112,11 +127,24 @@ def _prepare_postgresql(connection: Any, record: Any) -> None:
 
 
 def _migrate(engine: Engine) -> None:
+    """Bring the tables up to date.
+
+    Raises
+    ------
+    UsageError
+        They are of a StanFlow that is newer.
+    """
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise UsageError(
+                f"the database is of another version of StanFlow: {one_line(error)}"
+            ) from None

@@ -109,6 +109,9 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(OSError)
     async def _(request: Request, error: OSError) -> JSONResponse:
+        if isinstance(error, FileNotFoundError) and request.method == "GET":
+            said = f"{request.url.path}: its files are not in the server's data folder"
+            return respond(ProblemError(404, said).problem)
         _LOGGER.warning("%s %s: %s", request.method, request.url.path, error)
         full = ProblemError(507, f"the server cannot keep this: {error.strerror}", kind="storage")
         return respond(full.problem)

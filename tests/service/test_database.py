@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -23,6 +24,16 @@ def failing(server):
         operation = server.wait(job)
         assert (operation["status"], operation["attempts"]) == ("succeeded", 1)
     assert server.client.get("/v1/health").status_code == 200
+
+
+@contextmanager
+def watched(server, job):
+    """A job whose events a client reads meanwhile."""
+    url = f"/v1/operations/{job}/events"
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(lambda: server.client.get(url).text)
+        yield
+        assert '"status":"succeeded"' in read.result().splitlines()[-2]
 
 
 def asks_to_try_again(response):
@@ -71,7 +82,7 @@ def test_while_a_table_is_locked_requests_are_asked_to_try_again(serving, cluste
 @ON_POSTGRESQL
 def test_a_server_goes_on_when_its_database_is_back(serving, cluster, database, tmp_path):
     with serving(tmp_path / "data", "--jobs", 1) as server:
-        with failing(server) as (model, job):
+        with failing(server) as (model, job), watched(server, job):
             cluster.stop()
             try:
                 for response in (
@@ -108,15 +119,15 @@ def test_a_second_server_leaves_the_first_ones_data_alone(serving, tmp_path):
         assert "another server has its data" in refused.stderr
 
 
-@ON_POSTGRESQL
 def test_a_second_server_leaves_the_first_ones_database_alone(serving, database, tmp_path):
-    options = database(tmp_path / "data")
+    sqlite = ("--database-url", f"sqlite:///{tmp_path}/data/stanflow.sqlite")
+    options = database(tmp_path / "data") or sqlite
     with serving(tmp_path / "data", "--jobs", 1) as server:
         job = server.begin("nuts", server.model(LOOP, "loop"))
         server.wait(job, until=lambda o: o["status"] == "running")
         refused = run_cli("serve", "--port", 0, "--data-dir", tmp_path / "other", *options)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
-        assert "another server has its jobs in postgresql" in refused.stderr
+        assert f"another server has its jobs in {options[1].partition('?')[0]}" in refused.stderr
         operation = server.operation(job)
         assert (operation["status"], operation["attempts"]) == ("running", 1)
         server.kill()
@@ -126,10 +137,17 @@ def test_a_second_server_leaves_the_first_ones_database_alone(serving, database,
 
 
 def test_a_database_that_cannot_be_opened_is_said(tmp_path):
+    (tmp_path / "text").write_text("no database " * 100)
+    with sqlite3.connect(tmp_path / "newer.sqlite") as newer:
+        newer.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        newer.execute("INSERT INTO alembic_version VALUES ('9999')")
     for url, said in (
         ("postgresql+psycopg://user:secret@127.0.0.1:9/none", "cannot be opened"),
         ("mysql://localhost/none", "must be SQLite or PostgreSQL"),
         ("no url", "cannot be used"),
+        (f"sqlite:///{tmp_path}/text/x.sqlite", "cannot be opened"),
+        (f"sqlite:///{tmp_path}/text", "cannot be opened: file is not a database"),
+        (f"sqlite:///{tmp_path}/newer.sqlite", "is of another version of StanFlow"),
     ):
         done = run_cli("serve", "--port", 0, "--data-dir", tmp_path / "data", "--database-url", url)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr

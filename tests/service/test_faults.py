@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -172,6 +173,18 @@ def test_a_full_disk_is_said_and_loses_nothing(serving, tmp_path):
             assert server.wait(server.begin("nuts", model, DATA, draws=10))["done"]
     finally:
         subprocess.run(["umount", disk], check=False)
+
+
+def test_a_run_whose_files_are_gone_is_said(server):
+    job = server.begin("nuts", server.model(), DATA, draws=10)
+    assert server.wait(job)["status"] == "succeeded"
+    shutil.rmtree(server.folder / "jobs" / job)
+    for path in (f"nuts/{job}/draws", f"nuts/{job}/draws?format=netcdf", f"operations/{job}/task"):
+        response = server.client.get(f"/v1/{path}")
+        assert response.status_code == 404
+        assert "its files are not in the server's data folder" in response.json()["detail"]
+    assert server.client.get(f"/v1/nuts/{job}").status_code == 200
+    assert server.client.delete(f"/v1/nuts/{job}").status_code == 204
 
 
 def test_progress_that_is_half_written_is_not_shown(server):

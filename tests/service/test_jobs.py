@@ -2,6 +2,7 @@
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow
@@ -124,6 +125,16 @@ def test_a_key_begins_one_job(server):
         f"/v1/models/{model}/nuts", json={"data": {"y": 2.0}}, headers={"Idempotency-Key": "once"}
     )
     assert (other.status_code, "another request" in other.json()["detail"]) == (409, True)
+
+
+def test_a_key_that_is_sent_many_times_at_once_begins_one_job(server):
+    model = server.model()
+    with ThreadPoolExecutor(8) as pool:
+        begun = [
+            pool.submit(server.begin, "nuts", model, DATA, key="at once", draws=10)
+            for _ in range(8)
+        ]
+    assert len({job.result() for job in begun}) == 1
 
 
 def test_what_fails_says_why(server):

@@ -12,7 +12,7 @@ from typing import Annotated, get_args
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from stanflow.service import schemas
 from stanflow.service.context import Context, Here
@@ -142,7 +142,11 @@ async def _events(here: Context, job: str, request: Request) -> AsyncIterator[st
     progress = here.settings.jobs_dir / job / PROGRESS
     read, status, silent = 0, None, 0.0
     while not await request.is_disconnected():
-        row = await run_in_threadpool(here.store.job, job)
+        try:
+            row = await run_in_threadpool(here.store.job, job)
+        except SQLAlchemyError:  # the database is away; the job goes on
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+            continue
         if row is None:
             return
         lines, read = await run_in_threadpool(_lines_after, progress, read)

@@ -160,4 +160,5 @@ def _draws(path: Path) -> pyarrow.Table:
 
 
 def _file(path: Path, media_type: str, name: str) -> FileResponse:
-    return FileResponse(path, media_type=media_type, filename=name)
+    found = path.stat()  # where it is not there, FileResponse would raise no OSError
+    return FileResponse(path, media_type=media_type, filename=name, stat_result=found)
