@@ -160,7 +160,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {MEDIA_TYPE: {"schema": _SCHEMA, "example": _EXAMPLES[status]}},
-            "headers": _HEADERS.get(status, {}),
+            **_HEADERS.get(status, {}),
         }
         for status in statuses
     }
@@ -171,9 +171,10 @@ def _example(status: int, detail: str, **more: Any) -> dict[str, Any]:
 
 
 _SCHEMA = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-_RETRY_AFTER = {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}}
+_SECONDS = {"description": "In seconds.", "schema": {"type": "integer"}}
+_RETRY_AFTER = {"headers": {"Retry-After": _SECONDS}}
 _HEADERS: Mapping[int, Mapping[str, Any]] = {
-    401: {"WWW-Authenticate": {"schema": {"type": "string", "const": "Bearer"}}},
+    401: {"headers": {"WWW-Authenticate": {"schema": {"type": "string", "const": "Bearer"}}}},
     429: _RETRY_AFTER,
     503: _RETRY_AFTER,
 }
