@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from .sections import STARTS, TIMES, WIRINGS
 from .store import Results
 
@@ -22,6 +24,7 @@ NAMES = {
     "fullrank": "full-rank",
 }
 MARKERS = ("o", "s", "^", "D")
+_NEAREST, _FARTHEST = 1.0, 1e6  # nats below the best
 
 
 def draw_figures(results: Results, folder: Path) -> list[Path]:
@@ -42,12 +45,16 @@ def draw_figures(results: Results, folder: Path) -> list[Path]:
 
 
 def _draw_horseshoe(items: list[dict[str, Any]], path: Path) -> None:
-    """ELBO over seconds of training, a panel a dimension; dots are the final fits."""
+    """How far below the best the ELBO is, over seconds, a panel a dimension; dots are final fits.
+
+    In logarithms, as full-rank may be tens of thousands of nats below.
+    """
     plt = _pyplot()
     models = list(dict.fromkeys(item["model"] for item in items))
     figure, panels = plt.subplots(1, len(models), figsize=(5.5 * len(models), 3.6), squeeze=False)
     for panel, model in zip(panels[0], models, strict=True):
         own = [item for item in items if item["model"] == model]
+        best = max(item["elbo"] for item in own)
         cut = False
         for item in own:
             variant = item["variant"]
@@ -56,15 +63,16 @@ def _draw_horseshoe(items: list[dict[str, Any]], path: Path) -> None:
             if label is None and not cut:
                 label, cut = "default, cut short", True
             trace = item["trace"]
-            panel.plot(trace["seconds"], trace["elbo"], label=label, **style)
-            panel.plot(item["trained_seconds"], item["elbo"], "o", color=style["color"], ms=4)
-        ends = [item["elbo"] for item in own]
-        margin = 0.15 * (max(ends) - min(ends)) + 1
-        panel.set_ylim(min(ends) - 2 * margin, max(ends) + margin)
+            below = best - np.array(trace["elbo"], dtype=np.float64)
+            panel.plot(trace["seconds"], np.maximum(below, _NEAREST), label=label, **style)
+            end = max(best - item["elbo"], _NEAREST)
+            panel.plot(item["trained_seconds"], end, "o", color=style["color"], ms=4)
         panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_ylim(_FARTHEST, _NEAREST / 2)
         panel.set_xlabel("seconds of training")
         panel.set_title(f"{model}, D = {own[0]['dim']}", fontsize=10)
-    panels[0][0].set_ylabel("ELBO")
+    panels[0][0].set_ylabel("nats below the best of these")
     panels[0][0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
