@@ -27,6 +27,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/stability.py --out benchmarks/results/stability.json
 	$(BIN)/python benchmarks/verdicts.py --out benchmarks/results/verdicts.json
 	$(BIN)/python benchmarks/warm_nuts.py --out benchmarks/results/warm_nuts.json
+	$(BIN)/python benchmarks/service_load.py --out benchmarks/results/service_load.json
 	$(BIN)/python -m benchmarks.defaults --out benchmarks/results/defaults.json
 
 lint: $(INSTALLED)

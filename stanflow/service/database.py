@@ -16,6 +16,7 @@ from stanflow.errors import UsageError, one_line, reason
 from stanflow.service.advisory_lock import AdvisoryLock, TakenError
 
 _SECONDS_TO_WAIT = 5
+_CONNECTIONS = 40  # as many as requests are answered at a time; to open one takes long
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -85,7 +86,10 @@ def _engine(url: URL) -> Engine:
         raise UsageError(f"the database must be SQLite or PostgreSQL, not {kind}")
     if kind == "sqlite":
         engine = create_engine(
-            url, pool_timeout=_SECONDS_TO_WAIT, connect_args={"timeout": _SECONDS_TO_WAIT}
+            url,
+            pool_size=_CONNECTIONS,
+            pool_timeout=_SECONDS_TO_WAIT,
+            connect_args={"timeout": _SECONDS_TO_WAIT},
         )
         event.listen(engine, "connect", _prepare_sqlite)
         return engine
@@ -93,6 +97,7 @@ def _engine(url: URL) -> Engine:
     engine = create_engine(
         url,
         pool_pre_ping=True,
+        pool_size=_CONNECTIONS,
         pool_timeout=_SECONDS_TO_WAIT,
         connect_args={name: value for name, value in ours.items() if name not in url.query},
     )
