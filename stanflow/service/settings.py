@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stanflow.errors import UsageError
+from stanflow.target.batch import available_cores
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MEGABYTE = 2**20
@@ -14,7 +14,7 @@ _MEGABYTE = 2**20
 
 def jobs_at_a_time() -> int:
     """Return how many jobs run at a time where nobody says: half as many as there are cores."""
-    return max(1, (os.cpu_count() or 1) // 2)
+    return max(1, available_cores() // 2)
 
 
 @dataclass(frozen=True)
