@@ -8,7 +8,7 @@ import stanflow
 from stanflow.client import ServiceError
 from stanflow.errors import UsageError
 
-from .servers import NORMAL
+from .servers import NORMAL, ON_SQLITE
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +17,7 @@ def client(server):
         yield connected
 
 
+@ON_SQLITE
 def test_from_a_program_to_a_comparison(client, tmp_path):
     program, data = tmp_path / "normal.stan", tmp_path / "normal.json"
     program.write_text(NORMAL)
@@ -41,6 +42,7 @@ def test_from_a_program_to_a_comparison(client, tmp_path):
         client.run("fit", fit.id)
 
 
+@ON_SQLITE
 def test_what_is_wrong_is_one_sentence(client, tmp_path):
     with pytest.raises(ServiceError, match="not in scope") as raised:
         client.model(stan_code="parameters { real x; } model { x ~ normal(0, y); }")
@@ -55,6 +57,7 @@ def test_what_is_wrong_is_one_sentence(client, tmp_path):
         client.fit(client.model(stan_code=NORMAL), layers=-1)
 
 
+@ON_SQLITE
 def test_a_job_can_be_cancelled(client):
     job = client.fit(client.model(stan_code=NORMAL), {"y": 1}, preset="paper")
     job.cancel()

@@ -94,7 +94,7 @@ def test_events_tell_a_fit_as_it_trains(server):
     events = []
     with server.client.stream("GET", f"/v1/operations/{job}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
-        lines = [line for line in stream.iter_lines() if line]
+        lines = [line for line in stream.iter_lines() if line and not line.startswith(":")]
     for name, data in zip(lines[::2], lines[1::2], strict=True):
         events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
     steps = [data["step"] for name, data in events if name == "step"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, get_args
@@ -140,8 +141,11 @@ async def watch(operation: str, here: Here, request: Request) -> StreamingRespon
 
 async def _events(here: Context, job: str, request: Request) -> AsyncIterator[str]:
     progress = here.settings.jobs_dir / job / PROGRESS
-    read, status, silent = 0, None, 0.0
+    read, status, told = 0, None, time.monotonic()
     while not await request.is_disconnected():
+        if time.monotonic() - told > _SECONDS_BETWEEN_SIGNS_OF_LIFE:
+            told = time.monotonic()
+            yield ": still there\n\n"
         try:
             row = await run_in_threadpool(here.store.job, job)
         except SQLAlchemyError:  # the database is away; the job goes on
@@ -151,16 +155,13 @@ async def _events(here: Context, job: str, request: Request) -> AsyncIterator[st
             return
         lines, read = await run_in_threadpool(_lines_after, progress, read)
         for line in lines:
+            told = time.monotonic()
             yield f"event: step\ndata: {line}\n\n"
         if row.status != status:
-            status = row.status
+            status, told = row.status, time.monotonic()
             yield f"event: operation\ndata: {shown(row, here).model_dump_json()}\n\n"
         if status not in UNFINISHED:
             return
-        silent = 0.0 if lines else silent + _SECONDS_BETWEEN_LOOKS
-        if silent >= _SECONDS_BETWEEN_SIGNS_OF_LIFE:
-            silent = 0.0
-            yield ": still there\n\n"
         await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
