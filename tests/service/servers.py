@@ -78,7 +78,7 @@ class Server:
     def operation(self, job):
         return self.client.get(f"/v1/operations/{job}").json()
 
-    def wait(self, job, *, until=lambda o: o["done"], seconds=120):
+    def wait(self, job, *, until=lambda o: o["done"], seconds=300):
         deadline = time.monotonic() + seconds
         while not until(operation := self.operation(job)):
             assert time.monotonic() < deadline, operation
