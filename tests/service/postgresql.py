@@ -92,7 +92,7 @@ def postgresql() -> Iterator[PostgreSQL]:
     if binaries is None:
         pytest.skip("PostgreSQL is not installed: there is no initdb")
     owner = _owner()
-    folder = Path(tempfile.mkdtemp(prefix="stanflow-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="tests-postgresql-", dir="/tmp"))
     try:
         if owner is not None:
             shutil.chown(folder, owner)
