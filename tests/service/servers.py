@@ -75,6 +75,14 @@ class Server:
         assert response.status_code == 202, response.text
         return response.json()["id"]
 
+    def workers(self):
+        """Process ids of its workers."""
+        listed = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return [int(pid) for pid in listed.stdout.split()]
+
     def operation(self, job):
         return self.client.get(f"/v1/operations/{job}").json()
 

@@ -16,7 +16,6 @@ from .servers import LOOP, ON_SQLITE, example
 
 DATA = {"y": 1.0}
 LONG = {"max_steps": 800, "preset": "paper", "layers": 16}
-SEVERAL = "parameters { vector[10] x; } model { x ~ student_t(4, 0, 1); }"
 ALLOCATES = (
     "parameters { real x; } transformed parameters { real s = 0; "
     "{ vector[2000000000] big = rep_vector(x, 2000000000); s = sum(big) * 0; } } "
@@ -24,78 +23,16 @@ ALLOCATES = (
 )
 
 
-def workers(server):
-    """Process ids of the server's workers."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(server.process.pid)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return [int(pid) for pid in listed.stdout.split()]
-
-
-def result(server, job):
-    return server.client.get(f"/v1/fits/{job}").json()["result"]
-
-
-def trained(server, job, step):
-    """Wait until a fit has come so far, and has kept a checkpoint."""
-    server.wait(job, until=lambda o: (o["progress"] or {"step": 0})["step"] >= step)
-    deadline = time.monotonic() + 60
-    while not list((Path(server.folder) / "jobs" / job).glob("checkpoint*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_a_worker_that_is_killed_fails_its_job_alone(server):
     job = server.begin("fits", server.model(), DATA, **LONG)
     server.wait(job, until=lambda o: o["progress"] is not None)
-    os.kill(workers(server)[0], signal.SIGKILL)
+    os.kill(server.workers()[0], signal.SIGKILL)
     operation = server.wait(job)
     assert (operation["status"], operation["failure"]["kind"]) == ("failed", "crash")
     assert "SIGKILL" in operation["failure"]["detail"]
     assert (
         server.wait(server.begin("nuts", server.model(), DATA, draws=10))["status"] == "succeeded"
     )
-
-
-def test_after_a_kill_of_the_server_jobs_go_on_where_they_were(serving, tmp_path):
-    """The one that ran goes on from its checkpoint, to the numbers of a run without a break."""
-    options = ("--jobs", 1, "--threads", 1)
-    with serving(tmp_path / "whole", *options) as server:
-        job = server.begin("fits", server.model(SEVERAL), **LONG)
-        server.wait(job)
-        whole = result(server, job)
-    with serving(tmp_path / "killed", *options) as server:
-        model = server.model()
-        done = server.begin("nuts", model, DATA, draws=50)
-        server.wait(done)
-        running = server.begin("fits", server.model(SEVERAL), **LONG)
-        queued = server.begin("nuts", model, DATA, draws=60)
-        trained(server, running, 1)
-        (worker,) = workers(server)
-        server.kill()
-        deadline = time.monotonic() + 10
-        while Path(f"/proc/{worker}").exists():
-            assert time.monotonic() < deadline, "a worker outlives its server"
-            time.sleep(0.1)
-    with serving(tmp_path / "killed", *options) as server:
-        assert server.operation(done)["status"] == "succeeded"
-        again = server.wait(running)
-        assert (again["status"], again["attempts"]) == ("succeeded", 2)
-        assert result(server, running)["elbo"] == whole["elbo"]
-        assert server.wait(queued)["status"] == "succeeded"
-        rows = server.client.get(f"/v1/nuts/{queued}/draws", params={"limit": 1000}).json()
-        assert rows["total"] == 4 * 60
-
-
-def test_a_server_that_is_stopped_lets_its_jobs_go_on_later(serving, tmp_path):
-    options = ("--jobs", 1, "--threads", 1)
-    with serving(tmp_path / "data", *options) as server:
-        job = server.begin("fits", server.model(SEVERAL), **LONG)
-        server.wait(job, until=lambda o: o["progress"] is not None)
-    with serving(tmp_path / "data", *options) as server:
-        operation = server.wait(job)
-        assert (operation["status"], operation["attempts"]) == ("succeeded", 1)
 
 
 @ON_SQLITE
@@ -187,6 +124,7 @@ def test_a_run_whose_files_are_gone_is_said(server):
     assert server.client.delete(f"/v1/nuts/{job}").status_code == 204
 
 
+@ON_SQLITE
 def test_progress_that_is_half_written_is_not_shown(server):
     job = server.begin("fits", server.model(), DATA, max_steps=300)
     server.wait(job)
