@@ -75,7 +75,8 @@ def main() -> None:
         message = error.format_message()
         _fail(message[:1].lower() + message[1:], "usage", "", 2, as_json=as_json)
     except OSError as error:
-        _fail(f"the result cannot be printed: {error.strerror}", "usage", "", 1, as_json=False)
+        what = error.filename or "the result cannot be printed"
+        _fail(f"{what}: {error.strerror}", "usage", "", 1, as_json=False)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "alloc" not in str(error):
             raise

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-from stanflow.errors import EngineError, one_line
+from stanflow.errors import one_line
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,27 @@ def examine() -> list[Finding]:
         Finding("Python", ok=True, required=True, detail=platform.python_version()),
         _package("torch"),
         _package("bridgestan"),
+        _works("ArviZ", _arviz, "pip install --force-reinstall 'arviz<1'"),
         _works("embedded engine", _embedded_engine, "pip install --force-reinstall stanli==0.24.0"),
-        _compiled_loop(),
-        _compiled_passes(),
-        _bridgestan_toolchain(),
-        _cmdstan(),
+        _works("compiled loop", _compiled_loop, _BUILD, required=False),
+        _works("compiled passes", _compiled_passes, _BUILD, required=False),
+        _works(
+            "BridgeStan toolchain",
+            _bridgestan_toolchain,
+            "not needed unless the embedded engine cannot run a program: install make and a "
+            "C++17 compiler, then `stanflow fit --engine bridgestan` downloads the sources",
+            required=False,
+        ),
+        _works(
+            "CmdStan",
+            _cmdstan,
+            "not needed: `stanflow nuts` runs Stan's NUTS in the embedded engine without it",
+            required=False,
+        ),
     ]
+
+
+_BUILD = "install a C compiler, then pip install --force-reinstall --no-deps stanflow"
 
 
 def _package(name: str) -> Finding:
@@ -75,12 +90,18 @@ def _import(name: str) -> str:
     return version(name)
 
 
-def _works(name: str, attempt: Callable[[], str], remedy: str) -> Finding:
+def _works(name: str, attempt: Callable[[], str], remedy: str, *, required: bool = True) -> Finding:
     try:
-        return Finding(name, ok=True, required=True, detail=attempt())
+        return Finding(name, ok=True, required=required, detail=attempt())
     except Exception as error:  # whatever keeps it from working is what the user must know
         problem = one_line(error) or type(error).__name__
-        return Finding(name, ok=False, required=True, detail=problem, remedy=remedy)
+        return Finding(name, ok=False, required=required, detail=problem, remedy=remedy)
+
+
+def _arviz() -> str:
+    from stanflow.quiet_arviz import arviz
+
+    return str(arviz.__version__)
 
 
 def _embedded_engine() -> str:
@@ -94,76 +115,33 @@ def _embedded_engine() -> str:
     return f"{model.engine_version}, with the constants that Stan drops"
 
 
-def _compiled_loop() -> Finding:
+def _compiled_loop() -> str:
     from stanflow.target import batch
 
-    return _compiled(
-        "compiled loop",
-        found=batch.compiled_loop() is not None,
-        detail=f"built, {batch.available_cores()} cores",
-        otherwise="not built, so gradients cost several times more",
-    )
+    if batch.compiled_loop() is None:
+        raise LookupError("not built, so gradients cost several times more")
+    return f"built, {batch.available_cores()} cores"
 
 
-def _compiled_passes() -> Finding:
+def _compiled_passes() -> str:
     from stanflow.flow import compiled
 
-    return _compiled(
-        "compiled passes",
-        found=compiled.load() is not None,
-        detail="built",
-        otherwise="not built, so training takes several times longer",
-    )
+    if compiled.load() is None:
+        raise LookupError("not built, so training takes several times longer")
+    return "built"
 
 
-def _compiled(name: str, *, found: bool, detail: str, otherwise: str) -> Finding:
-    if found:
-        return Finding(name, ok=True, required=False, detail=detail)
-    return Finding(
-        name,
-        ok=False,
-        required=False,
-        detail=otherwise,
-        remedy="install a C compiler, then pip install --force-reinstall --no-deps stanflow",
-    )
-
-
-def _bridgestan_toolchain() -> Finding:
+def _bridgestan_toolchain() -> str:
     from stanflow.target import native
 
-    name = "BridgeStan toolchain"
-    try:
-        toolchain = native.find_toolchain()
-    except EngineError as error:
-        return Finding(
-            name,
-            ok=False,
-            required=False,
-            detail=str(error),
-            remedy="not needed unless the embedded engine cannot run a program: install make and a "
-            "C++17 compiler, then `stanflow fit --engine bridgestan` downloads the sources",
-        )
-    detail = (
+    toolchain = native.find_toolchain()
+    return (
         f"{toolchain.bridgestan_version} in {toolchain.folder}, {toolchain.stanc_version}, "
         f"{toolchain.compiler_version}; compiled models in {native.cache_folder()}"
     )
-    return Finding(name, ok=True, required=False, detail=detail)
 
 
-def _cmdstan() -> Finding:
+def _cmdstan() -> str:
     from stanflow.reference.cmdstan_program import find_installation
 
-    name = "CmdStan"
-    try:
-        path = find_installation()
-    except EngineError as error:
-        return Finding(
-            name,
-            ok=False,
-            required=False,
-            detail=str(error),
-            remedy="not needed: `stanflow nuts` runs Stan's NUTS in the embedded engine without it",
-        )
-    return Finding(
-        name, ok=True, required=False, detail=f"{path} (cmdstanpy {version('cmdstanpy')})"
-    )
+    return f"{find_installation()} (cmdstanpy {version('cmdstanpy')})"

@@ -1,3 +1,5 @@
+import sys
+
 from stanflow import doctor
 
 
@@ -16,3 +18,14 @@ def test_what_is_required_and_missing_is_said_with_its_remedy(monkeypatch):
     assert (finding.ok, finding.required, finding.detail) == (False, True, "no torch here")
     assert "MISSING" in str(finding)
     assert "pip install" in str(finding)
+
+
+def test_where_torch_is_broken_all_else_is_still_looked_at(monkeypatch):
+    for name in [n for n in sys.modules if n.startswith("stanflow.flow")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("stanflow.flow", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    findings = {finding.name: finding for finding in doctor.examine()}
+    broken = {name for name, f in findings.items() if not f.ok and "torch" in f.detail}
+    assert broken == {"torch", "compiled passes"}
+    assert findings["ArviZ"].ok

@@ -77,7 +77,7 @@ def _error(shape: tuple[int, ...], ranks: FloatArray, i: int, j: int) -> float:
     Spearman and Kendall correlation measures"),
     ``12 [F(x) G(y) + E(G(Y); X > x) + E(F(X); Y > y)]`` but for a constant.
     """
-    import arviz
+    from stanflow.quiet_arviz import arviz
 
     mcse: Any = arviz.mcse
     u, v = ranks[:, i], ranks[:, j]

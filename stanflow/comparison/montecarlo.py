@@ -68,7 +68,7 @@ def from_chains(values: FloatArray) -> Estimates:
     >>> bool(abs(found.mean[0]) < 4 * found.mean_se[0] < 0.1)
     True
     """
-    import arviz
+    from stanflow.quiet_arviz import arviz
 
     mcse: Any = arviz.mcse
     n = values.shape[-1]

@@ -117,7 +117,7 @@ def _relative_variance(x: FloatArray) -> float:
 
 
 def _effective_sample_size(chains: FloatArray) -> float:
-    import arviz
+    from stanflow.quiet_arviz import arviz
 
     if chains.shape[-1] < 4 or np.ptp(chains) == 0:
         return float(chains.size)

@@ -115,7 +115,7 @@ def smoothed_log_weights(log_ratio: FloatArray) -> tuple[FloatArray, float]:
         return log_weights, math.inf
     if log_weights.max() <= math.log(_HIGHEST_WITHOUT_A_TAIL / len(log_weights)):
         return log_weights, 0.0
-    import arviz
+    from stanflow.quiet_arviz import arviz
 
     with np.errstate(over="ignore"):  # in a sum of which the reciprocal is taken
         smoothed, pareto_k = arviz.psislw(log_ratio)

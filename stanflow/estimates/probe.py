@@ -96,7 +96,7 @@ def probe(
     seed : int
         For starting points and momenta.
     """
-    import arviz
+    from stanflow.quiet_arviz import arviz
 
     rng = np.random.default_rng(seed)
     chains = int(

@@ -101,8 +101,8 @@ def _varies(values: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def _arviz() -> Any:
-    """ArviZ, which is slow to import, and without types."""
-    import arviz
+    """ArviZ, without types."""
+    from stanflow.quiet_arviz import arviz
 
     return arviz
 

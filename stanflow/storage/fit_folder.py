@@ -116,13 +116,13 @@ def _is_wiring(name: str) -> bool:
 
 
 def _read(path: Path, report: dict[str, Any]) -> Fit:
-    import arviz
     from safetensors.torch import load_file
 
     from stanflow.flow.affine import FixedAffine
     from stanflow.flow.config import FlowConfig
     from stanflow.flow.realnvp import build_flow
     from stanflow.flow.wiring import Wiring
+    from stanflow.quiet_arviz import arviz
 
     known = {field.name for field in fields(FlowConfig)}
     config = FlowConfig(**{k: v for k, v in report["flow_config"].items() if k in known})

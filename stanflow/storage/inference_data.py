@@ -50,7 +50,7 @@ def to_inference_data(
     unconstrained : array of shape (chains, draws, D), optional
         Unconstrained parameters, for the group unconstrained_posterior.
     """
-    import arviz
+    from stanflow.quiet_arviz import arviz
 
     groups: dict[str, Any] = {"posterior": {}, "sample_stats": dict(sample_stats)}
     observed = json.loads(data) if data.strip() else {}

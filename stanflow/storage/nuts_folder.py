@@ -88,7 +88,7 @@ def to_inference_data(fit: NutsFit) -> arviz.InferenceData:
 
 
 def _read(path: Path) -> NutsFit:
-    import arviz
+    from stanflow.quiet_arviz import arviz
 
     report = json.loads((path / NUTS.report).read_text(encoding="utf-8"))
     stored: Any = arviz.InferenceData.from_netcdf(str(path / DRAWS))

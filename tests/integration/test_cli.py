@@ -112,6 +112,14 @@ def test_fit_stops_at_max_seconds(schools, tmp_path):
     assert 0 < report["steps"] < 10**6
 
 
+def test_arviz_is_not_in_the_way(schools, tmp_path):
+    """Neither by its notice, once a day, nor where its folder for the day cannot be made."""
+    for cache in (tmp_path / "new", schools[1]):
+        result = run("fit", *schools, *QUICK, cwd=tmp_path, XDG_CACHE_HOME=str(cache))
+        assert result.returncode == 0, result.stderr
+        assert "arviz" not in result.stderr.lower()
+
+
 def test_print_statements_go_to_standard_error(tmp_path):
     (tmp_path / "noisy.stan").write_text(
         'transformed data { print("from the data"); } parameters { real x; }\n'
