@@ -16,6 +16,7 @@ test: lint
 
 test-all: lint audit
 	$(BIN)/python -m pytest $(PARALLEL)
+	docker/test
 
 # normflows is what the paper's code is built from; only the comparison needs it.
 bench: $(INSTALLED)
