@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from stanflow.target import native
 # The same examples on every run, and no clock: machines are shared and noisy.
 settings.register_profile("stanflow", derandomize=True, deadline=None)
 settings.load_profile("stanflow")
+
+# A shell's background jobs ignore Ctrl-C, and so would all that the tests start from there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ZOO = Path(__file__).parents[1] / "stan_models"
 

@@ -48,6 +48,7 @@ def test_linear_regression_in_ten_dimensions(zoo, seed):
     assert_exact(fit(model, seed), exact, 0.02)
 
 
+@pytest.mark.slow
 def test_linear_regression_in_a_hundred_dimensions(zoo):
     data, exact = regression(100, 100)
     model = stanflow.StanModel(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .servers import LOOP, ON_SQLITE, example
+from .servers import LOOP, ON_SQLITE, SLOW_ON_POSTGRESQL, example
 
 DATA = {"y": 1.0}
 LONG = {"max_steps": 800, "preset": "paper", "layers": 16}
@@ -23,6 +23,7 @@ ALLOCATES = (
 )
 
 
+@SLOW_ON_POSTGRESQL
 def test_a_worker_that_is_killed_fails_its_job_alone(server):
     job = server.begin("fits", server.model(), DATA, **LONG)
     server.wait(job, until=lambda o: o["progress"] is not None)
@@ -47,6 +48,7 @@ def test_a_job_that_loops_or_takes_too_much_memory_is_ended(serving, tmp_path):
         assert server.client.get("/v1/health").json()["running"] == 0
 
 
+@SLOW_ON_POSTGRESQL
 def test_as_many_jobs_wait_as_may_and_all_are_run(serving, tmp_path):
     with serving(tmp_path / "data", "--queue", 100, "--jobs", 1) as server:
         model = server.model()
@@ -85,6 +87,7 @@ def fill(path):
             filler.write(bytes(4096))
 
 
+@SLOW_ON_POSTGRESQL
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_is_said_and_loses_nothing(serving, tmp_path):
     disk = tmp_path / "disk"

@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 import xarray
 
-from .servers import NORMAL, example
+from .servers import NORMAL, SLOW_ON_POSTGRESQL, example
 
 DATA = {"y": 1.0}
 EXACT_MEAN, EXACT_SD, EXACT_EVIDENCE = 0.5, np.sqrt(0.5), -0.25 - 0.5 * np.log(4 * np.pi)
@@ -77,6 +77,7 @@ def test_a_fit_has_a_page(server, fit):
     assert server.client.get(f"/v1/fits/{fit}/report").status_code == 404
 
 
+@SLOW_ON_POSTGRESQL
 def test_a_fit_agrees_with_nuts(server, fit, reference):
     for job in (fit, reference):
         server.wait(job)
@@ -89,6 +90,7 @@ def test_a_fit_agrees_with_nuts(server, fit, reference):
     assert "<html" in server.client.get(f"/v1/comparisons/{comparison}/report").text
 
 
+@SLOW_ON_POSTGRESQL
 def test_events_tell_a_fit_as_it_trains(server):
     job = server.begin("fits", server.model(), DATA, max_steps=600, preset="paper", layers=2)
     events = []
