@@ -78,7 +78,7 @@ class FitSummary:
 
     def __str__(self) -> str:
         shown = self.table.head(_ROWS_SHOWN)
-        formatters = dict.fromkeys(self.table.columns, _format_number)
+        formatters = dict.fromkeys(self.table.columns, number)
         body = shown.to_string(index_names=False, formatters=formatters)
         hidden = len(self.table) - len(shown)
         lines = [self.heading, "", body]
@@ -89,7 +89,14 @@ class FitSummary:
     __repr__ = __str__
 
 
-def _format_number(x: float) -> str:
+def number(x: float) -> str:
+    """Return a number with four significant digits or three decimals, as is shorter to read.
+
+    Examples
+    --------
+    >>> number(0.25), number(12345.6), number(1e-7)
+    ('0.250', '12345.6', '1e-07')
+    """
     if not np.isfinite(x) or x == 0 or 1e-3 <= abs(x) < 1e5:
         return f"{x:.3f}" if abs(x) < 1000 else f"{x:.1f}"
     return f"{x:.3g}"

@@ -13,7 +13,6 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from stanflow.comparison.metrics import WEIGHTED
-from stanflow.comparison.result import number
 from stanflow.report.figures import (
     BINS,
     DRAWS,
@@ -26,6 +25,7 @@ from stanflow.report.figures import (
     panels,
     view,
 )
+from stanflow.summary import number
 from stanflow.target.loaded import FloatArray
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ import pandas as pd
 
 from stanflow.comparison import plots
 from stanflow.comparison.metrics import WEIGHTED
-from stanflow.comparison.result import describe_side, number
+from stanflow.comparison.result import describe_side
 from stanflow.report import figures
 from stanflow.report.page import Plot, plot, render_page, write_page
 from stanflow.report.ran import NOTHING, configuration, engine, entry, versions
 from stanflow.result import Fit
+from stanflow.summary import number
 
 if TYPE_CHECKING:
     from stanflow.comparison.result import Comparison

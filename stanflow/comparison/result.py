@@ -18,6 +18,7 @@ from stanflow.comparison.metrics import WEIGHTED
 from stanflow.comparison.sides import Sides
 from stanflow.reference.result import NutsFit
 from stanflow.result import Fit
+from stanflow.summary import number
 
 ROWS_SHOWN = 30
 _NAMES_SHOWN = 5
@@ -228,19 +229,6 @@ def describe_side(side: Mapping[str, Any]) -> str:
     by = f", {engine}" if engine else ""
     seed = f", seed {side['seed']}" if "seed" in side else ""
     return f"{what}{by}{seed})"
-
-
-def number(x: float) -> str:
-    """Return a number with four significant digits or three decimals, as is shorter to read.
-
-    Examples
-    --------
-    >>> number(0.25), number(12345.6), number(1e-7)
-    ('0.250', '12345.6', '1e-07')
-    """
-    if not np.isfinite(x) or x == 0 or 1e-3 <= abs(x) < 1e5:
-        return f"{x:.3f}" if abs(x) < 1000 else f"{x:.1f}"
-    return f"{x:.3g}"
 
 
 def _capital(sentence: str) -> str:
