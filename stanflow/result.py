@@ -297,9 +297,10 @@ class Fit(StanVariables):
         UsageError
             It cannot be written.
         """
-        from stanflow.report.fit import write_report
+        from stanflow.report.fit import render
+        from stanflow.report.page import write_page
 
-        return write_report(self, Path(path))
+        return write_page(render(self), Path(path))
 
     def _repr_html_(self) -> str:
         from stanflow.notebook import to_html

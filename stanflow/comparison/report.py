@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from stanflow.comparison import plots
 from stanflow.comparison.metrics import WEIGHTED
 from stanflow.comparison.result import describe_side
 from stanflow.report import figures
-from stanflow.report.page import Plot, plot, render_page, write_page
+from stanflow.report.page import Plot, plot, render_page
 from stanflow.report.ran import NOTHING, configuration, engine, entry, versions
 from stanflow.result import Fit
 from stanflow.summary import number
@@ -24,28 +23,6 @@ if TYPE_CHECKING:
 ROWS_SHOWN = 200
 _LEFT_OUT_SHOWN = 50
 _WORDS = {"agree": "Agree", "undecided": "Undecided", "close": "Close", "differ": "Differ"}
-
-
-def write_report(comparison: Comparison, path: Path) -> Path:
-    """Write the page; it replaces an earlier one when it is whole.
-
-    Parameters
-    ----------
-    comparison : Comparison
-    path : pathlib.Path
-        The file, ``.html``; its folder is made where it is missing.
-
-    Returns
-    -------
-    pathlib.Path
-        The file, absolute.
-
-    Raises
-    ------
-    UsageError
-        It cannot be written.
-    """
-    return write_page(render(comparison), path)
 
 
 def render(comparison: Comparison) -> str:

@@ -74,9 +74,10 @@ class Comparison:
         UsageError
             It cannot be written.
         """
-        from stanflow.comparison.report import write_report
+        from stanflow.comparison.report import render
+        from stanflow.report.page import write_page
 
-        written: Path = write_report(self, Path(path))
+        written: Path = write_page(render(self), Path(path))
         self.summary["report"] = str(written)
         return written
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy.special import logsumexp
 
 from stanflow.estimates.importance import highest_pareto_k
 from stanflow.report import figures
-from stanflow.report.page import Plot, plot, render_page, write_page
+from stanflow.report.page import Plot, plot, render_page
 from stanflow.report.ran import NOTHING, configuration, engine, entry, versions
 from stanflow.result import FAMILIES, Fit
 from stanflow.summary import summarize
@@ -35,28 +34,6 @@ _ENDINGS = {
 _INCLUDED, _MISSING = "included", "missing"
 _DIGITS_OF_A_SPREAD = 3
 _MOST_DECIMALS, _LARGEST_IN_FULL = 6, 1e7
-
-
-def write_report(fit: Fit, path: Path) -> Path:
-    """Write the page; it replaces an earlier one when it is whole.
-
-    Parameters
-    ----------
-    fit : Fit
-    path : pathlib.Path
-        The file, ``.html``; its folder is made where it is missing.
-
-    Returns
-    -------
-    pathlib.Path
-        The file, absolute.
-
-    Raises
-    ------
-    UsageError
-        It cannot be written.
-    """
-    return write_page(render(fit), path)
 
 
 def render(fit: Fit) -> str:
