@@ -237,6 +237,7 @@ def _cache_key(program: StanProgram, toolchain: Toolchain) -> str:
         "make_args": MAKE_ARGS,
         "make_local": local.read_text() if local.is_file() else "",
         "flags": {name: os.environ.get(name, "") for name in ("CXX", "CXXFLAGS", "CPPFLAGS")},
+        "folder": str(toolchain.folder),  # where a library looks for TBB
         "bridgestan": toolchain.bridgestan_version,
         "stanc": toolchain.stanc_version,
         "compiler": toolchain.compiler_version,
@@ -279,11 +280,19 @@ def _build_error(program: StanProgram, message: str) -> StanFlowError:
 # ---- Versions ---------------------------------------------------------------------------------
 
 
+def _is_noexec(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))
+
+
 def _open_checked(library: Path) -> ctypes.CDLL:
     try:
         handle = ctypes.CDLL(str(library.resolve()))
     except OSError as error:
-        raise EngineError(f"the model library {library} cannot be loaded: {error}") from None
+        remedy = "; its folder is mounted noexec, let STANFLOW_CACHE_DIR name another"
+        raise EngineError(
+            f"the model library {library} cannot be loaded: {error}"
+            f"{remedy if _is_noexec(library.parent) else ''}"
+        ) from None
     missing = [name for name in _NEEDED_SYMBOLS if not hasattr(handle, name)]
     if missing:
         try:

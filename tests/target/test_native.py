@@ -100,6 +100,20 @@ def test_a_library_that_is_none_is_refused(tmp_path):
         native.open_library(library, PROGRAM, StanData("{}"))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a folder")
+def test_a_folder_from_which_nothing_may_be_run_is_named(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", tmp_path]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a folder cannot be mounted here")
+    try:
+        library = tmp_path / "model.so"
+        compile_c(Path(__file__).with_name("old_bridgestan.c"), library)
+        with pytest.raises(EngineError, match=r"noexec, let STANFLOW_CACHE_DIR name another"):
+            native.open_library(library, PROGRAM, StanData("{}"))
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
 # ---- The cache ----
 
 
@@ -130,11 +144,15 @@ def test_the_cache_key_covers_all_that_goes_into_a_library(sources, monkeypatch,
     seen.add(key(PROGRAM, native.find_toolchain()))
     monkeypatch.setenv("CPPFLAGS", "-DX")
     seen.add(key(PROGRAM, native.find_toolchain()))
-    for change in ({"stanc_version": "other"}, {"compiler_version": "other"}):
+    for change in (
+        {"stanc_version": "other"},
+        {"compiler_version": "other"},
+        {"folder": sources.parent / "elsewhere"},
+    ):
         seen.add(key(PROGRAM, replace(toolchain, **change)))
     monkeypatch.setattr(native, "MAKE_ARGS", ("STAN_THREADS=true", "STAN_OPENCL=true"))
     seen.add(key(PROGRAM, native.find_toolchain()))
-    assert len(seen) == 11
+    assert len(seen) == 12
 
 
 def test_a_cache_that_cannot_be_written_is_named(sources, monkeypatch, tmp_path):
