@@ -28,28 +28,39 @@ positive_data_acceptance.enabled = false
 not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 503]
 
 [dictionaries]
-fits.values = ["{fit}"]
-nuts.values = ["{nuts}"]
-comparisons.values = ["{comparison}"]
+fits.values = ["{fits[0]}"]
+nuts.values = ["{nuts[0]}"]
+comparisons.values = ["{comparisons[0]}"]
+fits_to_delete.values = ["{fits[1]}"]
+nuts_to_delete.values = ["{nuts[1]}"]
+comparisons_to_delete.values = ["{comparisons[1]}"]
 
 [[operations]]
-include-path-regex = "^/v1/fits/"
-include-method = "GET"
+include-name-regex = "^GET /v1/fits/"
 parameters."path.run" = {{ dictionary = "fits", probability = 0.5 }}
 
 [[operations]]
-include-path-regex = "^/v1/nuts/"
-include-method = "GET"
+include-name-regex = "^DELETE /v1/fits/"
+parameters."path.run" = {{ dictionary = "fits_to_delete", probability = 0.5 }}
+
+[[operations]]
+include-name-regex = "^GET /v1/nuts/"
 parameters."path.run" = {{ dictionary = "nuts", probability = 0.5 }}
 
 [[operations]]
-include-path-regex = "^/v1/comparisons/"
-include-method = "GET"
+include-name-regex = "^DELETE /v1/nuts/"
+parameters."path.run" = {{ dictionary = "nuts_to_delete", probability = 0.5 }}
+
+[[operations]]
+include-name-regex = "^GET /v1/comparisons/"
 parameters."path.run" = {{ dictionary = "comparisons", probability = 0.5 }}
 
 [[operations]]
-include-path = "/v1/comparisons"
-include-method = "POST"
+include-name-regex = "^DELETE /v1/comparisons/"
+parameters."path.run" = {{ dictionary = "comparisons_to_delete", probability = 0.5 }}
+
+[[operations]]
+include-name = "POST /v1/comparisons"
 parameters."body.fit" = {{ dictionary = "fits", probability = 0.5 }}
 parameters."body.reference" = {{ dictionary = "nuts", probability = 0.5 }}
 
@@ -72,17 +83,18 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(folder):
-    """Ids of a run of each kind."""
+    """Ids of two runs of each kind: one to look at, one to delete."""
     with serving(folder, "--jobs", 2, "--threads", 1) as server:
         model = server.model()
-        fit = server.begin("fits", model, DATA, max_steps=50, draws=100)
-        nuts = server.begin("nuts", model, DATA, draws=100)
-        for job in (fit, nuts):
-            assert server.wait(job)["status"] == "succeeded"
-        begun = server.client.post("/v1/comparisons", json={"fit": fit, "reference": nuts})
-        comparison = begun.json()["id"]
-        assert server.wait(comparison)["status"] == "succeeded"
-    return {"fit": fit, "nuts": nuts, "comparison": comparison}
+        fits = [server.begin("fits", model, DATA, max_steps=50, draws=100) for _ in range(2)]
+        nuts = [server.begin("nuts", model, DATA, draws=100) for _ in range(2)]
+        assert {server.wait(job)["status"] for job in fits + nuts} == {"succeeded"}
+        compared = {"fit": fits[0], "reference": nuts[0]}
+        comparisons = [
+            server.client.post("/v1/comparisons", json=compared).json()["id"] for _ in range(2)
+        ]
+        assert {server.wait(job)["status"] for job in comparisons} == {"succeeded"}
+    return {"fits": fits, "nuts": nuts, "comparisons": comparisons}
 
 
 @pytest.fixture(scope="module")
@@ -127,4 +139,5 @@ def test_every_operation_answers_as_the_document_says(api, runs, tmp_path):
         capture_output=True, text=True, check=False, timeout=500, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Missing test data" not in done.stdout, done.stdout  # all was reached
     assert "a defect" not in api.log.read_text()
