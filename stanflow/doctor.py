@@ -11,6 +11,8 @@ from typing import Any
 
 from stanflow.errors import one_line
 
+_BUILD = "install a C compiler, then pip install --force-reinstall --no-deps stanflow"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -76,9 +78,6 @@ def examine() -> list[Finding]:
             required=False,
         ),
     ]
-
-
-_BUILD = "install a C compiler, then pip install --force-reinstall --no-deps stanflow"
 
 
 def _package(name: str) -> Finding:

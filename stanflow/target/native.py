@@ -281,7 +281,7 @@ def _build_error(program: StanProgram, message: str) -> StanFlowError:
 
 
 def _is_noexec(folder: Path) -> bool:
-    return bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))
+    return folder.is_dir() and bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))
 
 
 def _open_checked(library: Path) -> ctypes.CDLL:

@@ -98,6 +98,8 @@ def test_a_library_that_is_none_is_refused(tmp_path):
     library.write_bytes(b"\x7fELF and nothing more")
     with pytest.raises(EngineError, match=r"model\.so cannot be loaded"):
         native.open_library(library, PROGRAM, StanData("{}"))
+    with pytest.raises(EngineError, match=r"gone/model\.so cannot be loaded"):
+        native.open_library(tmp_path / "gone" / "model.so", PROGRAM, StanData("{}"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a folder")
