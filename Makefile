@@ -49,13 +49,13 @@ format: $(INSTALLED)
 $(INSTALLED): pyproject.toml setup.py constraints.txt stanflow/target/batch.c $(wildcard stanflow/flow/*.[ch])
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-		$(BIN)/python -m pip install --quiet --editable '.[cmdstan,serve,test,lint]'
+		$(BIN)/python -m pip install --quiet --editable '.[cmdstan,native,serve,test,lint]'
 	touch $@
 
 # Resolve the newest versions that pyproject.toml allows, and pin them.
 constraints:
 	$(PYTHON) -m venv .venv-constraints
-	.venv-constraints/bin/python -m pip install --quiet torch==2.13.0 '.[audit,bench,cmdstan,serve,test,lint]'
+	.venv-constraints/bin/python -m pip install --quiet torch==2.13.0 '.[audit,bench,cmdstan,native,serve,test,lint]'
 	.venv-constraints/bin/python -m pip freeze --all --exclude stanflow --exclude pip \
 		| sed 's/^torch==.*/torch==2.13.0/' > constraints.txt
 	rm -r .venv-constraints

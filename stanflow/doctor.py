@@ -10,6 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 from stanflow.errors import one_line
+from stanflow.target.cache import models_folder
+from stanflow.target.stan_headers import INSTALL_COMPILER
 
 _BUILD = "install a C compiler, then pip install --force-reinstall --no-deps stanflow"
 
@@ -65,16 +67,22 @@ def examine() -> list[Finding]:
         _works("compiled loop", _compiled_loop, _BUILD, required=False),
         _works("compiled passes", _compiled_passes, _BUILD, required=False),
         _works(
-            "BridgeStan toolchain",
-            _bridgestan_toolchain,
-            "not needed unless the embedded engine cannot run a program: install make and a "
-            "C++17 compiler, then `stanflow fit --engine bridgestan` downloads the sources",
+            "native engine",
+            _native_engine,
+            "not needed unless the embedded engine cannot run a program: "
+            f"`stanflow doctor --install native`; {INSTALL_COMPILER}",
+            required=False,
+        ),
+        _works(
+            "BridgeStan's sources",
+            _bridgestan_sources,
+            "not needed: the native engine does the same; where they are, it compiles with them",
             required=False,
         ),
         _works(
             "CmdStan",
             _cmdstan,
-            "not needed: `stanflow nuts` runs Stan's NUTS in the embedded engine without it",
+            "not needed: `stanflow nuts` runs Stan's NUTS in the native or the embedded engine",
             required=False,
         ),
     ]
@@ -109,9 +117,11 @@ def _embedded_engine() -> str:
     model = StanModel(
         stan_code="parameters { real x; } model { x ~ normal(0, 1); }", engine="embedded"
     )
-    if not model.normalizing_constant.known:
-        return f"{model.engine_version}, without the constants that Stan drops"
-    return f"{model.engine_version}, with the constants that Stan drops"
+    without = "" if model.normalizing_constant.known else "out"
+    return (
+        f"{model.engine_version}, Stan {model.stan_version}, with{without} the constants that Stan "
+        "drops"
+    )
 
 
 def _compiled_loop() -> str:
@@ -130,13 +140,22 @@ def _compiled_passes() -> str:
     return "built"
 
 
-def _bridgestan_toolchain() -> str:
-    from stanflow.target import native
+def _native_engine() -> str:
+    from stanflow.target import stan_wheel
 
-    toolchain = native.find_toolchain()
+    headers = stan_wheel.find_headers()
     return (
-        f"{toolchain.bridgestan_version} in {toolchain.folder}, {toolchain.stanc_version}, "
-        f"{toolchain.compiler_version}; compiled models in {native.cache_folder()}"
+        f"{headers.name} in {headers.folder}, {headers.compiler_version}; compiled models in "
+        f"{models_folder()}"
+    )
+
+
+def _bridgestan_sources() -> str:
+    from stanflow.target import bridgestan_sources
+
+    sources = bridgestan_sources.find_sources()
+    return (
+        f"{sources.name} in {sources.folder}, {sources.stanc_version}, {sources.compiler_version}"
     )
 
 

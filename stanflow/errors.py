@@ -65,6 +65,28 @@ class EngineError(StanFlowError):
     kind = "engine"
 
 
+class BeyondEmbeddedError(EngineError):
+    """The program is valid, but the embedded engine cannot run it, or would do so wrongly.
+
+    Parameters
+    ----------
+    problem : str
+        The sentence without what to do, which is always the same.
+    detail : str
+        As of every error.
+
+    Attributes
+    ----------
+    problem : str
+    """
+
+    def __init__(self, problem: str, detail: str = "") -> None:
+        super().__init__(
+            f"{problem}; use --engine native (`stanflow doctor --install native` brings it)", detail
+        )
+        self.problem = problem
+
+
 class UsageError(StanFlowError):
     """An option, a folder or an argument that cannot be used."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import settings
 
 from stanflow.errors import EngineError
-from stanflow.target import native
+from stanflow.target import native, stan_wheel
+from stanflow.target.stan_headers import StanHeaders
+from stanflow.target.toolchain import Toolchain
 
 # The same examples on every run, and no clock: machines are shared and noisy.
 settings.register_profile("stanflow", derandomize=True, deadline=None)
@@ -17,6 +20,9 @@ settings.load_profile("stanflow")
 
 # A shell's background jobs ignore Ctrl-C, and so would all that the tests start from there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What tests compile is run but a few times.
+os.environ.setdefault("CXXFLAGS", "-O1")
 
 ZOO = Path(__file__).parents[1] / "stan_models"
 
@@ -28,9 +34,18 @@ def zoo() -> Path:
 
 
 @pytest.fixture(scope="session")
-def toolchain() -> native.Toolchain:
-    """BridgeStan's toolchain; tests that need it are skipped where it is not installed."""
+def headers() -> StanHeaders:
+    """Stan's C++ of a pip install; tests that need it are skipped where it cannot be had."""
+    try:
+        return stan_wheel.find_headers()
+    except EngineError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def toolchain() -> Toolchain:
+    """What compiles programs here; tests that need it are skipped where nothing does."""
     try:
         return native.find_toolchain()
     except EngineError as error:
-        pytest.skip(f"no BridgeStan toolchain: {error}")
+        pytest.skip(str(error))

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import typer
 
-from stanflow.commands.messages import print_json
+from stanflow.commands.messages import print_json, tell
 from stanflow.commands.options import Json
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    install: Annotated[
+        Literal["native"] | None,
+        typer.Option(
+            help="Fetch by pip what an engine needs: native, Stan's own C++ for programs that the "
+            "embedded engine cannot run.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Say what is installed, what is missing, and the command that mends it."""
     from stanflow.doctor import examine
 
+    if install == "native":
+        from stanflow.target import stan_wheel
+
+        headers = stan_wheel.install()
+        tell(f"{headers.name} is in {headers.folder}")
     findings = examine()
     if as_json:
         print_json(

@@ -25,10 +25,10 @@ def nuts(
     force: Annotated[bool, typer.Option("--force", help="Replace a run that --out holds.")] = False,
     seed: Seed = 1,
     engine: Annotated[
-        Literal["auto", "cmdstan", "embedded"],
+        Literal["auto", "cmdstan", "native", "embedded"],
         typer.Option(
-            help="What runs NUTS: CmdStan, Stan's NUTS in the embedded engine, or CmdStan where it "
-            "is installed."
+            help="What runs NUTS: CmdStan, Stan's own sampler in the native engine, Stan's NUTS in "
+            "the embedded engine, or, by auto, the first of these that is installed."
         ),
     ] = "auto",
     exe: Annotated[

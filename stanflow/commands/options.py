@@ -12,10 +12,10 @@ Data = Annotated[
     Path | None, typer.Argument(help="Its data, a Stan JSON file.", show_default=False)
 ]
 Engine = Annotated[
-    Literal["auto", "embedded", "bridgestan"],
+    Literal["auto", "embedded", "native", "bridgestan"],
     typer.Option(
-        help="What evaluates the program: BridgeStan's native build, the embedded engine, or "
-        "whichever is here."
+        help="What evaluates the program: the embedded engine, Stan's own C++ (native, once called "
+        "bridgestan), or, by auto, the first that is set up and can run it."
     ),
 ]
 IncludePath = Annotated[

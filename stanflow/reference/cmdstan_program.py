@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,8 +14,8 @@ from os import PathLike
 from pathlib import Path
 
 from stanflow.errors import EngineError, one_line, reason
+from stanflow.target.cache import keep_file, models_folder, writing_to_cache
 from stanflow.target.compiler_messages import compiler_error
-from stanflow.target.native import cache_folder
 from stanflow.target.program import StanProgram
 
 _INSTALL_PACKAGE = "pip install 'stanflow[cmdstan]'"
@@ -114,8 +113,8 @@ def open_executable(exe: str | PathLike[str]) -> Executable:
 def compile_program(program: StanProgram) -> Executable:
     """Compile a program with the installed CmdStan, unless that was done before.
 
-    Executables are kept beside BridgeStan's compiled models (`native.cache_folder`), by the
-    program's source and the CmdStan that compiled it.
+    Executables are kept beside the native engine's compiled models, by the program's source and the
+    CmdStan that compiled it.
 
     Raises
     ------
@@ -125,23 +124,13 @@ def compile_program(program: StanProgram) -> Executable:
         There is no CmdStan, the build failed otherwise, or the cache cannot be written.
     """
     installation = find_installation()
-    kept = cache_folder() / f"{program.name}-{_cache_key(program, installation)}-cmdstan"
+    kept = models_folder() / f"{program.name}-{_cache_key(program, installation)}-cmdstan"
     if not kept.is_file():
         print(f"compiling {program.label} with CmdStan, once (about a minute)", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="stanflow-cmdstan-") as scratch:
             built = _build(program, Path(scratch))
-            arriving = kept.with_name(f"{kept.name}.arriving-{os.getpid()}")
-            try:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(built, arriving)
-                arriving.replace(kept)
-            except OSError as error:
-                raise EngineError(
-                    f"the cache folder {kept.parent} cannot be written ({reason(error)}); set "
-                    "STANFLOW_CACHE_DIR to one that can"
-                ) from None
-            finally:
-                arriving.unlink(missing_ok=True)
+            with writing_to_cache():
+                keep_file(built, kept)
     return replace(open_executable(kept), of_the_program=True)
 
 

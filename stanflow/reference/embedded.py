@@ -92,7 +92,9 @@ def _sample(
 ) -> stanli.Fit:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # loading has raised for these
-        sampler = stanli.Model(stan_code=program.expanded, data=model.data.json, seed=settings.seed)
+        sampler = stanli.Model(
+            stan_code=embedded.mended(program).expanded, data=model.data.json, seed=settings.seed
+        )
     print_to_stderr(ctypes.CDLL(str(stanli._runtime_lib_path())))
     iterations = settings.warmup + settings.draws
     try:

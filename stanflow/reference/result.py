@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     import arviz
 
 _ORDER = ["Mean", "MCSE", "StdDev", "5%", "50%", "95%", "ESS_bulk", "ESS_tail", "R_hat"]
-_ENGINES = {"cmdstan": "CmdStan", "embedded": "the embedded engine"}
+_ENGINES = {
+    "cmdstan": "CmdStan",
+    "native": "the native engine",
+    "embedded": "the embedded engine",
+}
 
 
 @dataclass(frozen=True)

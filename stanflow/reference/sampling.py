@@ -14,7 +14,7 @@ import numpy as np
 
 import stanflow
 from stanflow.errors import EngineError, UsageError
-from stanflow.reference import cmdstan, embedded
+from stanflow.reference import cmdstan, embedded, native
 from stanflow.reference.cmdstan_program import (
     compile_program,
     find_installation,
@@ -33,12 +33,15 @@ from stanflow.reference.run import (
 )
 from stanflow.target.declarations import find_blocks
 from stanflow.target.model import StanModel
+from stanflow.target.native import load
+from stanflow.target.stan_headers import StanHeaders
+from stanflow.target.stan_wheel import find_headers
 from stanflow.variables import bracketed
 
 if TYPE_CHECKING:
     from stanflow.result import Fit
 
-NutsEngine = Literal["auto", "cmdstan", "embedded"]
+NutsEngine = Literal["auto", "cmdstan", "native", "embedded"]
 
 _LARGEST_RHAT = 1.01
 _ENOUGH_ESS_PER_CHAIN = 100
@@ -74,9 +77,10 @@ def nuts(
         Chains, run in parallel up to the number of cores.
     warmup, draws : int
         Iterations of each chain before and after adaptation ends.
-    engine : {"auto", "cmdstan", "embedded"}
-        ``"auto"`` takes CmdStan where it is installed or `exe` is given, else Stan's NUTS in the
-        embedded engine. The report says which, and why.
+    engine : {"auto", "cmdstan", "native", "embedded"}
+        ``"auto"`` takes CmdStan where it is installed or `exe` is given, else Stan's own sampler in
+        the native engine where Stan's C++ is installed by pip, else Stan's NUTS in the embedded
+        engine. The report says which, and why.
     exe : path, optional
         The program as CmdStan has compiled it; then no CmdStan installation is needed.
     init : Fit, optional
@@ -129,23 +133,28 @@ def nuts(
         max_treedepth=defaults.max_treedepth if max_treedepth is None else max_treedepth,
         metric=metric,
     )
-    taken, engine_reason = _decide(engine, exe)
+    taken, engine_reason, headers = _decide(engine, exe)
     starts = None
     if init is not None:
         starts = flow_starts(init, model, chains=chains, seed=seed, metric=metric)
-    executable, compile_seconds = None, None
-    if taken == "cmdstan":
-        began = time.perf_counter()
-        if exe is not None:
-            executable = open_executable(exe)
-        else:
-            executable = compile_program(model.program)
-            compile_seconds = time.perf_counter() - began
+    executable, stan_model, compile_seconds = None, None, None
+    began = time.perf_counter()
+    if exe is not None:
+        executable = open_executable(exe)
+    elif taken == "cmdstan":
+        executable = compile_program(model.program)
+    elif headers is not None:
+        loaded = load(model.program, model.data, seed, headers)
+        stan_model = loaded.stan_model
+    if exe is None and taken != "embedded":
+        compile_seconds = time.perf_counter() - began
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         shown = stack.enter_context(NutsProgress(settings)) if progress else None
         if executable is not None:
             run = cmdstan.run(model, settings, starts, executable, shown)
+        elif stan_model is not None:
+            run = native.run(stan_model, settings, starts, shown)
         else:
             run = embedded.run(model, settings, starts, shown)
     seconds = time.perf_counter() - began
@@ -194,27 +203,37 @@ def nuts(
 
 def _decide(
     engine: NutsEngine, exe: str | PathLike[str] | None
-) -> tuple[Literal["cmdstan", "embedded"], str]:
-    """Return the engine to take and the reason."""
+) -> tuple[Literal["cmdstan", "native", "embedded"], str, StanHeaders | None]:
+    """Return the engine to take, the reason, and what the native one compiles with."""
     if engine not in get_args(NutsEngine):
-        raise UsageError(f"there is no engine {engine!r}; choose one of auto, cmdstan, embedded")
-    if engine == "embedded":
-        if exe is not None:
+        raise UsageError(
+            f"there is no engine {engine!r}; choose one of auto, cmdstan, native, embedded"
+        )
+    if exe is not None:
+        if engine in ("native", "embedded"):
             raise UsageError(
-                "an executable that CmdStan has compiled cannot be run by the embedded engine; "
+                f"an executable that CmdStan has compiled cannot be run by the {engine} engine; "
                 "leave out one of the two"
             )
-        return "embedded", "the embedded engine was asked for"
-    if exe is not None:
-        return "cmdstan", "an executable that CmdStan has compiled was given"
+        return "cmdstan", "an executable that CmdStan has compiled was given", None
+    if engine == "embedded":
+        return "embedded", "the embedded engine was asked for", None
+    if engine == "native":
+        return "native", "the native engine was asked for", find_headers()
     try:
         folder = find_installation()
     except EngineError as error:
         if engine == "cmdstan":
             raise
-        return "embedded", f"CmdStan cannot be run here: {error}"
-    asked = "CmdStan was asked for" if engine == "cmdstan" else "CmdStan is installed"
-    return "cmdstan", f"{asked}: {folder}"
+        without_cmdstan = f"CmdStan cannot be run here: {error}"
+    else:
+        asked = "CmdStan was asked for" if engine == "cmdstan" else "CmdStan is installed"
+        return "cmdstan", f"{asked}: {folder}", None
+    try:
+        headers = find_headers()
+    except EngineError as error:
+        return "embedded", f"{without_cmdstan}; {error}", None
+    return "native", without_cmdstan, headers
 
 
 # ---- The report -------------------------------------------------------------------------------

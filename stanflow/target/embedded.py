@@ -20,10 +20,11 @@ from functools import cache
 import bridgestan
 import stanli
 
-from stanflow.errors import DataError, EngineError
+from stanflow.errors import BeyondEmbeddedError, DataError, EngineError
 from stanflow.target.compiler_messages import compiler_error
 from stanflow.target.data import StanData
 from stanflow.target.loaded import FloatArray, LoadedModel
+from stanflow.target.mending import mend
 from stanflow.target.printing import PrintSink, print_to_stderr
 from stanflow.target.program import StanProgram
 
@@ -33,10 +34,7 @@ _DENSITY_CALL = re.compile(
     rb"(?P<call>\x04[\x00\x02])(?P<length>....)(?P<name>[A-Za-z]\w*_lp[dm]f)(?P<drops_constants>\x01)",
     re.DOTALL,
 )
-_INSTALL_NATIVE = (
-    "install BridgeStan's toolchain (a C++17 compiler, make, and BridgeStan's sources; "
-    "`stanflow doctor` shows how) and use --engine bridgestan"
-)
+_STAN_VERSION = "2.40.0"  # of the Stan compiler in this version of stanli
 
 
 def version() -> str:
@@ -60,10 +58,10 @@ def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
         The Stan compiler refused the program.
     DataError
         The data violate a constraint, or the transformed data block threw.
-    EngineError
+    BeyondEmbeddedError
         The program is valid but uses something that this engine lacks.
     """
-    mir = compile_program(program)
+    mir = compile_program(mended(program))
     library = ctypes.CDLL(str(stanli._runtime_lib_path()))
     printing = print_to_stderr(library)
 
@@ -83,6 +81,7 @@ def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
         stan_model=stan_model,
         engine="embedded",
         engine_version=version(),
+        stan_version=_STAN_VERSION,
         thread_safe=bool(stanli.thread_safe()),
         printing=printing,
         log_density_with_constants=_with_constants(mir, construct, printing),
@@ -96,7 +95,7 @@ def compile_program(program: StanProgram) -> str:
     ------
     ProgramError
         The compiler refused it.
-    EngineError
+    BeyondEmbeddedError
         It is valid but uses something that this engine lacks.
     """
     _ = program.expanded  # a missing include is reported by name and line
@@ -104,9 +103,23 @@ def compile_program(program: StanProgram) -> str:
         return str(stanli.stan_to_mir(program.code, include_paths=list(program.search_path)))
     except RuntimeError as error:
         reported = compiler_error(program, str(error))
-        raise reported or EngineError(
-            f"the embedded engine cannot compile {program.label}; {_INSTALL_NATIVE}", str(error)
+        raise reported or BeyondEmbeddedError(
+            f"the embedded engine cannot compile {program.label}", str(error)
         ) from None
+
+
+def mended(program: StanProgram) -> StanProgram:
+    """Return a program of the same meaning that the engine computes right.
+
+    Raises
+    ------
+    ProgramError
+        The compiler refused the program.
+    BeyondEmbeddedError
+        It is valid, but this engine lacks something, or is wrong about something that cannot be
+        rewritten.
+    """
+    return mend(program, compile_program(program))
 
 
 def _construction_error(
@@ -116,8 +129,8 @@ def _construction_error(
         return MemoryError(message)
     if message.startswith(("stanli compile:", "mir:")) and "extent" not in message:
         limit = " ".join(message.partition(":")[2].split("|")[0].split())
-        return EngineError(
-            f"the embedded engine cannot run {program.label} ({limit}); {_INSTALL_NATIVE}", message
+        return BeyondEmbeddedError(
+            f"the embedded engine cannot run {program.label} ({limit})", message
         )
     problem = " ".join(message.removeprefix("stanli MIR check:").removeprefix("stanli").split())
     return DataError(f"{program.label} refuses the data: {problem}", message)
@@ -138,9 +151,9 @@ def _refuse_missing_quantities(
     try:
         construct()
     except (DataError, EngineError) as error:
-        raise EngineError(
+        raise BeyondEmbeddedError(
             f"the embedded engine cannot compute the transformed parameters and generated "
-            f"quantities of {program.label}; {_INSTALL_NATIVE}",
+            f"quantities of {program.label}",
             error.detail,
         ) from None
     finally:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from stanflow.errors import EngineError, UsageError
-from stanflow.target import embedded, native
+from stanflow.errors import BeyondEmbeddedError, EngineError, UsageError
+from stanflow.target import bridgestan_sources, embedded, native, stan_wheel
+from stanflow.target.agreement import kept_agreement
 from stanflow.target.data import StanData
-from stanflow.target.loaded import LoadedModel
+from stanflow.target.loaded import EngineName, LoadedModel
 from stanflow.target.program import StanProgram
+from stanflow.target.toolchain import Toolchain
 
-EngineChoice = Literal["auto", "embedded", "bridgestan"]
+EngineChoice = Literal["auto", "embedded", "native", "bridgestan"]
+"""``"bridgestan"`` is an older name of ``"native"``."""
 
 
 @dataclass(frozen=True)
@@ -20,52 +23,90 @@ class EngineDecision:
 
     Attributes
     ----------
-    toolchain : native.Toolchain or None
+    toolchain : Toolchain or None
         What the native engine compiles with; None for the embedded engine.
     reason : str
         A sentence for the user.
     """
 
-    toolchain: native.Toolchain | None
+    toolchain: Toolchain | None
     reason: str
 
     @property
-    def name(self) -> Literal["embedded", "bridgestan"]:
+    def name(self) -> EngineName:
         """The engine."""
-        return "embedded" if self.toolchain is None else "bridgestan"
+        return "embedded" if self.toolchain is None else "native"
+
+    def load(self, program: StanProgram, data: StanData, seed: int) -> LoadedModel:
+        """Load a program and its data with this engine."""
+        if self.toolchain is None:
+            return embedded.load(program, data, seed)
+        return native.load(program, data, seed, self.toolchain)
 
 
 def decide(engine: EngineChoice) -> EngineDecision:
-    """Choose the engine.
+    """Choose the engine, as far as that does not depend on the program.
 
-    ``"auto"`` takes BridgeStan's native build where its toolchain is installed, which covers the
-    whole language, and else the embedded engine, which needs nothing installed.
+    ``"auto"`` takes BridgeStan's own build where its user has set that up, and else the embedded
+    engine, which needs nothing installed. ``"native"`` takes BridgeStan's own build, else Stan's
+    headers of a pip install.
 
     Raises
     ------
     EngineError
-        ``"bridgestan"`` was asked for and its toolchain cannot be had.
+        ``"native"`` was asked for and cannot be had.
     UsageError
         There is no such engine.
     """
     if engine not in get_args(EngineChoice):
-        raise UsageError(f"there is no engine {engine!r}; choose one of auto, embedded, bridgestan")
+        raise UsageError(f"there is no engine {engine!r}; choose one of auto, embedded, native")
     if engine == "embedded":
         return EngineDecision(None, "the embedded engine was asked for")
+    if engine != "auto":
+        toolchain = native.find_toolchain(download=True)
+        return EngineDecision(
+            toolchain, f"the native engine was asked for: {toolchain.name} in {toolchain.folder}"
+        )
     try:
-        toolchain = native.find_toolchain(download=engine == "bridgestan")
+        sources = bridgestan_sources.find_sources()
     except EngineError as error:
-        if engine == "bridgestan":
-            raise
         return EngineDecision(None, f"there is no usable BridgeStan toolchain: {error}")
-    asked = (
-        "BridgeStan was asked for" if engine == "bridgestan" else "BridgeStan's toolchain is here"
-    )
-    return EngineDecision(toolchain, f"{asked}: {toolchain.folder}")
+    return EngineDecision(sources, f"BridgeStan's toolchain is here: {sources.folder}")
 
 
-def load(program: StanProgram, data: StanData, decision: EngineDecision, seed: int) -> LoadedModel:
-    """Load a program and its data with the engine decided on."""
-    if decision.toolchain is None:
-        return embedded.load(program, data, seed)
-    return native.load(program, data, seed, decision.toolchain)
+def open_model(
+    program: StanProgram, data: StanData, engine: EngineChoice, seed: int
+) -> tuple[LoadedModel, EngineDecision]:
+    """Load a program and its data, and say with which engine.
+
+    With ``"auto"``, what the embedded engine cannot run goes to Stan's headers of a pip install.
+
+    Raises
+    ------
+    ProgramError, DataError, EngineError
+        With one sentence saying what is wrong, where, and what to do.
+    UsageError
+        There is no such engine.
+    """
+    decision = decide(engine)
+    try:
+        if engine == "auto" and decision.name == "embedded":
+            _refuse_known_to_differ(program)
+        return decision.load(program, data, seed), decision
+    except BeyondEmbeddedError as beyond:
+        if engine != "auto":
+            raise
+        try:
+            headers = stan_wheel.find_headers()
+        except EngineError as error:
+            raise EngineError(f"{beyond.problem}; {error}", beyond.detail) from None
+        decision = EngineDecision(headers, beyond.problem)
+    return decision.load(program, data, seed), decision
+
+
+def _refuse_known_to_differ(program: StanProgram) -> None:
+    agreement = kept_agreement(program)
+    if agreement is not None and not agreement.agrees:
+        raise BeyondEmbeddedError(
+            f"the embedded engine is wrong on {program.label}, as was found before: it {agreement}"
+        )

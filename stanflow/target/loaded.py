@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from stanflow.target.printing import PrintSink
 
-EngineName = Literal["embedded", "bridgestan"]
+EngineName = Literal["embedded", "native"]
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -26,6 +26,8 @@ class LoadedModel:
         The model.
     engine, engine_version : str
         Which engine loaded it.
+    stan_version : str or None
+        The version of Stan whose language and functions these are.
     thread_safe : bool
         Whether several threads may evaluate it at once.
     printing : PrintSink
@@ -38,6 +40,7 @@ class LoadedModel:
     stan_model: bridgestan.StanModel
     engine: EngineName
     engine_version: str
+    stan_version: str | None
     thread_safe: bool
     printing: PrintSink
     log_density_with_constants: Callable[[FloatArray], float]

@@ -21,9 +21,10 @@ from stanflow.errors import (
     one_line,
 )
 from stanflow.target import batch
+from stanflow.target.agreement import Agreement, kept_agreement
 from stanflow.target.data import DataLike, bind_data
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
-from stanflow.target.engine import EngineChoice, decide, load
+from stanflow.target.engine import EngineChoice, open_model
 from stanflow.target.loaded import FloatArray
 from stanflow.target.program import StanProgram
 
@@ -71,9 +72,10 @@ class StanModel(Target):
         The program as text.
     include_paths : iterable of path
         Folders searched for ``#include`` files, before the program's own.
-    engine : {"auto", "embedded", "bridgestan"}
-        What evaluates the program. ``"auto"`` takes BridgeStan's native build where its toolchain
-        is installed, else the embedded engine.
+    engine : {"auto", "embedded", "native"}
+        What evaluates the program: the embedded engine, or Stan's own C++. ``"auto"`` takes
+        BridgeStan's build where its sources are installed, else the embedded engine, and for what
+        that cannot run Stan's C++ of a pip install.
     seed : int
         For random numbers in the transformed data block.
     threads : int, optional
@@ -121,8 +123,10 @@ class StanModel(Target):
             raise UsageError(f"threads must be at least 1, not {threads}")
         self.data = bind_data(self.program, data)
         self._seed = seed
-        self._decision = decide(engine)
-        self._loaded = load(self.program, self.data, self._decision, seed)
+        self._open(engine, threads)
+
+    def _open(self, engine: EngineChoice, threads: int | None) -> None:
+        self._loaded, self._decision = open_model(self.program, self.data, engine, self._seed)
         stan_model = self._loaded.stan_model
         self._dim = stan_model.param_unc_num()
         if self._dim == 0:
@@ -134,6 +138,25 @@ class StanModel(Target):
         self._evaluator = batch.BatchEvaluator(
             stan_model, threads or batch.available_cores(), batch.compiled_loop()
         )
+
+    def in_engine(self, engine: EngineChoice, seed: int | None = None) -> StanModel:
+        """Return the same program and data in an engine.
+
+        Parameters
+        ----------
+        engine : {"auto", "embedded", "native"}
+        seed : int, optional
+            Of the transformed data block; by default this model's.
+
+        Raises
+        ------
+        DataError, EngineError
+        """
+        other = object.__new__(StanModel)
+        other.program, other.data = self.program, self.data
+        other._seed = self._seed if seed is None else seed
+        other._open(engine, None)
+        return other
 
     def __repr__(self) -> str:
         return f"StanModel({self.name!r}, dim={self.dim}, engine={self.engine!r})"
@@ -155,7 +178,7 @@ class StanModel(Target):
 
     @property
     def engine(self) -> str:
-        """The engine that evaluates the program: ``"embedded"`` or ``"bridgestan"``."""
+        """The engine that evaluates the program: ``"embedded"`` or ``"native"``."""
         return self._loaded.engine
 
     @property
@@ -164,9 +187,19 @@ class StanModel(Target):
         return self._loaded.engine_version
 
     @property
+    def stan_version(self) -> str | None:
+        """The version of Stan whose language and functions the engine has; None if not known."""
+        return self._loaded.stan_version
+
+    @property
     def engine_reason(self) -> str:
         """Why this engine was taken."""
         return self._decision.reason
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """What `stanflow check` found when it compared the engines on this program, if it did."""
+        return kept_agreement(self.program)
 
     @property
     def threads(self) -> int:
@@ -374,9 +407,9 @@ class StanModel(Target):
 
         The embedded engine runs it whether asked to or not, so there it takes another model.
         """
-        if self.engine == "bridgestan":
+        if self.engine == "native":
             return self._evaluator
         program = self.program.without_block("generated quantities")
         with self._loaded.printing.muted():
-            loaded = load(program, self.data, self._decision, self._seed)
+            loaded = self._decision.load(program, self.data, self._seed)
         return replace(self._evaluator, stan_model=loaded.stan_model)

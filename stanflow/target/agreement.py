@@ -1,0 +1,74 @@
+"""Whether the engines agree on a program: what a comparison found, and where that is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stanflow.target import embedded
+from stanflow.target.cache import cache_folder, keep_text
+from stanflow.target.program import StanProgram
+
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a comparison of the embedded engine with Stan's own C++ found.
+
+    Attributes
+    ----------
+    stan_version : str or None
+        The version of Stan whose C++ it was compared with.
+    compared : str
+        What was compared, in words.
+    differs : tuple of str
+        Names of what differs: variables, ``log density``, gradients; empty where nothing does.
+    data_sha256 : str
+        Hash of the data with which they were compared.
+    """
+
+    stan_version: str | None
+    compared: str
+    differs: tuple[str, ...]
+    data_sha256: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differs
+
+    def __str__(self) -> str:
+        if self.agrees:
+            return f"agreed with Stan {self.stan_version} on {self.compared}"
+        named = ", ".join(self.differs[:_MOST_NAMED])
+        more = len(self.differs) - _MOST_NAMED
+        return (
+            f"DIFFERED from Stan {self.stan_version} in {named}"
+            f"{f' and {more} more' if more > 0 else ''}, of {self.compared}"
+        )
+
+
+def keep_agreement(program: StanProgram, agreement: Agreement) -> None:
+    """Keep what was found with the program, so that later fits can tell it.
+
+    Where the cache cannot be written, it is not kept.
+    """
+    with contextlib.suppress(OSError):
+        keep_text(json.dumps(asdict(agreement)), _path(program))
+
+
+def kept_agreement(program: StanProgram) -> Agreement | None:
+    """Return what was last found for a program with this version of the embedded engine."""
+    try:
+        kept = json.loads(_path(program).read_text(encoding="utf-8"))
+        return Agreement(**kept | {"differs": tuple(kept["differs"])})
+    except (OSError, ValueError, TypeError, KeyError):  # there is none, or a damaged one
+        return None
+
+
+def _path(program: StanProgram) -> Path:
+    engine = embedded.version().replace(" ", "-")
+    return cache_folder() / "agreements" / f"{program.hash}-{engine}.json"

@@ -1,0 +1,224 @@
+"""Where a program's text assigns a whole row of a two-dimensional int array, ``b[i] = a;``.
+
+A reader of Stan's statements, not of its expressions: what an assignment's left-hand side is
+follows from declarations alone, which are always written out. The program is one that the Stan
+compiler takes; in any other the rows found mean nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import ChainMap
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+from stanflow.target.declarations import blank_comments_and_strings
+
+_TOKEN = re.compile(
+    r"[A-Za-z]\w*|(?:\d[\d_]*(?:\.\d*)?|\.\d[\d_]*)(?:[eE][-+]?\d+)?|[=<>!]=|[^\s\w]"
+)
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_WITH_BODY = {"if", "while", "for", "profile"}
+_NOT_A_TYPE = {"return", "else", "break", "continue", "in"}
+
+Scope = ChainMap[str, int]
+"""Of each variable in scope, the dimensions of its int array; 0 for other types and scalars."""
+
+
+@dataclass(frozen=True)
+class RowAssignment:
+    """An assignment to a row of a two-dimensional int array.
+
+    Attributes
+    ----------
+    name : str
+        The array.
+    start, end : int
+        The statement in the text, without its semicolon.
+    bracket : int
+        The bracket that closes the row's index.
+    """
+
+    name: str
+    start: int
+    end: int
+    bracket: int
+
+
+def row_assignments(code: str) -> tuple[RowAssignment, ...]:
+    """Find the assignments to rows of two-dimensional int arrays, in the order written.
+
+    Parameters
+    ----------
+    code : str
+        A Stan program with its includes expanded.
+
+    Notes
+    -----
+    Whether an index is one number or an array of them is told for names and array literals;
+    any other expression is taken as one number.
+
+    Examples
+    --------
+    >>> code = "transformed data { array[2, 3] int b; b[1] = {1, 2, 3}; b[2, :] = b[1]; }"
+    >>> [code[row.start:row.end] for row in row_assignments(code)]
+    ['b[1] = {1, 2, 3}']
+    """
+    return tuple(sorted(_Statements(code).rows(), key=lambda row: row.start))
+
+
+class _Statements:
+    """The tokens of a program, and the walk over its statements."""
+
+    def __init__(self, code: str) -> None:
+        tokens = list(_TOKEN.finditer(blank_comments_and_strings(code)))
+        self._text = [token[0] for token in tokens]
+        self._start = [token.start() for token in tokens]
+        self._partner = _partners(self._text)
+
+    def rows(self) -> Iterator[RowAssignment]:
+        scope: Scope = ChainMap()
+        position = 0
+        while (opening := self._next("{", position)) is not None:
+            closing = self._partner[opening]
+            block = " ".join(self._text[position:opening])
+            if block == "functions":
+                yield from self._functions(opening + 1, closing)
+            else:
+                # What data and parameters blocks declare is seen by all later blocks; what a model
+                # block declares ends with it.
+                inner = scope.new_child() if block == "model" else scope
+                yield from self._sequence(opening + 1, closing, inner)
+            position = closing + 1
+
+    def _functions(self, position: int, end: int) -> Iterator[RowAssignment]:
+        while (opening := self._next("(", position, end)) is not None:
+            closing = self._partner[opening]
+            if self._text[opening - 1] == "tuple":  # a returned type, not yet the arguments
+                position = closing + 1
+                continue
+            body = closing + 1
+            if self._at(body) == "{":
+                arguments = self._arguments(opening + 1, closing)
+                yield from self._sequence(body + 1, self._partner[body], arguments)
+                body = self._partner[body]
+            position = body + 1
+
+    def _arguments(self, position: int, end: int) -> Scope:
+        scope: Scope = ChainMap()
+        for start, stop in self._split(position, end):
+            begin = start + 1 if self._at(start) == "data" else start
+            dimensions, _ = self._type(begin)
+            scope[self._text[stop - 1]] = dimensions
+        return scope
+
+    def _sequence(self, position: int, end: int, scope: Scope) -> Iterator[RowAssignment]:
+        while position < end:
+            position = yield from self._statement(position, scope)
+
+    def _statement(self, position: int, scope: Scope) -> Generator[RowAssignment, None, int]:
+        """Walk over a statement and return where the next one begins."""
+        first = self._text[position]
+        if first == "{":
+            yield from self._sequence(position + 1, self._partner[position], scope.new_child())
+            return self._partner[position] + 1
+        if first == "else":
+            return (yield from self._statement(position + 1, scope))
+        if first in _WITH_BODY and self._at(position + 1) == "(":
+            inner = scope.new_child()
+            if first == "for":
+                inner[self._text[position + 2]] = 0  # a loop's variable cannot be assigned to
+            return (yield from self._statement(self._partner[position + 1] + 1, inner))
+        end = self._next(";", position)
+        if end is None:  # cannot be in a program that compiles
+            return len(self._text)
+        if not self._declare(position, end, scope):
+            yield from self._row(position, end, scope)
+        return end + 1
+
+    def _declare(self, position: int, end: int, scope: Scope) -> bool:
+        """Put what a declaration declares into scope; return False for another statement."""
+        if not _is_name(self._text[position]) or self._text[position] in _NOT_A_TYPE:
+            return False
+        dimensions, after = self._type(position)
+        if not _is_name(self._at(after)):
+            return False
+        for start, _ in self._split(after, end):
+            scope[self._text[start]] = dimensions
+        return True
+
+    def _type(self, position: int) -> tuple[int, int]:
+        """Return the dimensions of the int array of which a type begins here, and its end."""
+        first, after = self._text[position], position + 1
+        if first == "array" and self._at(after) == "[":
+            closing = self._partner[after]
+            dimensions = sum(1 for _ in self._split(after + 1, closing, empty=True))
+            inner, end = self._type(closing + 1)
+            is_int = self._text[closing + 1] == "int" or inner > 0
+            return (dimensions + inner if is_int else 0), end
+        if first == "tuple" and self._at(after) == "(":
+            return 0, self._partner[after] + 1
+        if self._at(after) == "<":
+            after = (self._next(">", after) or after) + 1
+        if self._at(after) == "[":
+            after = self._partner[after] + 1
+        return 0, after
+
+    def _row(self, position: int, end: int, scope: Scope) -> Iterator[RowAssignment]:
+        name = self._text[position]
+        if self._at(position + 1) != "[" or scope.get(name) != 2:
+            return
+        closing = self._partner[position + 1]
+        if self._at(closing + 1) == "=" and self._is_one_number(position + 2, closing, scope):
+            yield RowAssignment(name, self._start[position], self._start[end], self._start[closing])
+
+    def _is_one_number(self, position: int, end: int, scope: Scope) -> bool:
+        """Whether what stands between two brackets is one index, and that a single number."""
+        if sum(1 for _ in self._split(position, end, empty=True)) != 1 or position == end:
+            return False
+        outer = list(self._outer(position, end))
+        colons = sum(1 for i in outer if self._text[i] == ":")
+        if colons > sum(1 for i in outer if self._text[i] == "?"):  # the rest are ranges
+            return False
+        if self._text[position] == "{":
+            return self._partner[position] + 1 != end
+        return not (position + 1 == end and scope.get(self._text[position], 0) > 0)
+
+    # ---- Tokens -------------------------------------------------------------------------------
+
+    def _at(self, position: int) -> str:
+        return self._text[position] if position < len(self._text) else ""
+
+    def _outer(self, position: int, end: int) -> Iterator[int]:
+        """Positions of the tokens that are in no bracket opened since `position`."""
+        while position < end:
+            yield position
+            position = self._partner.get(position, position) + 1
+
+    def _next(self, text: str, position: int, end: int | None = None) -> int | None:
+        outer = self._outer(position, len(self._text) if end is None else end)
+        return next((i for i in outer if self._text[i] == text), None)
+
+    def _split(self, position: int, end: int, empty: bool = False) -> Iterator[tuple[int, int]]:
+        """Start and end of the pieces between commas, the empty ones, too, if asked for."""
+        for comma in [i for i in self._outer(position, end) if self._text[i] == ","] + [end]:
+            if comma > position or empty:
+                yield position, comma
+            position = comma + 1
+
+
+def _partners(tokens: list[str]) -> dict[int, int]:
+    """From the position of each opening bracket to that of the one that closes it."""
+    partners: dict[int, int] = {}
+    unclosed: list[int] = []
+    for i, token in enumerate(tokens):
+        if token in _CLOSING:
+            unclosed.append(i)
+        elif unclosed and token == _CLOSING[tokens[unclosed[-1]]]:
+            partners[unclosed.pop()] = i
+    partners.update(dict.fromkeys(unclosed, len(tokens)))
+    return partners
+
+
+def _is_name(token: str) -> bool:
+    return token[:1].isalpha()

@@ -1,0 +1,107 @@
+"""What compiles Stan programs to libraries with BridgeStan's interface."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stanflow.errors import EngineError
+from stanflow.target.program import StanProgram
+
+
+@dataclass(frozen=True)
+class Toolchain(ABC):
+    """Stan's compiler, its C++ sources, and a C++ compiler.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        Where the sources are.
+    compiler_version : str
+        What the C++ compiler says of itself.
+    """
+
+    folder: Path
+    compiler_version: str
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What it is, with its version: ``BridgeStan 2.9.0``, ``Stan 2.39.0``."""
+
+    @abstractmethod
+    def ingredients(self) -> Mapping[str, str]:
+        """Return what a compiled library depends on besides the program."""
+
+    @abstractmethod
+    def build(self, programs: Sequence[StanProgram]) -> AbstractContextManager[list[Path]]:
+        """Compile programs, and give their libraries, which are gone when the block ends.
+
+        Raises
+        ------
+        ProgramError
+            The Stan compiler refused a program.
+        EngineError
+            The build failed otherwise.
+        """
+
+    def as_it_is_now(self) -> Toolchain:
+        """Return the toolchain after a build, which may have completed it."""
+        return self
+
+
+def compiler() -> list[str]:
+    """Return the C++ compiler's command: CXX, or g++."""
+    return (os.environ.get("CXX") or "g++").split()
+
+
+def compiler_variables() -> dict[str, str]:
+    """Return the environment variables that change what the compiler makes."""
+    return {name: os.environ.get(name, "") for name in ("CXX", "CXXFLAGS", "CPPFLAGS")}
+
+
+def require(tool: str, needed_for: str) -> None:
+    """Raise EngineError where a command is not on the PATH.
+
+    Parameters
+    ----------
+    tool : str
+        The command, as ``make`` or ``ccache g++``.
+    needed_for : str
+        Ends the sentence "TOOL is not on the PATH; ...".
+    """
+    if shutil.which(tool.split(maxsplit=1)[0]) is None:
+        raise EngineError(f"{tool} is not on the PATH; {needed_for}")
+
+
+def first_line(*command: str) -> str:
+    """Return the first line that a command prints; nothing where it cannot be run."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return (result.stdout.splitlines() or [""])[0]
+
+
+def linked_search_path(program: StanProgram, folder: Path) -> str:
+    """Return the folders of a program's includes as the Stan compiler takes them.
+
+    It takes no folder with a comma in its name, and make none with a space; so these are links.
+
+    Parameters
+    ----------
+    program : StanProgram
+    folder : pathlib.Path
+        Where the links go; it is made.
+    """
+    folder.mkdir()
+    links = [folder / str(number) for number in range(len(program.search_path))]
+    for link, searched in zip(links, program.search_path, strict=True):
+        link.symlink_to(searched, target_is_directory=True)
+    return ",".join(map(str, links))
