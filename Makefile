@@ -5,16 +5,16 @@ BIN := .venv/bin
 PARALLEL := --numprocesses auto --dist loadfile
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all bench lint format audit constraints clean
+.PHONY: demo test test-all bench native lint format audit constraints clean
 
 demo: $(INSTALLED)
 	$(BIN)/stanflow fit stan_models/eight_schools/eight_schools_noncentered.stan \
 		stan_models/eight_schools/eight_schools.json --seed 1 --out fits/demo --force
 
-test: lint
+test: lint native
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
-test-all: lint audit
+test-all: lint native audit
 	$(BIN)/python -m pytest $(PARALLEL)
 	docker/test
 
@@ -30,6 +30,10 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/warm_nuts.py --out benchmarks/results/warm_nuts.json
 	$(BIN)/python benchmarks/service_load.py --out benchmarks/results/service_load.json
 	$(BIN)/python -m benchmarks.defaults --out benchmarks/results/defaults.json
+
+# The newest Stan for the tests that compile; without it they take the one that pip has installed.
+native: $(INSTALLED)
+	-$(BIN)/stanflow doctor --install native >/dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

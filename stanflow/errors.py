@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar, Literal
 
 Kind = Literal["program", "data", "engine", "numerics", "usage"]
@@ -81,9 +82,7 @@ class BeyondEmbeddedError(EngineError):
     """
 
     def __init__(self, problem: str, detail: str = "") -> None:
-        super().__init__(
-            f"{problem}; use --engine native (`stanflow doctor --install native` brings it)", detail
-        )
+        super().__init__(f"{problem}; use --engine native ({what_brings_native()})", detail)
         self.problem = problem
 
 
@@ -104,6 +103,12 @@ class NumericsError(StanFlowError):
 
     kind = "numerics"
     exit_status = 1
+
+
+def what_brings_native() -> str:
+    """Say how to install the native engine; where that cannot be done, an image says what has it."""
+    own = os.environ.get("STANFLOW_NATIVE_BY")
+    return own or "`stanflow doctor --install native` brings it"
 
 
 def one_line(text: object) -> str:

@@ -170,7 +170,7 @@ def fit(
         "rejected_in_training": sum(step.rejected for step in result.trace),
         "stopped": result.stopped,
         "returns": result.returns,
-        "engine_reason": model.engine_reason,
+        **model.engine_report,
         **what,
         "columns": list(assessment.constrained.columns),
     }

@@ -17,6 +17,7 @@ from stanflow.errors import UsageError
 from stanflow.findings import findings
 from stanflow.flow.realnvp import Flow
 from stanflow.summary import FitSummary, summarize
+from stanflow.target.agreement import second_engine
 from stanflow.target.loaded import FloatArray
 from stanflow.variables import StanVariables, bracketed
 
@@ -146,7 +147,7 @@ class Fit(StanVariables):
         heading = (
             f"{report['model']}: {len(self.values)} draws by {FAMILIES[report['family']]}{how}\n"
             f"{report['dim']} parameters, {report['steps']} steps in {report['seconds']:.1f} s, "
-            f"{report['engine_version']}"
+            f"{', '.join(filter(None, [report['engine_version'], second_engine(report)]))}"
         )
         names = [bracketed(column) for column in self.columns]
         table = summarize(names, self.values, self.weights if weighted else None)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from stanflow.commands.messages import print_json
 from stanflow.commands.options import Data, Engine, IncludePath, Json, Model
-from stanflow.errors import NumericsError
+from stanflow.errors import EngineError, NumericsError
+
+if TYPE_CHECKING:
+    from stanflow.target.agreement import Agreement
 
 
 def check(
@@ -19,24 +22,37 @@ def check(
     include_path: IncludePath = None,
     as_json: Json = False,
 ) -> None:
-    """Compile a program, bind its data, and hold its gradient against finite differences."""
+    """Compile a program, bind its data, and hold its engine to account.
+
+    The gradient is compared with finite differences, and the engine with the other one where both
+    are installed.
+    """
     from stanflow.target.gradient_check import check_gradient
+    from stanflow.target.judge import judge
     from stanflow.target.model import StanModel
 
     stan_model = StanModel(model, data, include_paths=include_path or (), engine=engine)
     gradient = check_gradient(stan_model, seed=0)
     constant = stan_model.normalizing_constant
+    try:
+        agreement, uncompared = judge(stan_model), None
+    except EngineError as error:
+        agreement, uncompared = None, str(error)
     report = {
         "model": stan_model.name,
         "engine": stan_model.engine,
         "engine_version": stan_model.engine_version,
-        "engine_reason": stan_model.engine_reason,
+        **stan_model.engine_report,
+        "engine_agreement": None
+        if agreement is None
+        else agreement.in_report(stan_model.data.hash),
         "dim": stan_model.dim,
         "variables": {name: list(shape) for name, shape in stan_model.shapes.items()},
         "ignored_data": list(stan_model.data.ignored),
         "gradient_error": gradient.error if math.isfinite(gradient.error) else None,
         "gradient_agrees": gradient.agrees,
         "worst_parameter": gradient.worst_parameter,
+        "engines_not_compared": uncompared,
         "normalized": constant.known,
         "normalizing_constant": constant.value if constant.known else None,
         "normalizing_constant_reason": constant.reason,
@@ -44,10 +60,16 @@ def check(
     if as_json:
         print_json(report)
     else:
-        for line in _check_lines(report):
+        for line in _check_lines(report, agreement):
             typer.echo(line)
-    if not gradient.agrees and as_json:
+    disagrees = agreement is not None and not agreement.agrees
+    if as_json and (disagrees or not gradient.agrees):
         raise typer.Exit(NumericsError.exit_status)
+    if disagrees:
+        raise NumericsError(
+            f"on {stan_model.program.label} the embedded engine {agreement}: --engine auto takes "
+            "the native one for this program from now on; please report this"
+        )
     if not gradient.agrees:
         raise NumericsError(
             f"the gradient of {stan_model.program.label} differs from finite differences by "
@@ -56,7 +78,7 @@ def check(
         )
 
 
-def _check_lines(report: dict[str, Any]) -> list[str]:
+def _check_lines(report: dict[str, Any], agreement: Agreement | None) -> list[str]:
     shapes = ", ".join(
         f"{name}{shape if shape else ''}" for name, shape in report["variables"].items()
     )
@@ -72,8 +94,15 @@ def _check_lines(report: dict[str, Any]) -> list[str]:
         f"parameters {report['dim']} unconstrained; variables {shapes}",
         f"gradient   {'agrees' if report['gradient_agrees'] else 'DISAGREES'} with finite "
         f"differences (largest relative error {error})",
+        f"engines    {_engines(report, agreement)}",
         f"constants  that Stan drops: {constant}",
     ]
     if report["ignored_data"]:
         lines.append(f"ignored    data not declared: {', '.join(report['ignored_data'])}")
     return lines
+
+
+def _engines(report: dict[str, Any], agreement: Agreement | None) -> str:
+    if agreement is None:
+        return f"not compared: {report['engines_not_compared']}"
+    return f"the embedded engine {agreement}"

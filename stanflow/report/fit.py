@@ -16,6 +16,7 @@ from stanflow.report.page import Plot, plot, render_page
 from stanflow.report.ran import NOTHING, configuration, engine, entry, versions
 from stanflow.result import FAMILIES, Fit
 from stanflow.summary import summarize
+from stanflow.target.agreement import second_engine
 from stanflow.target.loaded import FloatArray
 from stanflow.variables import bracketed
 
@@ -127,6 +128,7 @@ def _ran(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("generated quantities", _failures(report)),
         ("engine", engine(report)),
         ("why this engine", entry(report, "engine_reason")),
+        ("a second engine", second_engine(report) or NOTHING),
         ("seed", entry(report, "seed")),
         ("time", entry(report, "seconds", "{:,.1f} s")),
         ("gradient evaluations", entry(report, "gradient_evaluations", "{:,}")),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stanflow.target import embedded
 from stanflow.target.cache import cache_folder, keep_text
@@ -40,6 +42,16 @@ class Agreement:
         """Whether nothing differs."""
         return not self.differs
 
+    def in_report(self, data_sha256: str) -> dict[str, Any]:
+        """Return what a run's report says of it, given the data of that run."""
+        return {
+            "stan_version": self.stan_version,
+            "agrees": self.agrees,
+            "differs": list(self.differs),
+            "compared": self.compared,
+            "same_data": self.data_sha256 == data_sha256,
+        }
+
     def __str__(self) -> str:
         if self.agrees:
             return f"agreed with Stan {self.stan_version} on {self.compared}"
@@ -49,6 +61,25 @@ class Agreement:
             f"DIFFERED from Stan {self.stan_version} in {named}"
             f"{f' and {more} more' if more > 0 else ''}, of {self.compared}"
         )
+
+
+def second_engine(report: Mapping[str, Any]) -> str:
+    """Say of a run's report whether a second engine has agreed; nothing where none was asked.
+
+    Examples
+    --------
+    >>> second_engine({"engine": "embedded", "engine_agreement": {
+    ...     "stan_version": "2.39.0", "agrees": True, "differs": [], "same_data": True}})
+    'agreed with Stan 2.39.0'
+    """
+    found = report.get("engine_agreement")
+    if not found:
+        return ""
+    embedded_ran = report.get("engine") == "embedded"
+    other = f"Stan {found['stan_version']}" if embedded_ran else "the embedded engine"
+    how = "agreed with" if found["agrees"] else "DIFFERED from"
+    where = f" in {', '.join(found['differs'][:_MOST_NAMED])}" if found["differs"] else ""
+    return f"{how} {other}{where}{'' if found['same_data'] else ', on other data'}"
 
 
 def keep_agreement(program: StanProgram, agreement: Agreement) -> None:

@@ -71,7 +71,12 @@ def keep_text(text: str, path: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes `path` when the block ends well, and else is gone."""
+    """Give an empty folder that becomes `path` when the block ends well, and else is gone.
+
+    Its lock is to be held: what a process that was killed has left of it is removed.
+    """
+    for left in path.parent.glob(f"{path.name}.arriving-*"):
+        shutil.rmtree(left, ignore_errors=True)
     arriving = _arriving(path)
     arriving.mkdir(parents=True)
     try:

@@ -21,7 +21,7 @@ from stanflow.errors import (
     one_line,
 )
 from stanflow.target import batch
-from stanflow.target.agreement import Agreement, kept_agreement
+from stanflow.target.agreement import kept_agreement
 from stanflow.target.data import DataLike, bind_data
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
 from stanflow.target.engine import EngineChoice, open_model
@@ -197,9 +197,17 @@ class StanModel(Target):
         return self._decision.reason
 
     @property
-    def agreement(self) -> Agreement | None:
-        """What `stanflow check` found when it compared the engines on this program, if it did."""
-        return kept_agreement(self.program)
+    def engine_report(self) -> dict[str, Any]:
+        """What a run's report says of the engine, and whether a second one has agreed.
+
+        The latter is known where `stanflow check` has compared them on this program.
+        """
+        agreement = kept_agreement(self.program)
+        return {
+            "engine_reason": self.engine_reason,
+            "stan_version": self.stan_version,
+            "engine_agreement": None if agreement is None else agreement.in_report(self.data.hash),
+        }
 
     @property
     def threads(self) -> int:

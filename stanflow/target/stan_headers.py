@@ -47,7 +47,7 @@ _OWN_SOURCES = Path(__file__).with_name("native_cpp")
 _OWN_OBJECTS = ("bridgestan_interface", "nuts")
 _FLAGS = (
     "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-w",
-    "-DSTAN_THREADS", "-D_REENTRANT", "-DBOOST_DISABLE_ASSERTS",
+    "-DSTAN_THREADS", "-D_REENTRANT", "-DNDEBUG", "-DBOOST_DISABLE_ASSERTS",
     "-DBOOST_PHOENIX_NO_VARIADIC_EXPRESSION",
 )  # fmt: skip
 _HEADER = "stan.hpp"
@@ -149,8 +149,8 @@ class StanHeaders(Toolchain):
                 "-Wl,--gc-sections",
                 "-Wl,--exclude-libs,ALL",
             ]
-        tbb = next(libraries.glob("libtbb*.dylib" if _MAC else "libtbb.so.*"))
-        command = [
+        tbb: Path = next(libraries.glob("libtbb*.dylib" if _MAC else "libtbb.so.*"))
+        command: list[str | Path] = [
             *compiler(), "-shared", *objects, *sorted(libraries.glob("*.a")), tbb, *options,
             f"-Wl,-rpath,{libraries}", "-o", library,
         ]  # fmt: skip

@@ -16,11 +16,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from stanflow.errors import EngineError, one_line
+from stanflow.errors import EngineError, one_line, what_brings_native
 from stanflow.target.cache import cache_folder, lock, new_folder, writing_to_cache
 from stanflow.target.stan_headers import StanHeaders, headers_in, stan_version_in
 
-INSTALL = "`stanflow doctor --install native`"
 _VERSION = "4.17.0"  # Stan 2.39
 _WHEELS_PYTHON = "3.13"
 _SHA256 = (
@@ -46,7 +45,7 @@ def find_headers() -> StanHeaders:
         if version is not None
     }
     if not found:
-        raise EngineError(f"Stan's own C++ is not installed; {INSTALL} brings it")
+        raise EngineError(f"Stan's own C++ is not installed; {what_brings_native()}")
     return headers_in(found[max(found)])
 
 

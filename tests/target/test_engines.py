@@ -3,6 +3,7 @@
 import base64
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from stanflow.errors import DataError, EngineError, InitializationError, Program
 from stanflow.target import embedded
 from stanflow.target.gradient_check import check_gradient
 from stanflow.target.model import StanModel
+from tests.stan_programs import compile_programs_of
 
 DATA = {"N": 4, "y": [0.5, -1.0, 2.0, 1.5]}
 PROGRAM = """
@@ -29,10 +31,10 @@ generated quantities { array[N] real y_rep = normal_rng(rep_vector(mu, N), sigma
 """
 
 
-@pytest.fixture(params=["embedded", "bridgestan"], scope="module")
+@pytest.fixture(params=["embedded", "native"], scope="module")
 def engine(request):
-    if request.param == "bridgestan":
-        request.getfixturevalue("toolchain")
+    if request.param == "native":
+        compile_programs_of(Path(__file__), request.getfixturevalue("toolchain"))
     return request.param
 
 
@@ -48,7 +50,7 @@ def z(model):
 
 def test_it_says_which_engine(model, engine):
     assert model.engine == engine
-    assert {"embedded": "stanli", "bridgestan": "BridgeStan"}[engine] in model.engine_version
+    assert {"embedded": "stanli", "native": "Stan 2."}[engine] in model.engine_version
     assert model.engine_reason
 
 
@@ -349,7 +351,7 @@ def test_two_models_of_one_program_keep_their_own_data(engine):
 @pytest.mark.usefixtures("toolchain")
 def test_both_engines_agree():
     code = PROGRAM.replace("simplex[3] p; ", "").replace("p ~ dirichlet([2, 3, 4]');", "")
-    one, two = (StanModel(stan_code=code, data=DATA, engine=e) for e in ("embedded", "bridgestan"))
+    one, two = (StanModel(stan_code=code, data=DATA, engine=e) for e in ("embedded", "native"))
     z = np.random.default_rng(1).normal(size=(50, one.dim))
     first, second = one.log_density_gradient(z), two.log_density_gradient(z)
     np.testing.assert_allclose(first.log_density, second.log_density, rtol=1e-12)
@@ -361,7 +363,7 @@ def test_both_engines_agree():
 
 def test_a_program_beyond_the_embedded_engine_names_the_other():
     code = "parameters { tuple(real, real) t; } model { t.1 ~ normal(0, 1); t.2 ~ normal(0, 1); }"
-    with pytest.raises(EngineError, match=r"cannot run .*STuple.*--engine bridgestan") as caught:
+    with pytest.raises(EngineError, match=r"cannot run .*STuple.*--engine native") as caught:
         StanModel(stan_code=code, engine="embedded")
     assert "doctor" in str(caught.value)
 
@@ -393,7 +395,7 @@ def test_arrays_of_tuples_as_data_name_the_other_engine():
     code = (
         "data { array[2] tuple(int, real) t; } parameters { real x; } model { x ~ std_normal(); }"
     )
-    with pytest.raises(EngineError, match="--engine bridgestan"):
+    with pytest.raises(EngineError, match="--engine native"):
         StanModel(stan_code=code, data={"t": [(1, 2.0), (3, 4.0)]}, engine="embedded")
 
 

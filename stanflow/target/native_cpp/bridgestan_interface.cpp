@@ -24,6 +24,11 @@
 #include <stan/services/util/create_rng.hpp>
 #include <stan/version.hpp>
 
+#include <dlfcn.h>
+#include <execinfo.h>
+
+#include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -93,16 +98,28 @@ class message_stream : public std::ostream {
 };
 
 /* ---- Failures --------------------------------------------------------------------------------
- * Signals that no evaluation of this thread has caused go where they went before. */
+ * Signals that no evaluation of this thread has caused go where they went before, and so do those
+ * from within TBB: some are of other threads, and it would not survive a jump out of it. */
+
+bool within_tbb() {
+  void* frames[256];
+  const int n = backtrace(frames, 256);
+  return std::any_of(frames, frames + n, [](const void* frame) {
+    Dl_info found = {};
+    return dladdr(frame, &found) != 0 && found.dli_fname != nullptr &&
+           std::strstr(found.dli_fname, "libtbb") != nullptr;
+  });
+}
 
 struct sigaction previous_action;
 
 void on_arithmetic_signal(int number, siginfo_t* information, void* context) {
-  if (stanflow::evaluation != nullptr) siglongjmp(*stanflow::evaluation, 1);
+  if (stanflow::evaluation != nullptr && !within_tbb()) siglongjmp(*stanflow::evaluation, 1);
   if ((previous_action.sa_flags & SA_SIGINFO) != 0) {
     previous_action.sa_sigaction(number, information, context);
   } else if (previous_action.sa_handler == SIG_DFL || previous_action.sa_handler == SIG_IGN) {
-    signal(number, SIG_DFL); /* the instruction is run again, and ends the process */
+    sigaction(number, &previous_action, nullptr);
+    raise(number);
   } else {
     previous_action.sa_handler(number);
   }
@@ -254,6 +271,8 @@ std::ostream& program_output() {
   return stream;
 }
 
+void finish_printing() noexcept { program_output().flush(); }
+
 }  // namespace stanflow
 
 /* ---- The interface --------------------------------------------------------------------------- */
@@ -337,13 +356,21 @@ PUBLIC int bs_param_initialize(const bs_model* m, const char* json, bs_rng* rng,
   return status(error_msg, [&] {
     if (rng == nullptr) throw std::invalid_argument("a random number generator is needed");
     const std::unique_ptr<stan::io::var_context> given = read_context(json);
+    std::vector<std::string> names;
+    m->model->get_param_names(names, false, false);
+    const bool any_given = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+      return given->contains_r(name);
+    });
     std::string problem = "no try was allowed";
     for (int i = 0; i < max_tries; ++i) {
-      stan::io::random_var_context drawn(*m->model, rng->rng, init_radius, init_radius == 0);
-      stan::io::chained_var_context context(*given, drawn);
-      Eigen::VectorXd z;
-      m->model->transform_inits(context, z, &stanflow::program_output());
       try {
+        const stan::io::random_var_context drawn(*m->model, rng->rng, init_radius,
+                                                 init_radius == 0);
+        Eigen::VectorXd z = vector_of(drawn.get_unconstrained().data(), m->dim);
+        if (any_given) {
+          const stan::io::chained_var_context context(*given, drawn);
+          m->model->transform_inits(context, z, &stanflow::program_output());
+        }
         const double value = density_function{m, false, jacobian}(z);
         if (std::isfinite(value)) return copy(z, m->dim, theta_unc);
         problem = "the log density is " + std::to_string(value);

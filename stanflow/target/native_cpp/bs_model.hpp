@@ -27,6 +27,9 @@ namespace stanflow {
 /* Where print statements write: to the callback, or to standard output. One a thread. */
 std::ostream& program_output();
 
+/* Passes on what a print statement had written when it was interrupted. */
+void finish_printing() noexcept;
+
 /* A copy of a message that bs_free_error_msg frees; does nothing where the caller wants none. */
 void set_error(char** error_msg, const std::string& message);
 
@@ -38,9 +41,9 @@ extern thread_local sigjmp_buf* evaluation;
 
 /*
  * Runs f, and says whether it came to its end; sets the message where not. No exception leaves, and
- * no signal: Stan checks its integer divisions for zero, but the smallest int divided by -1 raises
- * SIGFPE, whose handler jumps back here. What the interrupted computation had allocated is then
- * lost.
+ * no signal: an integer division by zero, or of the smallest int by -1, raises SIGFPE, whose handler
+ * jumps back here. What the interrupted computation had allocated is then lost. Only in what Stan
+ * hands to TBB, reduce_sum and map_rect, the signal goes where it went before.
  */
 template <typename F>
 bool succeeds(char** error_msg, const F& f) noexcept {
@@ -50,6 +53,7 @@ bool succeeds(char** error_msg, const F& f) noexcept {
   if (sigsetjmp(here, 0) != 0) {
     evaluation = outer;
     clear_tape();
+    finish_printing();
     set_error(error_msg, "integer division whose result is no int");
     return false;
   }
@@ -64,6 +68,7 @@ bool succeeds(char** error_msg, const F& f) noexcept {
     set_error(error_msg, "the Stan program failed for a reason that it does not tell");
   }
   evaluation = outer;
+  finish_printing();
   return done;
 }
 
