@@ -106,7 +106,7 @@ class NumericsError(StanFlowError):
 
 
 def what_brings_native() -> str:
-    """Say how to install the native engine; where that cannot be done, an image says what has it."""
+    """Say how to install the native engine; an image that cannot be added to names another."""
     own = os.environ.get("STANFLOW_NATIVE_BY")
     return own or "`stanflow doctor --install native` brings it"
 

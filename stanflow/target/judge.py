@@ -6,6 +6,7 @@ the same way.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from stanflow.errors import DataError
 from stanflow.target import native
 from stanflow.target.agreement import Agreement, keep_agreement
+from stanflow.target.declarations import blank_comments_and_strings
 from stanflow.target.loaded import FloatArray
 from stanflow.target.model import StanModel
 
@@ -21,6 +23,7 @@ _POINTS = 5
 _SEEDS = (1, 2)  # a quantity that depends on them is drawn
 _TOLERANCE = 1e-6  # relative: solvers of differential equations agree no better
 _GRADIENT_TOLERANCE = 1e-5
+_UNCONSTRAINED_ANEW = re.compile(r"\b(simplex|\w+_stochastic_matrix)\b")  # in Stan 2.37
 _STEP = 1e-5  # of the differences that give a volume
 
 
@@ -110,6 +113,8 @@ def _same_draws(embedded: StanModel, compiled: StanModel, points: FloatArray) ->
         directly = compiled.constrain(points, include_generated=False).values[:, :n]
         if _close(values.values[:, :n], directly, _TOLERANCE).all():
             return points
+    if _UNCONSTRAINED_ANEW.search(blank_comments_and_strings(embedded.program.expanded)) is None:
+        return None
     variables = {
         name: array
         for name, array in values.variables().items()

@@ -13,9 +13,11 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -250,7 +252,7 @@ def _run(commands: Sequence[Sequence[str | Path]], what: str) -> None:
         finally:
             for process in processes:
                 if process.poll() is None:
-                    process.kill()
+                    _kill_with_children(process.pid)
                     process.wait()
         if not failed:
             return
@@ -261,6 +263,15 @@ def _run(commands: Sequence[Sequence[str | Path]], what: str) -> None:
     raise EngineError(
         f"the C++ compiler could not compile {what}: {one_line(problem)[-300:]}{memory}", said
     )
+
+
+def _kill_with_children(pid: int) -> None:
+    """Kill a process and what it has started: g++ leaves its compiler proper running."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    for child in children.read_text().split() if children.is_file() else ():
+        _kill_with_children(int(child))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

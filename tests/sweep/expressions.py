@@ -19,8 +19,8 @@ from .signatures import DENSITY_SUFFIXES, Signature, Signatures, Type, signature
 Shape = tuple[int, ...]
 Template = Callable[[Sequence[str]], str]
 
-FUNCTIONS_TOPIC = "functions"
-DENSITIES_TOPIC = "densities"
+FUNCTIONS_TOPIC = "mathematical functions"
+DENSITIES_TOPIC = "distributions"
 RANDOM_TOPIC = "random numbers"
 _NEWEST = "2.39"  # has all signatures; which version brought one that 2.35 lacks is not known
 _WEIGHTS = (1.0, 0.7, -0.4, 1.3, 0.55, -0.85)  # of a result's numbers in the log density

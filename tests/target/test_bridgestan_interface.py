@@ -807,13 +807,13 @@ def test_nothing_grows(make, model):
     text = json.dumps({"n": len(large), "y": large.tolist(), "situation": 2, "divisor": 1}).encode()
 
     def models():
-        for _ in range(20):
+        for _ in range(10):
             data = make(n=len(large), y=large)
             data.log_density_gradient(z)
             assert model._construct(text, 1, None) is None
 
     def calls():
-        for _ in range(3000):
+        for _ in range(2000):
             with pytest.raises(RuntimeError):
                 broken.log_density_gradient(z)
             rng = model.new_rng(1)
@@ -827,14 +827,14 @@ def test_nothing_grows(make, model):
             thread.start()
             thread.join()
 
-    for work in (models, calls, threads):
+    for work, room in ((models, 2e6), (calls, 3e5), (threads, 3e5)):
         work()
         gc.collect()
         before = memory()
         work()
         work()
         gc.collect()
-        assert memory() - before < 3e6, work.__name__
+        assert memory() - before < room, work.__name__
 
 
 # ---- Sanitizers ----
@@ -905,9 +905,10 @@ def run_sanitized(driver, *parts, **options):
 
 @pytest.mark.slow
 def test_the_address_and_undefined_behaviour_sanitizers(headers, tmp_path):
-    # Integer divisions by zero are what `divide` is about, and are made to raise SIGFPE.
+    # Integer divisions by zero are what `divide` is about, and are to raise SIGFPE. TBB's headers
+    # call a method of tasks that are not yet constructed.
     flags = (
-        "-fsanitize=address,undefined", "-fno-sanitize=integer-divide-by-zero",
+        "-fsanitize=address,undefined", "-fno-sanitize=integer-divide-by-zero,vptr",
         "-fno-sanitize-recover=undefined",
     )  # fmt: skip
     if not can_sanitize(tmp_path, *flags):

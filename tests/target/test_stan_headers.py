@@ -205,8 +205,12 @@ def test_a_build_that_is_broken_off_leaves_nothing_to_reuse(stan, monkeypatch, n
     while not stan.calls():
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, number)
+    os.kill(process.pid, number)
     assert process.wait(10) != 0
+    if number == signal.SIGINT:
+        command = ["ps", "-o", "args", "-g", str(process.pid)]
+        left = subprocess.run(command, capture_output=True, check=True)
+        assert b"sleep 30" not in left.stdout
     with contextlib.suppress(FileNotFoundError):
         assert [folder for folder in shared_folders(stan) if "arriving" not in folder.name] == []
     assert list(stan.cache.rglob("*.so")) == []

@@ -128,6 +128,8 @@ void on_arithmetic_signal(int number, siginfo_t* information, void* context) {
 void handle_arithmetic_signals() {
   static std::once_flag once;
   std::call_once(once, [] {
+    void* frame;
+    backtrace(&frame, 1); /* loads what it needs, which a handler of signals had better not */
     struct sigaction action = {};
     action.sa_sigaction = on_arithmetic_signal;
     action.sa_flags = SA_SIGINFO | SA_NODEFER; /* it jumps out, so nothing would unblock it */
