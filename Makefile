@@ -19,10 +19,11 @@ test-all: lint native audit
 	docker/test
 
 # normflows is what the paper's code is built from; only the comparison needs it.
-bench: $(INSTALLED)
+bench: $(INSTALLED) native
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 		$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/gradient_throughput.py --out benchmarks/results/gradient_throughput.json
+	$(BIN)/python benchmarks/engine_speed.py --out benchmarks/results/engine_speed.json
 	$(BIN)/python benchmarks/step_time.py --out benchmarks/results/step_time.json
 	$(BIN)/python benchmarks/local_conditioner.py --out benchmarks/results/local_conditioner.json
 	$(BIN)/python benchmarks/stability.py --out benchmarks/results/stability.json

@@ -126,7 +126,7 @@ def import_cost() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engine", default="auto", choices=["auto", "embedded", "bridgestan"])
+    parser.add_argument("--engine", default="auto", choices=["auto", "embedded", "native"])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if batch.compiled_loop() is None:

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow
 
-from stanflow.errors import DataError, ProgramError
+from stanflow.errors import DataError, EngineError, ProgramError
 from stanflow.service.json_values import finite
 from stanflow.service.task import DRAWS, PROGRESS, REPORT, RUN, Task, TaskKind
 from stanflow.storage.output import CHECKPOINT
@@ -124,7 +124,7 @@ def nuts_task(task: Task, folder: Path) -> dict[str, Any]:
     from stanflow.reference.sampling import nuts
 
     model = _model(task, folder, task.options["seed"])
-    run = nuts(model, progress=False, **task.options)
+    run = nuts(model, engine=_nuts_engine(model), progress=False, **task.options)
     chains, draws = run.values.shape[:2]
     columns = {"chain": np.repeat(np.arange(1, chains + 1), draws)}
     columns |= {name: told.ravel() for name, told in run.method_variables().items()}
@@ -159,6 +159,21 @@ TASKS: dict[TaskKind, Callable[[Task, Path], dict[str, Any]]] = {
     "nuts": nuts_task,
     "comparison": comparison_task,
 }
+
+
+def _nuts_engine(model: StanModel) -> Literal["cmdstan", "native", "embedded"]:
+    """Return CmdStan where it is installed, else the model's own engine.
+
+    That may be the embedded one where the native one is there: a job's limits leave little room for
+    a compiler.
+    """
+    from stanflow.reference.cmdstan_program import find_installation
+
+    try:
+        find_installation()
+    except EngineError:
+        return model.engine
+    return "cmdstan"
 
 
 def _program(task: Task, folder: Path) -> StanProgram:

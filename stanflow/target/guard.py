@@ -1,14 +1,18 @@
 """Statements that the embedded engine computes wrongly without a word.
 
-stanli 0.24.0 does so for two kinds:
+stanli 0.24.0 does so for these kinds:
 
 - a row of a two-dimensional int array assigned by its index alone, ``b[i] = a;``: the row that is
   read back is the old one, or was never set. Right are ``b[i, :] = a;``, every other
   index, arrays of reals and of three dimensions, and whole arrays.
 - the Gaussian process kernels called with one length scale per dimension: only the first is used.
+- what goes wrong with a function's body in place of its call: some kinds of ``return`` and
+  ``continue``, and random numbers as arguments (see `stanflow.target.inlining`).
+- loops over arrays of containers where it interprets the program, as in transformed data: there are
+  none if the containers are empty, and an index out of bounds, wrongly, if they have many elements.
 
-Whether a program has either is read from its compiled form, where the Stan compiler has resolved
-all types; where, from its text.
+Whether a program has one of the first two is read from its compiled form, where the Stan compiler
+has resolved all types; where, and all about the others, from its text.
 """
 
 from __future__ import annotations
@@ -20,18 +24,25 @@ from typing import Literal
 
 import stanli
 
+from stanflow.target.container_loops import ElementLoop, container_loops
 from stanflow.target.edits import edited
 from stanflow.target.gp_kernels import KERNELS, KernelCall, calls_replaced, kernel_calls
+from stanflow.target.inlining import Inlined, InliningFault, wrongly_inlined
 from stanflow.target.mir import called_with_array, rows_assigned
 from stanflow.target.program import StanProgram
 from stanflow.target.row_assignments import RowAssignment, row_assignments
 
-FaultKind = Literal[
-    "assignment to a row of a two-dimensional int array",
-    "Gaussian process kernel with one length scale per dimension",
-]
+FaultKind = (
+    Literal[
+        "assignment to a row of a two-dimensional int array",
+        "Gaussian process kernel with one length scale per dimension",
+        "loop over an array of containers",
+    ]
+    | InliningFault
+)
 _ROW: FaultKind = "assignment to a row of a two-dimensional int array"
 _KERNEL: FaultKind = "Gaussian process kernel with one length scale per dimension"
+_LOOP: FaultKind = "loop over an array of containers"
 
 
 @dataclass(frozen=True)
@@ -131,11 +142,24 @@ class Findings:
             return calls
         return tuple(call for call in calls if self._replaceable((call,)))
 
+    @cached_property
+    def inlined(self) -> tuple[Inlined, ...]:
+        """What goes wrong with functions' bodies in place of calls, in the order written."""
+        return wrongly_inlined(self.code)
+
+    @cached_property
+    def loops(self) -> tuple[ElementLoop, ...]:
+        """The loops over arrays of containers, in the order written."""
+        return container_loops(self.code, lambda code: compiled_code(code) is not None)
+
     @property
     def faults(self) -> tuple[Fault, ...]:
         """All of them, those without a known place last."""
+        placed: list[tuple[int, int, FaultKind]]
         placed = [(row.start, row.end, _ROW) for row in self.rows]
         placed += [(call.start, call.end, _KERNEL) for call in self.kernels]
+        placed += [(found.start, found.end, found.kind) for found in self.inlined]
+        placed += [(loop.start, loop.end, _LOOP) for loop in self.loops]
         rows = {row.name for row in self.rows}
         kernels = {call.kernel for call in self.kernels}
         unplaced = [

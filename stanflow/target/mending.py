@@ -2,8 +2,11 @@
 
 A row is assigned by two indices: ``b[i] = a;`` becomes ``b[i, :] = a;``, which to Stan is the same,
 its checks of sizes included. A Gaussian process kernel with one length scale per dimension becomes
-a call of the same kernel written in Stan. Every line stays where it was, so that messages still
-point to the user's own.
+a call of the same kernel written in Stan. A function that must not be put in place of its calls
+gets another of its name, which keeps the compiler from doing so; one that returns nothing gets one
+more ``return;`` instead, where that helps. A loop over an array of containers becomes one over
+indices, unless it runs over what a function returns. Every line stays where it was, so that
+messages still point to the user's own.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stanflow.errors import BeyondEmbeddedError
+from stanflow.target.container_loops import looped_by_index
 from stanflow.target.edits import Edit, edited
 from stanflow.target.gp_kernels import calls_replaced
 from stanflow.target.guard import Fault, Findings, compiled_code, find_faults
+from stanflow.target.inlining import left_in_place
 from stanflow.target.program import StanProgram
 
 
@@ -61,7 +66,12 @@ def mend(program: StanProgram, mir: str | None = None) -> StanProgram:
 
 def _edits(findings: Findings) -> list[Edit]:
     rows = [Edit(row.bracket, 0, ", :") for row in findings.rows]
-    return rows + calls_replaced(findings.code, findings.kernels)
+    return [
+        *rows,
+        *calls_replaced(findings.code, findings.kernels),
+        *left_in_place(findings.code, findings.inlined),
+        *looped_by_index(findings.code, findings.loops),
+    ]
 
 
 def _unmended(program: StanProgram, fault: Fault) -> BeyondEmbeddedError:

@@ -25,7 +25,7 @@ from stanflow.target.agreement import kept_agreement
 from stanflow.target.data import DataLike, bind_data
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
 from stanflow.target.engine import EngineChoice, open_model
-from stanflow.target.loaded import FloatArray
+from stanflow.target.loaded import EngineName, FloatArray
 from stanflow.target.program import StanProgram
 
 _POINTS_TO_VERIFY = 5
@@ -177,7 +177,7 @@ class StanModel(Target):
         return self._seed
 
     @property
-    def engine(self) -> str:
+    def engine(self) -> EngineName:
         """The engine that evaluates the program: ``"embedded"`` or ``"native"``."""
         return self._loaded.engine
 

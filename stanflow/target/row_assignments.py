@@ -7,17 +7,12 @@ compiler takes; in any other the rows found mean nothing.
 
 from __future__ import annotations
 
-import re
 from collections import ChainMap
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from stanflow.target.declarations import blank_comments_and_strings
+from stanflow.target.tokens import Tokens, is_name
 
-_TOKEN = re.compile(
-    r"[A-Za-z]\w*|(?:\d[\d_]*(?:\.\d*)?|\.\d[\d_]*)(?:[eE][-+]?\d+)?|[=<>!]=|[^\s\w]"
-)
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
 _WITH_BODY = {"if", "while", "for", "profile"}
 _NOT_A_TYPE = {"return", "else", "break", "continue", "in"}
 
@@ -67,21 +62,15 @@ def row_assignments(code: str) -> tuple[RowAssignment, ...]:
     return tuple(sorted(_Statements(code).rows(), key=lambda row: row.start))
 
 
-class _Statements:
-    """The tokens of a program, and the walk over its statements."""
-
-    def __init__(self, code: str) -> None:
-        tokens = list(_TOKEN.finditer(blank_comments_and_strings(code)))
-        self._text = [token[0] for token in tokens]
-        self._start = [token.start() for token in tokens]
-        self._partner = _partners(self._text)
+class _Statements(Tokens):
+    """The walk over a program's statements."""
 
     def rows(self) -> Iterator[RowAssignment]:
         scope: Scope = ChainMap()
         position = 0
-        while (opening := self._next("{", position)) is not None:
-            closing = self._partner[opening]
-            block = " ".join(self._text[position:opening])
+        while (opening := self.next("{", position)) is not None:
+            closing = self.partner[opening]
+            block = " ".join(self.text[position:opening])
             if block == "functions":
                 yield from self._functions(opening + 1, closing)
             else:
@@ -92,24 +81,24 @@ class _Statements:
             position = closing + 1
 
     def _functions(self, position: int, end: int) -> Iterator[RowAssignment]:
-        while (opening := self._next("(", position, end)) is not None:
-            closing = self._partner[opening]
-            if self._text[opening - 1] == "tuple":  # a returned type, not yet the arguments
+        while (opening := self.next("(", position, end)) is not None:
+            closing = self.partner[opening]
+            if self.text[opening - 1] == "tuple":  # a returned type, not yet the arguments
                 position = closing + 1
                 continue
             body = closing + 1
-            if self._at(body) == "{":
+            if self.at(body) == "{":
                 arguments = self._arguments(opening + 1, closing)
-                yield from self._sequence(body + 1, self._partner[body], arguments)
-                body = self._partner[body]
+                yield from self._sequence(body + 1, self.partner[body], arguments)
+                body = self.partner[body]
             position = body + 1
 
     def _arguments(self, position: int, end: int) -> Scope:
         scope: Scope = ChainMap()
-        for start, stop in self._split(position, end):
-            begin = start + 1 if self._at(start) == "data" else start
+        for start, stop in self.split(position, end):
+            begin = start + 1 if self.at(start) == "data" else start
             dimensions, _ = self._type(begin)
-            scope[self._text[stop - 1]] = dimensions
+            scope[self.text[stop - 1]] = dimensions
         return scope
 
     def _sequence(self, position: int, end: int, scope: Scope) -> Iterator[RowAssignment]:
@@ -118,107 +107,66 @@ class _Statements:
 
     def _statement(self, position: int, scope: Scope) -> Generator[RowAssignment, None, int]:
         """Walk over a statement and return where the next one begins."""
-        first = self._text[position]
+        first = self.text[position]
         if first == "{":
-            yield from self._sequence(position + 1, self._partner[position], scope.new_child())
-            return self._partner[position] + 1
+            yield from self._sequence(position + 1, self.partner[position], scope.new_child())
+            return self.partner[position] + 1
         if first == "else":
             return (yield from self._statement(position + 1, scope))
-        if first in _WITH_BODY and self._at(position + 1) == "(":
+        if first in _WITH_BODY and self.at(position + 1) == "(":
             inner = scope.new_child()
             if first == "for":
-                inner[self._text[position + 2]] = 0  # a loop's variable cannot be assigned to
-            return (yield from self._statement(self._partner[position + 1] + 1, inner))
-        end = self._next(";", position)
+                inner[self.text[position + 2]] = 0  # a loop's variable cannot be assigned to
+            return (yield from self._statement(self.partner[position + 1] + 1, inner))
+        end = self.next(";", position)
         if end is None:  # cannot be in a program that compiles
-            return len(self._text)
+            return len(self.text)
         if not self._declare(position, end, scope):
             yield from self._row(position, end, scope)
         return end + 1
 
     def _declare(self, position: int, end: int, scope: Scope) -> bool:
         """Put what a declaration declares into scope; return False for another statement."""
-        if not _is_name(self._text[position]) or self._text[position] in _NOT_A_TYPE:
+        if not is_name(self.text[position]) or self.text[position] in _NOT_A_TYPE:
             return False
         dimensions, after = self._type(position)
-        if not _is_name(self._at(after)):
+        if not is_name(self.at(after)):
             return False
-        for start, _ in self._split(after, end):
-            scope[self._text[start]] = dimensions
+        for start, _ in self.split(after, end):
+            scope[self.text[start]] = dimensions
         return True
 
     def _type(self, position: int) -> tuple[int, int]:
         """Return the dimensions of the int array of which a type begins here, and its end."""
-        first, after = self._text[position], position + 1
-        if first == "array" and self._at(after) == "[":
-            closing = self._partner[after]
-            dimensions = sum(1 for _ in self._split(after + 1, closing, empty=True))
+        first, after = self.text[position], position + 1
+        if first == "array" and self.at(after) == "[":
+            closing = self.partner[after]
+            dimensions = sum(1 for _ in self.split(after + 1, closing, empty=True))
             inner, end = self._type(closing + 1)
-            is_int = self._text[closing + 1] == "int" or inner > 0
+            is_int = self.text[closing + 1] == "int" or inner > 0
             return (dimensions + inner if is_int else 0), end
-        if first == "tuple" and self._at(after) == "(":
-            return 0, self._partner[after] + 1
-        if self._at(after) == "<":
-            after = (self._next(">", after) or after) + 1
-        if self._at(after) == "[":
-            after = self._partner[after] + 1
+        if first == "tuple" and self.at(after) == "(":
+            return 0, self.partner[after] + 1
+        if self.at(after) == "<":
+            after = (self.next(">", after) or after) + 1
+        if self.at(after) == "[":
+            after = self.partner[after] + 1
         return 0, after
 
     def _row(self, position: int, end: int, scope: Scope) -> Iterator[RowAssignment]:
-        name = self._text[position]
-        if self._at(position + 1) != "[" or scope.get(name) != 2:
+        name = self.text[position]
+        if self.at(position + 1) != "[" or scope.get(name) != 2:
             return
-        closing = self._partner[position + 1]
-        if self._at(closing + 1) == "=" and self._is_one_number(position + 2, closing, scope):
-            yield RowAssignment(name, self._start[position], self._start[end], self._start[closing])
+        closing = self.partner[position + 1]
+        if self.at(closing + 1) == "=" and self._is_one_number(position + 2, closing, scope):
+            yield RowAssignment(name, self.start[position], self.start[end], self.start[closing])
 
     def _is_one_number(self, position: int, end: int, scope: Scope) -> bool:
         """Whether what stands between two brackets is one index, and that a single number."""
-        if sum(1 for _ in self._split(position, end, empty=True)) != 1 or position == end:
+        if sum(1 for _ in self.split(position, end, empty=True)) != 1 or position == end:
             return False
-        outer = list(self._outer(position, end))
-        colons = sum(1 for i in outer if self._text[i] == ":")
-        if colons > sum(1 for i in outer if self._text[i] == "?"):  # the rest are ranges
+        if self.is_range(position, end):
             return False
-        if self._text[position] == "{":
-            return self._partner[position] + 1 != end
-        return not (position + 1 == end and scope.get(self._text[position], 0) > 0)
-
-    # ---- Tokens -------------------------------------------------------------------------------
-
-    def _at(self, position: int) -> str:
-        return self._text[position] if position < len(self._text) else ""
-
-    def _outer(self, position: int, end: int) -> Iterator[int]:
-        """Positions of the tokens that are in no bracket opened since `position`."""
-        while position < end:
-            yield position
-            position = self._partner.get(position, position) + 1
-
-    def _next(self, text: str, position: int, end: int | None = None) -> int | None:
-        outer = self._outer(position, len(self._text) if end is None else end)
-        return next((i for i in outer if self._text[i] == text), None)
-
-    def _split(self, position: int, end: int, empty: bool = False) -> Iterator[tuple[int, int]]:
-        """Start and end of the pieces between commas, the empty ones, too, if asked for."""
-        for comma in [i for i in self._outer(position, end) if self._text[i] == ","] + [end]:
-            if comma > position or empty:
-                yield position, comma
-            position = comma + 1
-
-
-def _partners(tokens: list[str]) -> dict[int, int]:
-    """From the position of each opening bracket to that of the one that closes it."""
-    partners: dict[int, int] = {}
-    unclosed: list[int] = []
-    for i, token in enumerate(tokens):
-        if token in _CLOSING:
-            unclosed.append(i)
-        elif unclosed and token == _CLOSING[tokens[unclosed[-1]]]:
-            partners[unclosed.pop()] = i
-    partners.update(dict.fromkeys(unclosed, len(tokens)))
-    return partners
-
-
-def _is_name(token: str) -> bool:
-    return token[:1].isalpha()
+        if self.text[position] == "{":
+            return self.partner[position] + 1 != end
+        return not (position + 1 == end and scope.get(self.text[position], 0) > 0)

@@ -36,7 +36,8 @@ class Outcome:
         Names of all scalars of the parameters, transformed parameters and generated quantities.
     values : array of shape (2, number of columns)
     density : array of shape (2,)
-        What the model block adds to the log density.
+        What the model block adds to the log density, with the constants that Stan drops: engines
+        may drop more or fewer of them.
     change : float
         By how much the rest of the log density, the Jacobian, differs between the points.
     gradient : array of shape (2, number of parameters)
@@ -85,7 +86,7 @@ def outcome_alone(case: Case, open_model: OpenModel) -> Outcome:
     return Outcome(
         tuple(np.array(model.unconstrained_names)[own].tolist()),
         *_own_columns(case, model, points),
-        evaluated.log_density - rest.log_density,
+        _with_constants(model, points, evaluated.log_density) - rest.log_density,
         float(rest.log_density[1] - rest.log_density[0]),
         evaluated.gradient[:, own],
     )
@@ -122,7 +123,7 @@ def native_outcomes(cases: Sequence[Case], open_model: OpenModel) -> dict[str, O
         outcomes[case.name] = Outcome(
             tuple(np.array(model.unconstrained_names)[own].tolist()),
             *_own_columns(case, model, points),
-            evaluated.log_density - rest,
+            _with_constants(selected, points, evaluated.log_density) - rest,
             float(model.log_density_gradient(moved).log_density[0] - rest[0]),
             evaluated.gradient[:, own],
         )
@@ -184,6 +185,10 @@ def points_of(case: Case, dim: int) -> FloatArray:
     """Return the points, of shape (2, dim), at which a case is computed."""
     rng = np.random.default_rng(zlib.crc32(case.name.encode()))
     return _SCALE * rng.standard_normal((POINTS, dim))
+
+
+def _with_constants(model: StanModel, points: FloatArray, density: FloatArray) -> FloatArray:
+    return density + model.normalizing_constant_at(points).value
 
 
 def _places(case: Case, model: StanModel) -> list[int]:

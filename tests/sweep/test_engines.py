@@ -13,7 +13,7 @@ from .corpus import TOPICS, expression_topics
 from .engines import sweep
 
 EXPRESSIONS = expression_topics()
-# Containers are filled in all blocks and read back in all ways, which takes a compiler seconds each.
+# Containers are filled in all blocks and read back in all ways: seconds each for a compiler.
 _ALWAYS = ("int2_rows", "int2_swap", "int2_if_rows", "kernel_exp_quad_each", "kernel_matern32_each")
 _COSTLY = frozenset(topic for topic in TOPICS if topic.split("_")[-1] in {"1d", "2d", "3d"})
 _QUICK = {topic: 16 if topic in _COSTLY else 5 for topic in TOPICS} | {
