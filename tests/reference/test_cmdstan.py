@@ -16,6 +16,7 @@ import pytest
 
 import stanflow
 from stanflow.errors import EngineError, NumericsError, ProgramError
+from stanflow.reference import sampling
 from stanflow.reference.cmdstan_program import (
     compile_program,
     find_installation,
@@ -23,6 +24,7 @@ from stanflow.reference.cmdstan_program import (
 )
 from stanflow.reference.sampling import nuts
 from stanflow.target.batch import available_cores
+from stanflow.target.cache import cache_folder
 from tests.reference.trend_program import TAU, trend_data
 
 MCSES = 4.5
@@ -167,6 +169,17 @@ def test_a_failing_chain_tells_cmdstans_own_words(exe):
     assert "num_samples" not in caught.value.detail
 
 
+@pytest.fixture
+def without_native(monkeypatch):
+    """As where Stan's own C++ is not installed."""
+
+    def find_headers():
+        raise EngineError("Stan's own C++ is not installed")
+
+    monkeypatch.setattr(sampling, "find_headers", find_headers)
+
+
+@pytest.mark.usefixtures("without_native")
 def test_without_cmdstanpy_the_package_is_named(trend, exe, monkeypatch):
     monkeypatch.setitem(sys.modules, "cmdstanpy", None)
     with pytest.raises(EngineError, match=r"pip install 'stanflow\[cmdstan\]'"):
@@ -175,16 +188,31 @@ def test_without_cmdstanpy_the_package_is_named(trend, exe, monkeypatch):
     assert nuts(trend, exe=exe, **QUICK).report["engine"] == "cmdstan"  # needs none
 
 
-def test_without_cmdstan_the_embedded_engine_stands_in(trend, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("without_native")
+def test_without_cmdstan_and_native_the_embedded_engine_stands_in(trend, monkeypatch, tmp_path):
     monkeypatch.delenv("CMDSTAN", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     run = nuts(trend, **QUICK)
     assert run.report["engine"] == "embedded"
     assert "cmdstanpy finds no CmdStan" in run.report["engine_reason"]
+    assert "Stan's own C++ is not installed" in run.report["engine_reason"]
     with pytest.raises(EngineError, match=r"install one by `python -m cmdstanpy.install_cmdstan`"):
         nuts(trend, engine="cmdstan", **QUICK)
 
 
+def test_without_cmdstan_the_native_engine_stands_in(headers, trend, monkeypatch, tmp_path):
+    monkeypatch.setenv("STANFLOW_CACHE_DIR", str(cache_folder()))
+    monkeypatch.delenv("CMDSTAN", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = nuts(trend, **QUICK)
+    assert run.report["engine"] == "native"
+    assert run.report["engine_version"] == f"Stan {headers.stan_version}"
+    assert run.report["compile_seconds"] >= 0
+    assert "cmdstanpy finds no CmdStan" in run.report["engine_reason"]
+    assert "in the native engine" in str(run.summary())
+
+
+@pytest.mark.usefixtures("without_native")
 def test_the_remains_of_a_cmdstan_are_no_installation(trend, monkeypatch, tmp_path):
     """Such as the prophet package brings along, and makes cmdstanpy find."""
     (tmp_path / "bin").mkdir()

@@ -156,14 +156,14 @@ def test_a_program_that_the_embedded_engine_lacks_needs_cmdstan():
     parameters { real x; } model { x ~ normal(0, 1); }
     generated quantities { complex z = to_complex(x, 2); }
     """
-    model = stanflow.StanModel(stan_code=code, engine="bridgestan")
+    model = stanflow.StanModel(stan_code=code, engine="native")
     with pytest.raises(EngineError, match="cannot run the Stan program, so NUTS needs CmdStan"):
         nuts(model, engine="embedded", progress=False)
 
 
 @pytest.mark.usefixtures("toolchain")
-def test_a_model_loaded_by_bridgestan_is_sampled_all_the_same(normal):
-    native = stanflow.StanModel(stan_code=NORMAL, data={"N": len(Y), "y": Y}, engine="bridgestan")
+def test_a_model_loaded_natively_is_sampled_all_the_same(normal):
+    native = stanflow.StanModel(stan_code=NORMAL, data={"N": len(Y), "y": Y}, engine="native")
     settings = {"seed": 5, "warmup": 100, "draws": 50, "engine": "embedded", "progress": False}
     np.testing.assert_array_equal(
         nuts(native, **settings).draws(), nuts(normal, **settings).draws()
@@ -194,7 +194,7 @@ def test_random_data_of_another_seed_are_said():
         ({"max_treedepth": 0}, "max_treedepth must be at least 1"),
         ({"adapt_delta": 1.0}, "adapt_delta must be between 0 and 1, not 1.0"),
         ({"metric": "unit_e"}, "no metric 'unit_e'"),
-        ({"engine": "stan"}, "no engine 'stan'; choose one of auto, cmdstan, embedded"),
+        ({"engine": "stan"}, "no engine 'stan'; choose one of auto, cmdstan, native, embedded"),
         ({"engine": "embedded", "exe": "model"}, "cannot be run by the embedded engine"),
     ],
 )
