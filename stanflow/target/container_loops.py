@@ -104,9 +104,8 @@ def looped_by_index(code: str, loops: Iterable[ElementLoop]) -> list[Edit]:
     for loop in loops:  # an outer one before those within
         (opening, closing), body = loop.statement.header, loop.statement.parts[0]
         elements = range(opening + 3, closing)
-        if _has_call(tokens, elements) or _assigns(
-            tokens, body, {tokens.text[i] for i in elements}
-        ):
+        names = {tokens.text[i] for i in elements if is_name(tokens.text[i])}
+        if _has_call(tokens, elements) or _assigns(tokens, body, names):
             continue
         index = _unused_name(f"{loop.variable}_index", tokens.text)
         array = _with_replaced(tokens, elements, replaced)

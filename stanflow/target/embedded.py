@@ -28,6 +28,7 @@ from stanflow.target.mending import mend
 from stanflow.target.printing import PrintSink, print_to_stderr
 from stanflow.target.program import StanProgram
 
+_LIMITS = ("stanli compile:", "mir:", "stanli prepare_data: unsupported")
 _NO_INTERPRETER = "STANLI_NO_INTERPRETER"
 _MIR_PREFIX = "STANLI2:"
 _DENSITY_CALL = re.compile(
@@ -127,7 +128,7 @@ def _construction_error(
 ) -> DataError | EngineError | MemoryError:
     if "bad_alloc" in message:
         return MemoryError(message)
-    if message.startswith(("stanli compile:", "mir:")) and "extent" not in message:
+    if message.startswith(_LIMITS) and "extent" not in message:
         limit = " ".join(message.partition(":")[2].split("|")[0].split())
         return BeyondEmbeddedError(
             f"the embedded engine cannot run {program.label} ({limit})", message

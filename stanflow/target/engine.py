@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -70,7 +71,9 @@ def decide(engine: EngineChoice) -> EngineDecision:
     try:
         sources = bridgestan_sources.find_sources()
     except EngineError as error:
-        return EngineDecision(None, f"there is no usable BridgeStan toolchain: {error}")
+        unusable = f", and BridgeStan's sources cannot be used: {error}"
+        configured = bool(os.environ.get("BRIDGESTAN"))
+        return EngineDecision(None, f"it needs no compiler{unusable if configured else ''}")
     return EngineDecision(sources, f"BridgeStan's toolchain is here: {sources.folder}")
 
 

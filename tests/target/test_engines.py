@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stanflow.errors import DataError, EngineError, InitializationError, ProgramError, UsageError
+from stanflow.errors import (
+    BeyondEmbeddedError,
+    DataError,
+    EngineError,
+    InitializationError,
+    ProgramError,
+    UsageError,
+)
 from stanflow.target import embedded
 from stanflow.target.gradient_check import check_gradient
 from stanflow.target.model import StanModel
@@ -366,6 +373,15 @@ def test_a_program_beyond_the_embedded_engine_names_the_other():
     with pytest.raises(EngineError, match=r"cannot run .*STuple.*--engine native") as caught:
         StanModel(stan_code=code, engine="embedded")
     assert "doctor" in str(caught.value)
+
+
+def test_what_the_embedded_engine_lacks_in_transformed_data_is_not_the_datas_fault():
+    code = (
+        "transformed data { real t = trace([[1, 2], [3, 4]]); } "
+        "parameters { real x; } model { x ~ normal(t, 1); }"
+    )
+    with pytest.raises(BeyondEmbeddedError, match=r"cannot run .*unsupported function trace"):
+        StanModel(stan_code=code, engine="embedded")
 
 
 def test_quantities_that_the_embedded_engine_would_leave_out_are_refused():

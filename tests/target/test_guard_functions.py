@@ -175,6 +175,44 @@ def test_a_return_in_a_loop_of_a_function_called_in_a_loop_is_refused(block, nam
         mended(code)
 
 
+BRANCHES = {
+    "return": (
+        "for (i in 1:n) { if (x > 1) { if (n > 1) return 3.5; return 2.5; } else return 1.75; }"
+    ),
+    "return in a loop": (
+        "if (x > 1) { for (i in 1:n) { if (i > 2) return 3.5; } return 9; } else { return 2; }"
+    ),
+    "continue": (
+        "int i = 0; while (i < n) { i += 1; if (x < 1) return 2; else { if (n > 1) continue; "
+        "return 1.75; } } if (n > 2) return 3.5;"
+    ),
+}
+ENDINGS = {"return": " return -1;", "return in a loop": "", "continue": " return -1;"}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_branches_that_both_leave_a_function_left_in_place(name):
+    function = f"real f(int n, real x) {{ {BRANCHES[name]}{ENDINGS[name]} }} "
+    code = (
+        f"functions {{ {function} real f(real x) {{ return x; }} }} "
+        f"{HEADER} model {{ target += 0 * theta + f(n, theta); }}"
+    )
+    at = np.array([THETA])
+    assert load(code, DATA).log_density(at) != 3.5
+    with pytest.raises(BeyondEmbeddedError, match="early return"):
+        mended(code)
+
+
+def test_branches_that_nothing_follows_are_left_alone():
+    code = (
+        "functions { real f(int n, real x) { if (x > 1) { if (n > 1) return 3.5; return 2.5; } "
+        "else return 1.75; } real f(real x) { return x; } } "
+        f"{HEADER} model {{ target += 0 * theta + f(n, theta); }}"
+    )
+    assert texts(code) == []
+    assert load(code, DATA).log_density(np.array([THETA])) == 3.5
+
+
 def test_transformed_data_are_right_either_way():
     functions, call, truth = WRONG["while true"]
     code = (

@@ -28,7 +28,7 @@ CONTAINERS = {
     "for (r in c) for (q in r) s = 10 * s + q[1] - 1;": 369,
     "for (r in b) for (e in r) s = 10 * s + e;": 314275,
     "for (r in c[2]) s = 100 * s + r[1];": 710,
-    "for (r in {b[2], b[1]}) s = 10 * s + r[3];": 54,
+    "for (r in {b[2], b[1]}) { s = 10 * s + r[3]; }": 54,
     "for (r in b) { if (r[1] == 2) break; if (r[2] == 1) continue; s += 1; }": 0,
     "for (r in b) s += size(\n r) /* r */ ; for (r in w) s += r[1];": 11,
     "for (r in none) s += 1 + size(r);": 2,
