@@ -286,4 +286,4 @@ def _told(what: str) -> Iterator[None]:
     else:
         print(what, file=sys.stderr, flush=True)
         yield
-    print(f"{what.partition(',')[0]}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    print(f"{what.rpartition(', once')[0]}: {time.perf_counter() - began:.0f} s", file=sys.stderr)

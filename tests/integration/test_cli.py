@@ -188,7 +188,14 @@ def test_included_files_are_found_by_their_folder(tmp_path):
 def test_doctor_names_what_is_here_and_what_mends_the_rest():
     result = run("doctor", BRIDGESTAN="/nowhere")
     assert result.returncode == 0
-    for name in ("Python", "torch", "embedded engine", "compiled loop", "BridgeStan toolchain"):
+    for name in (
+        "Python",
+        "torch",
+        "embedded engine",
+        "compiled loop",
+        "native engine",
+        "BridgeStan's sources",
+    ):
         assert name in result.stdout
     assert "/nowhere" in result.stdout
     status, report = run_json("doctor")
