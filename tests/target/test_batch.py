@@ -107,10 +107,11 @@ def test_draws_of_another_shape_are_refused(model, shape):
 
 
 def test_threads_are_limited_to_what_the_engine_allows(monkeypatch):
-    def load_without_threads(*arguments):
-        return replace(engine.load(*arguments), thread_safe=False)
+    def open_without_threads(*arguments):
+        loaded, decision = engine.open_model(*arguments)
+        return replace(loaded, thread_safe=False), decision
 
-    monkeypatch.setattr("stanflow.target.model.load", load_without_threads)
+    monkeypatch.setattr("stanflow.target.model.open_model", open_without_threads)
     code = "parameters { real x; } model { x ~ normal(0, 1); }"
     assert StanModel(stan_code=code, engine="embedded", threads=2).threads == 1
     monkeypatch.undo()
