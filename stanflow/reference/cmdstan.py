@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import stanio
 
-from stanflow.errors import EngineError, NumericsError, one_line, reason
+from stanflow.errors import EngineError, NumericsError, reason
 from stanflow.reference.cmdstan_program import Executable
 from stanflow.reference.progress import NutsProgress
 from stanflow.reference.run import (
@@ -27,6 +27,7 @@ from stanflow.reference.run import (
     ChainStarts,
     NutsRun,
     NutsSettings,
+    complaint,
     split_warmup,
 )
 from stanflow.target.batch import available_cores
@@ -259,18 +260,10 @@ def _check_status(chain: _Chain, status: int, executable: Executable) -> None:
     if "stage=data initialization" in said and not executable.of_the_program:
         raise EngineError(
             f"{executable.path} refuses the data, which the program accepts, so it is of another "
-            f"program: {_complaint(said)}",
+            f"program: {complaint(said)}",
             detail,
         )
-    raise NumericsError(f"chain {chain.number} of CmdStan failed: {_complaint(said)}", detail)
-
-
-def _complaint(said: str) -> str:
-    """Return what CmdStan said was wrong, on one line."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    exceptions = [line for line in lines if line.startswith(("Exception", "Error"))]
-    telling = list(dict.fromkeys(exceptions[-1:] + lines[-1:]))
-    return one_line("; ".join(telling)) if telling else "it said nothing"
+    raise NumericsError(f"chain {chain.number} of CmdStan failed: {complaint(said)}", detail)
 
 
 # ---- Results ----------------------------------------------------------------------------------

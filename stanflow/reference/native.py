@@ -16,7 +16,7 @@ import bridgestan
 import numpy as np
 import stanio
 
-from stanflow.errors import NumericsError, one_line
+from stanflow.errors import NumericsError
 from stanflow.reference.progress import NutsProgress
 from stanflow.reference.run import (
     STATISTICS,
@@ -24,6 +24,7 @@ from stanflow.reference.run import (
     ChainStarts,
     NutsRun,
     NutsSettings,
+    complaint,
     split_warmup,
 )
 from stanflow.target.batch import available_cores
@@ -165,7 +166,7 @@ class _Chain:
         said = (error.value or b"").decode("utf-8", "replace").strip()
         library.bs_free_error_msg(error)
         if result == _FAILED:
-            raise NumericsError(f"chain {self.number} of NUTS failed: {_complaint(said)}", said)
+            raise NumericsError(f"chain {self.number} of NUTS failed: {complaint(said)}", said)
 
 
 def _nuts(library: ctypes.CDLL) -> Any:
@@ -194,11 +195,3 @@ def _run_to_the_end(
     finally:
         stop.value = 1
         pool.shutdown(cancel_futures=True)
-
-
-def _complaint(said: str) -> str:
-    """Return what Stan said was wrong, on one line."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    exceptions = [line for line in lines if line.startswith(("Exception", "Error"))]
-    telling = list(dict.fromkeys(exceptions[-1:] + lines[-1:]))
-    return one_line("; ".join(telling)) if telling else "it said nothing"

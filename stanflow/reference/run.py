@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import stanio
 
-from stanflow.errors import UsageError
+from stanflow.errors import UsageError, one_line
 from stanflow.target.loaded import FloatArray
 from stanflow.target.model import StanModel
 
@@ -163,3 +163,11 @@ def parameters_of(model: StanModel, values: FloatArray) -> dict[str, Any]:
     return {
         name: variable.extract_reshape(values[: len(columns)]) for name, variable in parsed.items()
     }
+
+
+def complaint(said: str) -> str:
+    """Return what Stan said was wrong, on one line."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    exceptions = [line for line in lines if line.startswith(("Exception", "Error"))]
+    telling = list(dict.fromkeys(exceptions[-1:] + lines[-1:]))
+    return one_line("; ".join(telling)) if telling else "it said nothing"
