@@ -15,7 +15,9 @@ test: lint native
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-all: lint native audit
-	$(BIN)/python -m pytest $(PARALLEL)
+	rm -rf build/programs
+	$(BIN)/python -m pytest $(PARALLEL) -p tests.recording --record-programs build/programs
+	CXXFLAGS=-O1 $(BIN)/python -m tests.sweep.programs build/programs
 	docker/test
 
 # normflows is what the paper's code is built from; only the comparison needs it.

@@ -50,8 +50,8 @@ def run(
     Parameters
     ----------
     stan_model : bridgestan.StanModel
-        The program and its data, from a library that has the sampler (`has_sampler`), with
-        ``settings.seed`` for its transformed data, as CmdStan has it.
+        The program and its data, in a library built from Stan's headers (BridgeStan's have no
+        sampler), with ``settings.seed`` for its transformed data, as CmdStan has it.
     settings : NutsSettings
         How NUTS is run.
     starts : ChainStarts, optional
@@ -82,11 +82,6 @@ def run(
     ]
     _run_to_the_end(chains, stop, progress)
     return split_warmup(_version(stan_model), values, statistics, settings.warmup)
-
-
-def has_sampler(stan_model: bridgestan.StanModel) -> bool:
-    """Tell whether a model's library holds Stan's sampler; one that BridgeStan built does not."""
-    return hasattr(stan_model.stanlib, _FUNCTION)
 
 
 def _version(stan_model: bridgestan.StanModel) -> str:

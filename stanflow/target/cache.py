@@ -49,21 +49,22 @@ def lock(path: Path) -> FileLock:
 
 def keep_file(made: Path, path: Path) -> None:
     """Copy a finished file into the cache: it appears whole or not at all."""
-    arriving = _arriving(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _new_file(path) as arriving:
         shutil.copy2(made, arriving)
-        arriving.replace(path)
-    finally:
-        arriving.unlink(missing_ok=True)
 
 
 def keep_text(text: str, path: Path) -> None:
     """Write a text into the cache: it appears whole or not at all."""
+    with _new_file(path) as arriving:
+        arriving.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[Path]:
     arriving = _arriving(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        arriving.write_text(text, encoding="utf-8")
+        yield arriving
         arriving.replace(path)
     finally:
         arriving.unlink(missing_ok=True)

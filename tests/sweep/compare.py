@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stanflow.errors import StanFlowError
+from stanflow.errors import EngineError, StanFlowError
 from stanflow.target.loaded import FloatArray
 from stanflow.target.model import StanModel
 
@@ -22,6 +22,10 @@ OpenModel = Callable[[str, dict[str, Any]], StanModel]
 POINTS = 2
 _SCALE = 0.5
 _ROOT = re.compile(r"[^.:]+")
+
+
+class TogetherRefusedError(EngineError):
+    """Stan refuses a point in the program of many cases; which case it is for is not known."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def native_outcomes(cases: Sequence[Case], open_model: OpenModel) -> dict[str, O
     ------
     StanFlowError
         The engine does not open the program.
+    TogetherRefusedError
+        It does not compute all of it.
     """
     code, data = together(cases)
     model = open_model(code, data)
@@ -113,7 +119,11 @@ def native_outcomes(cases: Sequence[Case], open_model: OpenModel) -> dict[str, O
     points = np.zeros((POINTS, model.dim))
     for case, own in zip(cases, places, strict=True):
         points[:, own] = points_of(case, len(own))
-    rest = model.log_density_gradient(points).log_density
+    unselected = model.log_density_gradient(points)
+    computed = unselected.accepted.all() and model.constrain(points).failed.size == 0
+    if len(cases) > 1 and not computed:
+        raise TogetherRefusedError("a case is refused at one of its points, not known which")
+    rest = unselected.log_density
     outcomes: dict[str, Outcome] = {}
     for number, (case, own) in enumerate(zip(cases, places, strict=True), start=1):
         selected = open_model(code, data | {SELECTOR: number}) if case.model else model

@@ -19,7 +19,14 @@ from stanflow.target.toolchain import Toolchain
 
 from .assemble import together
 from .cases import Case
-from .compare import differences, embedded_outcome, native_outcomes, untruths
+from .compare import (
+    Outcome,
+    TogetherRefusedError,
+    differences,
+    embedded_outcome,
+    native_outcomes,
+    untruths,
+)
 from .corpus import TOPICS, expression_topics
 
 _TOGETHER = 25
@@ -56,8 +63,7 @@ def sweep(cases: Sequence[Case], toolchain: Toolchain) -> Iterator[Finding]:
     known = [case for case in cases if _numbers(case.since) <= _numbers(version)]
     for start in range(0, len(known), _TOGETHER):
         group = known[start : start + _TOGETHER]
-        native.compiled_libraries([StanProgram.from_string(together(group)[0])], toolchain)
-        outcomes = native_outcomes(group, _open_native)
+        outcomes = _native_outcomes(group, toolchain)
         for case in group:
             ours, theirs = embedded_outcome(case), outcomes[case.name]
             refused = ours if isinstance(ours, str) else ""
@@ -68,6 +74,15 @@ def sweep(cases: Sequence[Case], toolchain: Toolchain) -> Iterator[Finding]:
                 [] if refused else differences(ours, theirs, tolerance),
                 untruths(case, theirs),
             )
+
+
+def _native_outcomes(cases: Sequence[Case], toolchain: Toolchain) -> dict[str, Outcome]:
+    native.compiled_libraries([StanProgram.from_string(together(cases)[0])], toolchain)
+    try:
+        return native_outcomes(cases, _open_native)
+    except TogetherRefusedError:
+        half = len(cases) // 2
+        return _native_outcomes(cases[:half], toolchain) | _native_outcomes(cases[half:], toolchain)
 
 
 def _open_native(code: str, data: dict[str, Any]) -> StanModel:

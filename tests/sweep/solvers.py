@@ -86,7 +86,7 @@ _SOLVED: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "integrate_infinite",
         "real f@(real x, real xc, array[] real p, data array[] real xr, data array[] int xi) "
-        "{ return exp(normal_lpdf(x | p[1], xr[1])) * x^2; }",
+        "{ return exp(normal_lpdf(x | p[1], xr[1])) * inv_logit(x); }",
         "real z@ = integrate_1d(f@, negative_infinity(), positive_infinity(), {a@}, {1.25}, {3}, 1e-8);",
         "target += 2 * z@;",
         "",
