@@ -9,7 +9,7 @@ import typer
 
 from stanflow.commands.messages import print_json
 from stanflow.commands.options import Data, Engine, IncludePath, Json, Model
-from stanflow.errors import EngineError, NumericsError
+from stanflow.errors import NumericsError, StanFlowError
 
 if TYPE_CHECKING:
     from stanflow.target.agreement import Agreement
@@ -36,7 +36,7 @@ def check(
     constant = stan_model.normalizing_constant
     try:
         agreement, uncompared = judge(stan_model), None
-    except EngineError as error:
+    except StanFlowError as error:
         agreement, uncompared = None, str(error)
     report = {
         "model": stan_model.name,

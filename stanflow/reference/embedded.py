@@ -12,7 +12,13 @@ import numpy as np
 import stanli
 from typing_extensions import override
 
-from stanflow.errors import DataError, EngineError, NumericsError, one_line
+from stanflow.errors import (
+    DataError,
+    EngineError,
+    NumericsError,
+    one_line,
+    what_brings_native,
+)
 from stanflow.reference.progress import NutsProgress
 from stanflow.reference.run import (
     ChainStarts,
@@ -76,9 +82,9 @@ def _check_runs_here(model: StanModel, seed: int) -> None:
         embedded.load(model.program, model.data, seed)
     except EngineError as error:
         raise EngineError(
-            f"the embedded engine cannot run {model.program.label}, so NUTS needs CmdStan here: "
-            "install it by `python -m cmdstanpy.install_cmdstan`, or give the program as CmdStan "
-            "has compiled it (--exe, exe= in Python)",
+            f"the embedded engine cannot run {model.program.label}, so NUTS needs the native one "
+            f"({what_brings_native()}), CmdStan (`python -m cmdstanpy.install_cmdstan`), or the "
+            "program as CmdStan has compiled it (--exe, exe= in Python)",
             str(error),
         ) from None
 

@@ -155,7 +155,7 @@ def _weighted_order(weights: FloatArray, rng: np.random.Generator) -> npt.NDArra
 
 
 def _startable(fit: Fit, model: StanModel, row: int) -> dict[str, Any] | None:
-    """Return a draw's parameters where both engines can start there, None otherwise."""
+    """Return a draw's parameters where the engines can start there, None otherwise."""
     if not model.log_density_gradient(fit.z[row : row + 1]).accepted[0]:
         return None
     parameters = parameters_of(model, fit.values[row])

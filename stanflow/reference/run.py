@@ -33,7 +33,7 @@ _LARGEST_INT = 2**31 - 1
 
 @dataclass(frozen=True)
 class NutsSettings:
-    """How NUTS is run, the same for both engines.
+    """How NUTS is run, the same for all engines.
 
     Attributes
     ----------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 import stanflow
-from stanflow.errors import EngineError, UsageError
+from stanflow.errors import EngineError, ProgramError, UsageError
 from stanflow.reference import cmdstan, embedded, native
 from stanflow.reference.cmdstan_program import (
     compile_program,
@@ -108,7 +108,7 @@ def nuts(
     NumericsError
         A chain failed; `detail` has the engine's own words.
     ProgramError
-        CmdStan's compiler refused the program.
+        The Stan compiler of CmdStan, or of the native engine, refused the program.
     UsageError
         An option is out of range, or `init` is a fit of another posterior.
 
@@ -144,8 +144,14 @@ def nuts(
     elif taken == "cmdstan":
         executable = compile_program(model.program)
     elif headers is not None:
-        loaded = load(model.program, model.data, seed, headers)
-        stan_model = loaded.stan_model
+        try:
+            stan_model = load(model.program, model.data, seed, headers).stan_model
+        except ProgramError as error:  # of an older Stan than the embedded engine's
+            if engine == "native":
+                raise
+            taken, engine_reason = "embedded", f"{engine_reason}; {headers.name}: {error}"
+        else:
+            _check_columns(stan_model.param_names(include_tp=True, include_gq=True), model)
     if exe is None and taken != "embedded":
         compile_seconds = time.perf_counter() - began
     began = time.perf_counter()
@@ -234,6 +240,14 @@ def _decide(
     except EngineError as error:
         return "embedded", f"{without_cmdstan}; {error}", None
     return "native", without_cmdstan, headers
+
+
+def _check_columns(columns: list[str], model: StanModel) -> None:
+    if tuple(columns) != model.columns:
+        raise EngineError(
+            f"the native engine names the quantities of {model.program.label} otherwise than the "
+            f"{model.engine} one that has opened it; please report this"
+        )
 
 
 # ---- The report -------------------------------------------------------------------------------

@@ -85,14 +85,23 @@ def second_engine(report: Mapping[str, Any]) -> str:
 def keep_agreement(program: StanProgram, agreement: Agreement) -> None:
     """Keep what was found with the program, so that later fits can tell it.
 
-    Where the cache cannot be written, it is not kept.
+    A difference stays when other data show none: they may not reach the statement that is wrong.
+    Where the cache cannot be written, nothing is kept.
     """
+    before = kept_agreement(program)
+    if (
+        before is not None
+        and not before.agrees
+        and agreement.agrees
+        and before.data_sha256 != agreement.data_sha256
+    ):
+        return
     with contextlib.suppress(OSError):
         keep_text(json.dumps(asdict(agreement)), _path(program))
 
 
 def kept_agreement(program: StanProgram) -> Agreement | None:
-    """Return what was last found for a program with this version of the embedded engine."""
+    """Return what was found for a program with this version of the embedded engine."""
     try:
         kept = json.loads(_path(program).read_text(encoding="utf-8"))
         return Agreement(**kept | {"differs": tuple(kept["differs"])})

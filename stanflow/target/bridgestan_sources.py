@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +26,7 @@ from stanflow.target.toolchain import (
     first_line,
     linked_search_path,
     require,
+    scratch_folder,
 )
 
 MAKE_ARGS = ("STAN_THREADS=true",)
@@ -74,11 +74,8 @@ class BridgeStanSources(Toolchain):
             print(
                 f"compiling {program.label} with BridgeStan, once (about a minute)", file=sys.stderr
             )
-        with tempfile.TemporaryDirectory(prefix="stanflow-") as scratch:
-            yield [
-                _build(program, Path(scratch) / str(number))
-                for number, program in enumerate(programs)
-            ]
+        with scratch_folder() as folder:
+            yield [_build(program, folder / str(number)) for number, program in enumerate(programs)]
 
     @override
     def as_it_is_now(self) -> BridgeStanSources:

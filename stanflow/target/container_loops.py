@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from stanflow.target.edits import Edit, edited
+from stanflow.target.inlining import changes_at_each_call
 from stanflow.target.statements import Statement, outline
 from stanflow.target.tokens import Tokens, is_name
 
@@ -95,8 +96,8 @@ def looped_by_index(code: str, loops: Iterable[ElementLoop]) -> list[Edit]:
     code : str
         The program that `loops` were found in.
     loops : iterable of ElementLoop
-        Some of its loops. Left alone are those over what a function returns, and those that assign
-        to the array looped over, of which an element is a copy.
+        Some of its loops. Left alone are those over what changes at each call, as random numbers
+        do, and those that assign to the array looped over, of which an element is a copy.
     """
     tokens = Tokens(code)
     edits: list[Edit] = []
@@ -105,7 +106,7 @@ def looped_by_index(code: str, loops: Iterable[ElementLoop]) -> list[Edit]:
         (opening, closing), body = loop.statement.header, loop.statement.parts[0]
         elements = range(opening + 3, closing)
         names = {tokens.text[i] for i in elements if is_name(tokens.text[i])}
-        if _has_call(tokens, elements) or _assigns(tokens, body, names):
+        if changes_at_each_call(tokens, elements) or _assigns(tokens, body, names):
             continue
         index = _unused_name(f"{loop.variable}_index", tokens.text)
         array = _with_replaced(tokens, elements, replaced)
@@ -121,10 +122,6 @@ def looped_by_index(code: str, loops: Iterable[ElementLoop]) -> list[Edit]:
         edits.append(Edit(start, end - start, f"{index} in 1:size({array}){lines}"))
     edits += [Edit(tokens.start[i], len(tokens.text[i]), text) for i, text in replaced.items()]
     return edits
-
-
-def _has_call(tokens: Tokens, positions: range) -> bool:
-    return any(is_name(tokens.text[i]) and tokens.at(i + 1) == "(" for i in positions)
 
 
 def _assigns(tokens: Tokens, body: Statement, names: set[str]) -> bool:

@@ -62,7 +62,9 @@ def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
     BeyondEmbeddedError
         The program is valid but uses something that this engine lacks.
     """
-    mir = compile_program(mended(program))
+    compiled = compile_program(program)
+    safe = mend(program, compiled)
+    mir = compiled if safe is program else compile_program(safe)
     library = ctypes.CDLL(str(stanli._runtime_lib_path()))
     printing = print_to_stderr(library)
 

@@ -6,10 +6,11 @@ stanli 0.24.0 does so for these kinds:
   read back is the old one, or was never set. Right are ``b[i, :] = a;``, every other
   index, arrays of reals and of three dimensions, and whole arrays.
 - the Gaussian process kernels called with one length scale per dimension: only the first is used.
-- what goes wrong with a function's body in place of its call: some kinds of ``return`` and
-  ``continue``, and random numbers as arguments (see `stanflow.target.inlining`).
-- loops over arrays of containers where it interprets the program, as in transformed data: there are
-  none if the containers are empty, and an index out of bounds, wrongly, if they have many elements.
+- what goes wrong where it inlines a function: some kinds of ``return`` and ``continue``, and random
+  numbers as arguments (see `stanflow.target.inlining`).
+- loops over arrays of containers where it interprets the program, as in transformed data: it takes
+  one turn for each number in them, so that there is none if the containers are empty, and an index
+  is out of bounds if they have more numbers than the array has containers.
 
 Whether a program has one of the first two is read from its compiled form, where the Stan compiler
 has resolved all types; where, and all about the others, from its text.
@@ -144,7 +145,7 @@ class Findings:
 
     @cached_property
     def inlined(self) -> tuple[Inlined, ...]:
-        """What goes wrong with functions' bodies in place of calls, in the order written."""
+        """What goes wrong where functions are inlined, in the order written."""
         return wrongly_inlined(self.code)
 
     @cached_property

@@ -1,20 +1,23 @@
-"""What becomes wrong where the compiler puts a user's function's body in place of its call.
+"""What becomes wrong where the compiler inlines a user's function.
 
-The embedded engine's compiler does so outside transformed data, for nearly all functions. It loses
+The embedded engine's compiler puts the bodies of nearly all functions in place of their calls,
+outside transformed data. Three things then go wrong:
 
 - ``return`` within ``while``; within ``for`` where the function returns nothing; and a function's
   only ``return`` where it is not the last that is done. What follows is done nevertheless.
-- the call in the condition of ``while``, or the bounds of ``for``, where the loop's body says
+- A call in the condition of ``while``, or the bounds of ``for``, where the loop's body says
   ``continue``: the condition is not computed anew.
-- that arguments, and the first part of ``a && b``, ``a || b`` and ``a ? b : c`` with a call of a
-  function, are computed once, which matters to random numbers and ``target()``.
+- Arguments, and the first part of ``a && b``, ``a || b`` and ``a ? b : c`` with a call of a
+  function: they are computed more than once, which matters to random numbers and ``target()``.
 
-It keeps its hands off a function that has another of the same name, and off calls of a function in
-itself and ahead of its definition. Then the engine is right, but for two things. It loses
+It does not inline a function that has another of the same name, nor calls of a function in itself
+and ahead of its definition. Then the engine is right, but for two things:
 
 - ``return`` within a loop where the function is called within ``while``.
-- what leaves a branch early of ``if`` and ``else`` that both leave the function or a loop at their
+- What leaves a branch early of ``if`` and ``else`` that both leave the function or a loop at their
   end, unless nothing follows.
+
+In both, what follows is done nevertheless.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ _NO_ARGUMENT = "tuple(int, int, int, int, int, int, int) unused"
 
 @dataclass(frozen=True)
 class Inlined:
-    """A piece of a program that goes wrong with a function's body in place of its call.
+    """A piece of a program that goes wrong where a function is inlined.
 
     Attributes
     ----------
@@ -69,7 +72,7 @@ class Inlined:
 
 
 def wrongly_inlined(code: str) -> tuple[Inlined, ...]:
-    """Find what goes wrong where functions' bodies take the place of calls.
+    """Find what goes wrong where functions are inlined.
 
     Parameters
     ----------
@@ -96,14 +99,14 @@ def wrongly_inlined(code: str) -> tuple[Inlined, ...]:
     called = calls.functions()
     found = [
         *_early_returns(tokens, (each for each in functions if each.name in called)),
-        *_lost_in_place(tokens, program),
+        *_lost_without_inlining(tokens, program),
         *calls.found(),
     ]
     pieces = {(piece.start, piece.end, piece.kind): piece for piece in reversed(found)}
     return tuple(pieces[key] for key in sorted(pieces))
 
 
-def left_in_place(code: str, found: Iterable[Inlined]) -> list[Edit]:
+def kept_from_inlining(code: str, found: Iterable[Inlined]) -> list[Edit]:
     """Return the edits that make the compiler, or the engine, do right, on the same lines.
 
     Each function gets another of its name, with arguments that no call has. A function that returns
@@ -126,6 +129,14 @@ def left_in_place(code: str, found: Iterable[Inlined]) -> list[Edit]:
     if names and block is not None:
         edits.append(Edit(block[1], 0, "".join(map(_another, names))))
     return edits
+
+
+def changes_at_each_call(tokens: Tokens, positions: range) -> bool:
+    """Whether a call there gives another result each time, or does something besides."""
+    return any(
+        _CHANGES_AT_EACH_CALL.fullmatch(tokens.text[i]) and tokens.at(i + 1) == "("
+        for i in positions
+    )
 
 
 def _another(name: str) -> str:
@@ -159,8 +170,8 @@ def _early_returns(tokens: Tokens, functions: Iterable[Function]) -> Iterator[In
             )
 
 
-def _lost_in_place(tokens: Tokens, program: Outline) -> Iterator[Inlined]:
-    """Yield what functions lose that are, or may be, left in place of their calls."""
+def _lost_without_inlining(tokens: Tokens, program: Outline) -> Iterator[Inlined]:
+    """Yield what goes wrong in functions that are not inlined, or may not be."""
     calls = _Calls(tokens, program, program.functions)
     names = [function.name for function in program.functions]
     left = {name for name in names if names.count(name) > 1}
@@ -282,16 +293,17 @@ class _Calls:
             if statement.word == "{":
                 continue
             start, end = statement.header  # `end` is a closing parenthesis, or a semicolon
+            changes = changes_at_each_call(self._tokens, range(start, end))
             calls = list(self._calls(start, end))
             names = tuple(sorted({name for _, name in calls}))
             if names and statement.is_loop and _continues(statement.parts[0]):
                 yield self._piece(_CONTINUE, statement.start, end + 1, names)
-            if names and self._is_conditional(start, end) and self._changes(start, end):
+            if names and self._is_conditional(start, end) and changes:
                 yield self._piece(_TWICE, statement.start, end + (start > statement.start), names)
                 continue
             for position, name in calls:
                 closing = self._tokens.partner.get(position + 1, end)
-                if self._changes(position + 1, closing):
+                if changes_at_each_call(self._tokens, range(position + 1, closing)):
                     yield self._piece(_TWICE, position, closing + 1, (name,))
 
     def _calls(self, start: int, end: int) -> Iterator[tuple[int, str]]:
@@ -305,12 +317,6 @@ class _Calls:
 
     def _is_conditional(self, start: int, end: int) -> bool:
         return any(self._tokens.text[i] in ("?", "&", "|") for i in range(start, end))
-
-    def _changes(self, start: int, end: int) -> bool:
-        return any(
-            _CHANGES_AT_EACH_CALL.fullmatch(self._tokens.text[i]) and self._tokens.at(i + 1) == "("
-            for i in range(start, end)
-        )
 
     def _piece(
         self, kind: InliningFault, start: int, end: int, functions: tuple[str, ...]

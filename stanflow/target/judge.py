@@ -34,6 +34,8 @@ def judge(model: StanModel) -> Agreement:
     ------
     EngineError
         The other engine is not here, or cannot run the program.
+    ProgramError, DataError
+        The other engine, of another version of Stan, refuses the program or the data.
     InitializationError
         There is no point at which to compare them.
     """

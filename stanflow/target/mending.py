@@ -2,11 +2,11 @@
 
 A row is assigned by two indices: ``b[i] = a;`` becomes ``b[i, :] = a;``, which to Stan is the same,
 its checks of sizes included. A Gaussian process kernel with one length scale per dimension becomes
-a call of the same kernel written in Stan. A function that must not be put in place of its calls
-gets another of its name, which keeps the compiler from doing so; one that returns nothing gets one
-more ``return;`` instead, where that helps. A loop over an array of containers becomes one over
-indices, unless it runs over what a function returns. Every line stays where it was, so that
-messages still point to the user's own.
+a call of the same kernel written in Stan. A function that must not be inlined gets another of its
+name, which keeps the compiler from doing so; one that returns nothing gets one more ``return;``
+instead, where that helps. A loop over an array of containers becomes one over indices, unless it
+runs over random numbers. Every line stays where it was, so that messages still point to the user's
+own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stanflow.target.container_loops import looped_by_index
 from stanflow.target.edits import Edit, edited
 from stanflow.target.gp_kernels import calls_replaced
 from stanflow.target.guard import Fault, Findings, compiled_code, find_faults
-from stanflow.target.inlining import left_in_place
+from stanflow.target.inlining import kept_from_inlining
 from stanflow.target.program import StanProgram
 
 
@@ -69,13 +69,14 @@ def _edits(findings: Findings) -> list[Edit]:
     return [
         *rows,
         *calls_replaced(findings.code, findings.kernels),
-        *left_in_place(findings.code, findings.inlined),
+        *kept_from_inlining(findings.code, findings.inlined),
         *looped_by_index(findings.code, findings.loops),
     ]
 
 
 def _unmended(program: StanProgram, fault: Fault) -> BeyondEmbeddedError:
-    where = program.label if fault.line is None else f"{program.label}, line {fault.line}"
+    label, line = (program.label, None) if fault.line is None else program.origin(fault.line)
+    where = label if line is None else f"{label}, line {line}"
     return BeyondEmbeddedError(
         f"{where}: the embedded engine computes the {fault.kind} wrongly ({fault.text})"
     )

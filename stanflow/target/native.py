@@ -111,7 +111,7 @@ def compiled_libraries(programs: Sequence[StanProgram], toolchain: Toolchain) ->
             if not library.is_file()
         }
         if missing:
-            with toolchain.build(list(missing.values())) as built:
+            with toolchain.build(list(missing.values())) as built, writing_to_cache():
                 toolchain = toolchain.as_it_is_now()
                 for program, made in zip(missing.values(), built, strict=True):
                     keep_file(made, _cached(program, toolchain))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike, fspath
@@ -106,7 +106,23 @@ class StanProgram:
         ProgramError
             An included file is not found, or files include each other in a circle.
         """
-        return self._expand(self.code, self.label, ())
+        return "".join(text for text, _, _ in self._pieces)
+
+    def origin(self, line: int) -> tuple[str, int]:
+        r"""Return the file, as messages name it, and the line there, of a line of `expanded`.
+
+        Examples
+        --------
+        >>> StanProgram.from_string("parameters {\n real x; }").origin(2)
+        ('the Stan program', 2)
+        """
+        ahead = line - 1  # of it: newlines
+        for text, label, first in self._pieces:
+            newlines = text.count("\n")
+            if ahead < newlines or (ahead == newlines and text.rpartition("\n")[2].strip()):
+                return label, first + ahead
+            ahead -= newlines
+        return self.label, line
 
     @cached_property
     def included(self) -> tuple[str, ...]:
@@ -144,11 +160,21 @@ class StanProgram:
     def _blocks(self) -> dict[str, str]:
         return find_blocks(self.expanded)
 
-    def _expand(self, text: str, label: str, including: tuple[Path, ...]) -> str:
-        def include(match: re.Match[str]) -> str:
+    @cached_property
+    def _pieces(self) -> tuple[tuple[str, str, int], ...]:
+        return tuple(self._expand(self.code, self.label, ()))
+
+    def _expand(
+        self, text: str, label: str, including: tuple[Path, ...]
+    ) -> Iterator[tuple[str, str, int]]:
+        """Yield the expanded text in pieces, each with its file's label and its line there."""
+        done = 0
+        for match in _COMMENT_STRING_OR_INCLUDE.finditer(text):
             name = match["file"]
             if name is None:
-                return match[0]
+                continue
+            yield text[done : match.start()], label, text.count("\n", 0, done) + 1
+            done = match.end()
             found = self._find_included(name.strip('"<>'), text, match.start(), label)
             if found in including:
                 raise ProgramError(f"{found.name} includes itself (from {label})")
@@ -158,9 +184,8 @@ class StanProgram:
                 raise ProgramError(
                     f"the include file {found} cannot be read: {reason(error)}"
                 ) from None
-            return self._expand(included, found.name, (*including, found))
-
-        return _COMMENT_STRING_OR_INCLUDE.sub(include, text)
+            yield from self._expand(included, found.name, (*including, found))
+        yield text[done:], label, text.count("\n", 0, done) + 1
 
     def _find_included(self, name: str, text: str, position: int, label: str) -> Path:
         for folder in self.search_path:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from stanflow.errors import EngineError, one_line
+from stanflow.errors import EngineError, one_line, reason
 from stanflow.target.cache import cache_folder, lock, new_folder, writing_to_cache
 from stanflow.target.compiler_messages import compiler_error
 from stanflow.target.program import StanProgram
@@ -39,6 +39,7 @@ from stanflow.target.toolchain import (
     first_line,
     linked_search_path,
     require,
+    scratch_folder,
 )
 
 INSTALL_COMPILER = (
@@ -53,8 +54,8 @@ _FLAGS = (
     "-DBOOST_PHOENIX_NO_VARIADIC_EXPRESSION",
 )  # fmt: skip
 _HEADER = "stan.hpp"
-_HEADER_TEXT = "#include <stan/model/model_header.hpp>\n"
 _ROOM_FOR_PRECOMPILED = 3 * 2**30  # bytes; it takes 0.8 GB
+_BETWEEN_LOOKS = 0.05  # seconds, at whether a compiler has ended
 _MAC = sys.platform == "darwin"
 
 
@@ -91,9 +92,8 @@ class StanHeaders(Toolchain):
     @override
     @contextlib.contextmanager
     def build(self, programs: Sequence[StanProgram]) -> Iterator[list[Path]]:
-        """Compile programs, together: what a compiler reads first, it then reads once."""
-        with tempfile.TemporaryDirectory(prefix="stanflow-") as scratch:
-            folder = Path(scratch)
+        """Compile programs in one run of the compiler, which then reads Stan's headers once."""
+        with scratch_folder() as folder:
             parts = [self._translate(p, number, folder) for number, p in enumerate(programs)]
             source = folder / "programs.cpp"
             source.write_text("#define USING_R\n" + "".join(parts), encoding="utf-8")
@@ -108,19 +108,18 @@ class StanHeaders(Toolchain):
         name = program.name if number == 0 else f"{program.name}_{number}"
         source, header = folder / f"{number}.stan", folder / f"{number}.hpp"
         source.write_text(program.code, encoding="utf-8")
-        said = subprocess.run(
-            [
-                self.folder / "stanc",
-                f"--name={name}_model",
-                f"--filename-in-msg={program.label}",
-                f"--include-paths={linked_search_path(program, folder / f'include{number}')}",
-                f"--o={header}",
-                source,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        stanc: list[str | Path] = [
+            self.folder / "stanc",
+            f"--name={name}_model",
+            f"--filename-in-msg={program.label}",
+            f"--include-paths={linked_search_path(program, folder / f'include{number}')}",
+            f"--o={header}",
+            source,
+        ]
+        try:
+            said = subprocess.run(stanc, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise EngineError(f"{stanc[0]} cannot be run: {reason(error)}") from None
         if said.returncode != 0:
             raise compiler_error(program, said.stderr) or EngineError(
                 f"stanc of {self.name} could not compile {program.label}: "
@@ -129,7 +128,9 @@ class StanHeaders(Toolchain):
             )
         return (
             f"#define stan_model stan_model_{number}\n"
+            "#define profile unmeasured_profile\n"
             f'#include "{header.name}"\n'
+            "#undef profile\n"
             "#undef stan_model\n"
             f'extern "C" stan::model::model_base* stanflow_new_model_{number}(\n'
             "    stan::io::var_context& data, unsigned int seed, std::ostream* output) {\n"
@@ -162,7 +163,20 @@ class StanHeaders(Toolchain):
     # ---- What all programs share ------------------------------------------------------------
 
     def _compile(self, shared: Path) -> list[str | Path]:
-        return [*self._compiler_and_flags(), "-include", shared / _HEADER]
+        """Return the command that compiles with the header, precompiled where it is."""
+        own, precompiled = _OWN_SOURCES / _HEADER, self._precompiled(shared)
+        if not precompiled.is_file():
+            return [*self._compiler_and_flags(), "-include", own]
+        if self._is_clang:
+            return [*self._compiler_and_flags(), "-include-pch", precompiled]
+        return [*self._compiler_and_flags(), "-include", precompiled.with_suffix("")]
+
+    @property
+    def _is_clang(self) -> bool:
+        return "clang" in self.compiler_version
+
+    def _precompiled(self, shared: Path) -> Path:
+        return shared / f"{_HEADER}{'.pch' if self._is_clang else '.gch'}"
 
     def _compiler_and_flags(self) -> list[str | Path]:
         variables = compiler_variables()
@@ -180,13 +194,13 @@ class StanHeaders(Toolchain):
         return folder
 
     def _compile_shared(self, folder: Path) -> None:
-        header = folder / _HEADER
-        header.write_text(_HEADER_TEXT, encoding="utf-8")
         with _told(f"compiling what all programs share of {self.name}, once (1 to 3 minutes)"):
             if shutil.disk_usage(folder).free > _ROOM_FOR_PRECOMPILED:
-                suffix = ".pch" if "clang" in self.compiler_version else ".gch"
-                command = [*self._compiler_and_flags(), "-x", "c++-header", header]
-                _run([[*command, "-o", header.with_name(header.name + suffix)]], "Stan's headers")
+                # Clang refuses headers that are younger than it has noted.
+                timeless = ["-Xclang", "-fno-pch-timestamp"] if self._is_clang else []
+                command = [*self._compiler_and_flags(), *timeless, "-x", "c++-header"]
+                precompile = [*command, _OWN_SOURCES / _HEADER, "-o", self._precompiled(folder)]
+                _run([precompile], "Stan's headers")
             objects: list[list[str | Path]] = [
                 [
                     *self._compile(folder), "-c",
@@ -246,7 +260,7 @@ def _run(commands: Sequence[Sequence[str | Path]], what: str) -> None:
                         stderr=output,
                     )
                 )
-            failed = any([process.wait() != 0 for process in processes])  # noqa: C419
+            failed = _one_fails(processes)
         except OSError as error:
             raise EngineError(f"{commands[0][0]} cannot be run: {error.strerror}") from None
         finally:
@@ -265,10 +279,21 @@ def _run(commands: Sequence[Sequence[str | Path]], what: str) -> None:
     )
 
 
+def _one_fails(processes: Sequence[subprocess.Popen[bytes]]) -> bool:
+    """Wait until one has failed or all have ended well."""
+    while True:
+        statuses = [process.poll() for process in processes]
+        if any(statuses) or None not in statuses:
+            return any(statuses)
+        time.sleep(_BETWEEN_LOOKS)
+
+
 def _kill_with_children(pid: int) -> None:
     """Kill a process and what it has started: g++ leaves its compiler proper running."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    for child in children.read_text().split() if children.is_file() else ():
+    children = ""
+    with contextlib.suppress(OSError):  # it has just ended, or the system has no such file
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    for child in children.split():
         _kill_with_children(int(child))
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

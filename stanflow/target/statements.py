@@ -78,14 +78,11 @@ class Outline:
     ----------
     functions : tuple of Function
         Those it defines.
-    declared : frozenset of str
-        Names of those it declares ahead of their definitions.
     blocks : tuple of Statement
         Its other blocks.
     """
 
     functions: tuple[Function, ...]
-    declared: frozenset[str]
     blocks: tuple[Statement, ...]
 
     def walk(self) -> Iterator[Statement]:
@@ -106,21 +103,19 @@ def outline(tokens: Tokens) -> Outline:
     ['{', 'return', '{', 'while', 'f']
     """
     functions: list[Function] = []
-    declared: set[str] = set()
     blocks: list[Statement] = []
     position = 0
     while (opening := tokens.next("{", position)) is not None:
         closing = tokens.partner[opening]
         if tokens.text[position:opening] == ["functions"]:
-            functions += _functions(tokens, opening + 1, closing, declared)
+            functions += _functions(tokens, opening + 1, closing)
         else:
             blocks.append(_statement(tokens, opening))
         position = closing + 1
-    return Outline(tuple(functions), frozenset(declared), tuple(blocks))
+    return Outline(tuple(functions), tuple(blocks))
 
 
-def _functions(tokens: Tokens, position: int, end: int, declared: set[str]) -> Iterator[Function]:
-    """Yield the functions defined, and add those declared ahead."""
+def _functions(tokens: Tokens, position: int, end: int) -> Iterator[Function]:
     first = position
     while (opening := tokens.next("(", position, end)) is not None:
         position = tokens.partner[opening] + 1
@@ -131,9 +126,8 @@ def _functions(tokens: Tokens, position: int, end: int, declared: set[str]) -> I
             body = _statement(tokens, position)
             yield Function(name, tokens.text[first] == "void", body)
             position = body.end
-        else:
-            declared.add(name)
-            position += 1  # the semicolon
+        else:  # declared ahead of its definition
+            position += 1
         first = position
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stanflow.errors import EngineError
+from stanflow.errors import EngineError, reason
 from stanflow.target.program import StanProgram
 
 
@@ -54,6 +56,25 @@ class Toolchain(ABC):
     def as_it_is_now(self) -> Toolchain:
         """Return the toolchain after a build, which may have completed it."""
         return self
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give a folder to compile in, which is gone when the block ends.
+
+    Raises
+    ------
+    EngineError
+        The operating system refuses something in it.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="stanflow-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise EngineError(
+            f"programs cannot be compiled in the folder of temporary files ({reason(error)}); set "
+            "TMPDIR to one with room"
+        ) from None
 
 
 def compiler() -> list[str]:

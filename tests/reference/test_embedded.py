@@ -157,7 +157,7 @@ def test_a_program_that_the_embedded_engine_lacks_needs_cmdstan():
     generated quantities { complex z = to_complex(x, 2); }
     """
     model = stanflow.StanModel(stan_code=code, engine="native")
-    with pytest.raises(EngineError, match="cannot run the Stan program, so NUTS needs CmdStan"):
+    with pytest.raises(EngineError, match=r"cannot run the Stan .*so NUTS needs the native one"):
         nuts(model, engine="embedded", progress=False)
 
 

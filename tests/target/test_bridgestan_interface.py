@@ -99,7 +99,9 @@ model {
   if (case == MODEL_PRINT) print("model: ", mu, " ", sigma, "; ", to_vector(m));
   if (case == MODEL_PRINT_AND_REJECT) print("begun: ", refuse(mu));
   if (case == MODEL_PRINT_AND_DIVIDE) print("begun: ", mu, quotient(smallest, divisor));
-  if (case == MODEL_DIVIDE) target += quotient(smallest, divisor);
+  profile("division") {
+    if (case == MODEL_DIVIDE) target += quotient(smallest, divisor);
+  }
   if (case == MODEL_ERROR) y ~ normal(mu, -sigma);
   if (case == IMPOSSIBLE) target += negative_infinity();
   if (case == LARGE_MU_ONLY && mu < 1.5) reject("mu is ", mu);

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from stanflow.errors import EngineError
+from stanflow.errors import BeyondEmbeddedError, EngineError
 from stanflow.target import guard
 from stanflow.target.guard import find_faults
 from stanflow.target.mending import mend
@@ -318,6 +318,16 @@ def test_places_are_those_of_the_text_with_its_includes(tmp_path):
     after = mend(program).code
     assert after.count("\n") == program.expanded.count("\n")
     assert after.splitlines()[3] == "b[1, :] = m[2];"
+
+
+def test_what_is_refused_is_told_at_its_line_in_its_file(tmp_path):
+    (tmp_path / "ahead.stan").write_text("int j = 1;\n\n\n")
+    (tmp_path / "loop.stan").write_text("int k;\nfor (r in {{normal_rng(0, 1)}}) k = 2;\n")
+    loop = "for (r in {{normal_rng(0, 1)}}) j = 2;"
+    for last, place in (("#include loop.stan", "loop.stan, line 2"), (loop, "program, line 4")):
+        code = f"{HEADER}\ntransformed data {{\n#include ahead.stan\n{last}\n}}\n{NO_PARAMETERS}"
+        with pytest.raises(BeyondEmbeddedError, match=place):
+            mend(StanProgram.from_string(code, [tmp_path]))
 
 
 def test_it_agrees_with_the_compiler_on_the_models_that_come_along(zoo):

@@ -32,6 +32,8 @@ CONTAINERS = {
     "for (r in b) { if (r[1] == 2) break; if (r[2] == 1) continue; s += 1; }": 0,
     "for (r in b) s += size(\n r) /* r */ ; for (r in w) s += r[1];": 11,
     "for (r in none) s += 1 + size(r);": 2,
+    "for (r in rep_array(b[1], 2)) s = 100 * s + r[1] + r[3];": 707,
+    "for (r in append_array(w, {w[1]})) for (e in r) s = 10 * s + e;": 123456123,
 }
 NUMBERS = {
     "for (e in b[2]) s = 10 * s + e;": 275,
@@ -91,7 +93,7 @@ def test_empty_containers_are_passed_over_and_others_end_in_an_error():
 @pytest.mark.parametrize(
     "statements",
     [
-        "for (r in rep_array(b[1], 2)) s += r[1];",
+        "for (r in rep_array({normal_rng(0, 1)}, 2)) s += r[1];",
         "array[2, 3] int z = b; for (r in z) { z[2, 1] = 9; s += r[1]; }",
         "array[2, 3] int z = b; for (r in z) { (z[2, 1], s) = (9, s + r[1]); }",
     ],

@@ -114,6 +114,15 @@ def test_what_was_found_to_differ_is_not_left_to_the_embedded_engine(monkeypatch
     assert told == "DIFFERED from Stan 2.39.0 in k, log density"
 
 
+def test_other_data_do_not_take_back_a_difference():
+    model = embedded()
+    keep(model, differs=("k",))
+    keep(model, data_sha256="of other data")
+    assert agreement.kept_agreement(model.program).differs == ("k",)
+    keep(model)
+    assert agreement.kept_agreement(model.program).agrees
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[1]", json.dumps({"differs": None}), "\0"])
 def test_a_damaged_note_is_none(text):
     model = embedded()
