@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import stanflow
 from stanflow import cli
-from stanflow.errors import NumericsError
+from stanflow.errors import NumericsError, ProgramError
 from tests.command_line import STANFLOW, run, run_json
 
 QUICK = ("--max-steps", 20, "--draws", 200, "--engine", "embedded")
@@ -153,6 +154,17 @@ def test_check_says_engine_gradient_and_constants(schools):
     assert report["gradient_agrees"] is True
     assert report["gradient_error"] < 1e-6
     assert report["normalizing_constant"] == pytest.approx(-39.9547567654)
+
+
+def test_check_says_where_the_other_engine_refuses_the_program(schools, monkeypatch):
+    def refuse(_):
+        raise ProgramError("Stan 2.35 knows no such type")
+
+    monkeypatch.setattr("stanflow.target.judge.judge", refuse)
+    arguments = ["check", *map(str, schools), "--engine", "embedded"]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0
+    assert "not compared: Stan 2.35 knows no such type" in result.stdout
 
 
 def test_check_finds_a_gradient_that_is_not_the_densitys(tmp_path):

@@ -212,6 +212,24 @@ def test_without_cmdstan_the_native_engine_stands_in(headers, trend, monkeypatch
     assert "in the native engine" in str(run.summary())
 
 
+def test_what_an_older_stan_refuses_is_left_to_the_embedded_engine(
+    headers, trend, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("STANFLOW_CACHE_DIR", str(cache_folder()))
+    monkeypatch.delenv("CMDSTAN", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def refuse(*arguments):
+        raise ProgramError("no such type")
+
+    monkeypatch.setattr(sampling, "load", refuse)
+    run = nuts(trend, **QUICK)
+    assert run.report["engine"] == "embedded"
+    assert f"Stan {headers.stan_version}: no such type" in run.report["engine_reason"]
+    with pytest.raises(ProgramError, match="no such type"):
+        nuts(trend, engine="native", **QUICK)
+
+
 @pytest.mark.usefixtures("without_native")
 def test_the_remains_of_a_cmdstan_are_no_installation(trend, monkeypatch, tmp_path):
     """Such as the prophet package brings along, and makes cmdstanpy find."""

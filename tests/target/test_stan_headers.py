@@ -1,6 +1,7 @@
 """Compiling over Stan's headers: with a compiler of a few lines of shell, and with the real one."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from stanflow.errors import EngineError, ProgramError
-from stanflow.target import native, stan_headers
+from stanflow.target import native, stan_headers, toolchain
 from stanflow.target.engine import decide
 from stanflow.target.model import StanModel
 from stanflow.target.program import StanProgram
@@ -162,9 +163,29 @@ def test_headers_that_are_not_there_are_told(tmp_path):
 
 
 def test_stanc_that_cannot_be_run_is_told(stan):
-    (stan.folder / "stanc").write_text("#!/bin/sh\necho 'internal compiler error' >&2; exit 125")
+    stanc = stan.folder / "stanc"
+    stanc.write_text("#!/bin/sh\necho 'internal compiler error' >&2; exit 125")
     with pytest.raises(EngineError, match=r"stanc of Stan 2\.39\.0 could not compile .*internal"):
         native.compiled_library(PROGRAM, headers_in(stan.folder))
+    stanc.chmod(0o644)
+    with pytest.raises(EngineError, match="stanc cannot be run: permission denied"):
+        native.compiled_library(PROGRAM, headers_in(stan.folder))
+
+
+def test_a_scratch_folder_without_room_is_named(stan, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(toolchain.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(EngineError, match=r"temporary files \(no space left.*set TMPDIR"):
+        native.compiled_library(PROGRAM, headers_in(stan.folder))
+
+
+def test_one_that_fails_ends_the_others():
+    began = time.monotonic()
+    with pytest.raises(EngineError, match="could not compile two files"):
+        stan_headers._run([["sleep", "60"], ["false"]], "two files")
+    assert time.monotonic() - began < 30
 
 
 def test_a_cache_that_cannot_be_written_is_named(stan, monkeypatch, tmp_path):
