@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from stanflow.target.edits import Edit, edited
 from stanflow.target.inlining import changes_at_each_call
 from stanflow.target.statements import Statement, outline
-from stanflow.target.tokens import Tokens, is_name
+from stanflow.target.tokens import Tokens, is_name, unused_name
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _assigned_to_numbers(tokens: Tokens, loops: Iterable[ElementLoop]) -> list[E
     edits: list[Edit] = []
     for i, loop in enumerate(loops):
         body = loop.statement.parts[0]
-        number = _unused_name(f"number{i}", tokens.text)
+        number = unused_name(f"number{i}", tokens.text)
         edits.append(Edit(tokens.start[body.start], 0, f"{{ complex {number} = {loop.variable}; "))
         edits.append(Edit(tokens.end(body.end - 1), 0, " }"))
     return edits
@@ -108,7 +108,7 @@ def looped_by_index(code: str, loops: Iterable[ElementLoop]) -> list[Edit]:
         names = {tokens.text[i] for i in elements if is_name(tokens.text[i])}
         if changes_at_each_call(tokens, elements) or _assigns(tokens, body, names):
             continue
-        index = _unused_name(f"{loop.variable}_index", tokens.text)
+        index = unused_name(f"{loop.variable}_index", tokens.text)
         array = _with_replaced(tokens, elements, replaced)
         if len(elements) > 1:
             array = f"({array})"
@@ -142,9 +142,3 @@ def _with_replaced(tokens: Tokens, positions: range, replaced: dict[int, str]) -
         + replaced.get(i, tokens.text[i])
         for i in positions
     )
-
-
-def _unused_name(name: str, used: Iterable[str]) -> str:
-    used = set(used)
-    names = (f"{name}{suffix}" for suffix in ("", *range(2, 1000)))
-    return next(name for name in names if name not in used)

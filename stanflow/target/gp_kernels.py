@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from stanflow.target.declarations import blank_comments_and_strings, block_spans
 from stanflow.target.edits import Edit
+from stanflow.target.tokens import unused_name
 
 # What each kernel is of `squared`, r^2, and of r. The derivative of a square root is infinite at 0,
 # and times the 0 that a point's distance to itself contributes gives NaN; 1e-300 makes it finite
@@ -131,7 +132,8 @@ def calls_replaced(code: str, calls: Iterable[KernelCall]) -> list[Edit]:
         Those with one length scale per dimension.
     """
     calls = tuple(calls)
-    names = {call.kernel: _unused_name(call.kernel, code) for call in calls}
+    used = re.findall(r"\w+", code)
+    names = {call.kernel: unused_name(f"{call.kernel}_by_dimension", used) for call in calls}
     if not names:
         return []
     functions = "".join(_definition(kernel, name) for kernel, name in names.items())
@@ -142,11 +144,6 @@ def calls_replaced(code: str, calls: Iterable[KernelCall]) -> list[Edit]:
         else Edit(block[1], 0, functions),
         *(Edit(call.start, len(call.kernel), names[call.kernel]) for call in calls),
     ]
-
-
-def _unused_name(kernel: str, code: str) -> str:
-    names = (f"{kernel}_by_dimension{suffix}" for suffix in ("", *range(2, 1000)))
-    return next(name for name in names if not re.search(rf"\b{name}\b", code))
 
 
 def _definition(kernel: str, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from stanflow.target.declarations import blank_comments_and_strings
 
@@ -72,6 +72,19 @@ class Tokens:
 def is_name(token: str) -> bool:
     """Whether a token is a word, be it one of Stan's own or the user's."""
     return token[:1].isalpha()
+
+
+def unused_name(name: str, used: Iterable[str]) -> str:
+    """Return a name, with a number at its end where it is used.
+
+    Examples
+    --------
+    >>> unused_name("index", ["index", "x"])
+    'index2'
+    """
+    taken = set(used)
+    names = (f"{name}{suffix}" for suffix in ("", *range(2, 1000)))
+    return next(each for each in names if each not in taken)
 
 
 def _partners(tokens: list[str]) -> dict[int, int]:

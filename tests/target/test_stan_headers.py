@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -281,3 +282,12 @@ def test_where_it_is_missing_auto_names_the_one_command_that_brings_it(monkeypat
     code = "parameters { tuple(real, real) t; } model { t.1 ~ normal(0, 1); t.2 ~ normal(0, 2); }"
     with pytest.raises(EngineError, match=r"STuple.*`stanflow doctor --install native` brings it"):
         StanModel(stan_code=code)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no clang++")
+def test_clang_compiles_with_what_it_has_precompiled(headers, monkeypatch):
+    monkeypatch.setenv("CXX", "clang++")
+    library = native.compiled_library(PROGRAM, headers_in(headers.folder))
+    loaded = native.open_library(library, PROGRAM, StanModel(stan_code=PROGRAM.code).data)
+    assert loaded.stan_model.log_density(np.array([2.0])) == -2
