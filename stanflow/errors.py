@@ -105,10 +105,10 @@ class NumericsError(StanFlowError):
     exit_status = 1
 
 
-def what_brings_native() -> str:
+def what_brings_native(what: str = "it") -> str:
     """Say how to install the native engine; an image that cannot be added to names another."""
     own = os.environ.get("STANFLOW_NATIVE_BY")
-    return own or "`stanflow doctor --install native` brings it"
+    return own or f"`stanflow doctor --install native` brings {what}"
 
 
 def one_line(text: object) -> str:

@@ -35,7 +35,7 @@ _DENSITY_CALL = re.compile(
     rb"(?P<call>\x04[\x00\x02])(?P<length>....)(?P<name>[A-Za-z]\w*_lp[dm]f)(?P<drops_constants>\x01)",
     re.DOTALL,
 )
-_STAN_VERSION = "2.40.0"  # of the Stan compiler in this version of stanli
+STAN_VERSION = "2.40.0"  # of the Stan compiler in this version of stanli
 
 
 def version() -> str:
@@ -84,7 +84,7 @@ def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
         stan_model=stan_model,
         engine="embedded",
         engine_version=version(),
-        stan_version=_STAN_VERSION,
+        stan_version=STAN_VERSION,
         thread_safe=bool(stanli.thread_safe()),
         printing=printing,
         log_density_with_constants=_with_constants(mir, construct, printing),

@@ -6,7 +6,14 @@ import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from stanflow.errors import BeyondEmbeddedError, EngineError, UsageError
+from stanflow.errors import (
+    BeyondEmbeddedError,
+    EngineError,
+    ProgramError,
+    StanFlowError,
+    UsageError,
+    what_brings_native,
+)
 from stanflow.target import bridgestan_sources, embedded, native, stan_wheel
 from stanflow.target.agreement import kept_agreement
 from stanflow.target.data import StanData
@@ -42,7 +49,10 @@ class EngineDecision:
         """Load a program and its data with this engine."""
         if self.toolchain is None:
             return embedded.load(program, data, seed)
-        return native.load(program, data, seed, self.toolchain)
+        try:
+            return native.load(program, data, seed, self.toolchain)
+        except ProgramError as error:
+            raise _too_old(program, self.toolchain, error) from None
 
 
 def decide(engine: EngineChoice) -> EngineDecision:
@@ -105,6 +115,18 @@ def open_model(
             raise EngineError(f"{beyond.problem}; {error}", beyond.detail) from None
         decision = EngineDecision(headers, beyond.problem)
     return decision.load(program, data, seed), decision
+
+
+def _too_old(program: StanProgram, toolchain: Toolchain, error: ProgramError) -> StanFlowError:
+    """Return what is wrong with a program that a native engine's Stan compiler has refused."""
+    try:
+        embedded.compile_program(program)
+    except StanFlowError:
+        return error
+    known = f"{program.label}, which Stan {embedded.STAN_VERSION} takes"
+    brought = f"; {what_brings_native('a newer one')}"
+    newer = "" if stan_wheel.is_newest(toolchain.folder) else brought
+    return EngineError(f"{toolchain.name} is too old for {known}: {error}{newer}", error.detail)
 
 
 def _refuse_known_to_differ(program: StanProgram) -> None:

@@ -71,6 +71,11 @@ def install() -> StanHeaders:
     return headers_in(folder)
 
 
+def is_newest(folder: Path) -> bool:
+    """Whether a folder is the one that `install` fills."""
+    return folder == _fetched_folder()
+
+
 def _fetched_folder() -> Path:
     return cache_folder() / "stan" / f"httpstan-{_VERSION}"
 

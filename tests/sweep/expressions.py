@@ -569,7 +569,7 @@ _SHAPES: dict[str, Callable[[Sequence[Argument]], Shape]] = {
     "csr_to_dense_matrix": lambda a: (_value(a[0]), _value(a[1])),
     "diag_matrix": lambda a: (a[0].shape[0], a[0].shape[0]),
     "diagonal": lambda a: (min(a[0].shape),),
-    "dims": lambda a: (len(a[0].shape),),
+    "dims": lambda a: (len(a[0].shape) + (a[0].type.kind in "vw"),),
     "eigenvalues_sym": lambda a: (a[0].shape[0],),
     "eigendecompose_sym_2": lambda a: (a[0].shape[0],),
     "generalized_inverse": lambda a: (a[0].shape[1], a[0].shape[0]),

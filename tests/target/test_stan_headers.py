@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from stanflow.errors import EngineError, ProgramError
-from stanflow.target import native, stan_headers, toolchain
+from stanflow.target import native, stan_headers, stan_wheel, toolchain
 from stanflow.target.engine import decide
 from stanflow.target.model import StanModel
 from stanflow.target.program import StanProgram
@@ -171,6 +171,21 @@ def test_stanc_that_cannot_be_run_is_told(stan):
     stanc.chmod(0o644)
     with pytest.raises(EngineError, match="stanc cannot be run: permission denied"):
         native.compiled_library(PROGRAM, headers_in(stan.folder))
+
+
+def test_a_stan_that_is_older_than_the_program_is_told(stan, monkeypatch):
+    monkeypatch.setattr(stan_headers, "compiler_error", lambda *_: ProgramError("no such type"))
+    monkeypatch.setattr(stan_wheel, "_folders", lambda: iter((stan.folder,)))
+    monkeypatch.delenv("BRIDGESTAN", raising=False)
+    (stan.folder / "stanc").write_text("#!/bin/sh\nexit 1")
+    with pytest.raises(
+        EngineError,
+        match=r"Stan 2\.39\.0 is too old for the Stan program, which Stan \S+ takes: no such type; "
+        "`stanflow doctor --install native` brings a newer one",
+    ):
+        StanModel(stan_code=PROGRAM.code, engine="native")
+    with pytest.raises(ProgramError, match="no such type"):  # is no program anywhere
+        StanModel(stan_code="parameters { real x; } model { x ~ nothing(); }", engine="native")
 
 
 def test_a_scratch_folder_without_room_is_named(stan, monkeypatch):
