@@ -11,9 +11,11 @@ stanli 0.24.0 does so for these kinds:
 - loops over arrays of containers where it interprets the program, as in transformed data: it takes
   one turn for each number in them, so that there is none if the containers are empty, and an index
   is out of bounds if they have more numbers than the array has containers.
+- ``multi_gp`` and ``multi_gp_cholesky`` of a matrix that is not square, where the kernel scales are
+  parameters: it refuses all draws, as if sizes did not match.
 
-Whether a program has one of the first two is read from its compiled form, where the Stan compiler
-has resolved all types; where, and all about the others, from its text.
+Whether a program has the first two and the last is read from its compiled form, where the Stan
+compiler has resolved all types; where, and all about the others, from its text.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from stanflow.target.container_loops import ElementLoop, container_loops
 from stanflow.target.edits import edited
 from stanflow.target.gp_kernels import KERNELS, KernelCall, calls_replaced, kernel_calls
 from stanflow.target.inlining import Inlined, InliningFault, wrongly_inlined
-from stanflow.target.mir import called_with_array, rows_assigned
+from stanflow.target.mir import called_with_array, called_with_parameters, rows_assigned
 from stanflow.target.program import StanProgram
 from stanflow.target.row_assignments import RowAssignment, row_assignments
 
@@ -38,12 +40,16 @@ FaultKind = (
         "assignment to a row of a two-dimensional int array",
         "Gaussian process kernel with one length scale per dimension",
         "loop over an array of containers",
+        "Gaussian process density with parameters for kernel scales",
     ]
     | InliningFault
 )
 _ROW: FaultKind = "assignment to a row of a two-dimensional int array"
 _KERNEL: FaultKind = "Gaussian process kernel with one length scale per dimension"
 _LOOP: FaultKind = "loop over an array of containers"
+_SCALES: FaultKind = "Gaussian process density with parameters for kernel scales"
+
+_SCALED_DENSITIES = ("multi_gp_lpdf", "multi_gp_cholesky_lpdf")
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,8 @@ class Findings:
             if not any(_is_or_copies(row, {name}) for row in rows)
         ]
         unplaced += [(_KERNEL, kernel) for kernel in sorted(self._called - kernels)]
+        scaled = called_with_parameters(self.mir, _SCALED_DENSITIES)
+        unplaced += [(_SCALES, density) for density in sorted(scaled)]
         return (
             *(self._fault(start, end, kind) for start, end, kind in sorted(placed)),
             *(Fault(kind, None, None, name) for kind, name in unplaced),

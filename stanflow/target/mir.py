@@ -20,7 +20,7 @@ from __future__ import annotations
 import base64
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from stanflow.errors import BeyondEmbeddedError
@@ -47,6 +47,7 @@ class _UnreadableError(Exception):
 class _Type:
     array_dimensions: int
     base: int
+    is_data: bool
 
     @property
     def is_int_row(self) -> bool:
@@ -106,13 +107,39 @@ def called_with_array(mir: str, functions: Collection[str]) -> frozenset[str]:
     BeyondEmbeddedError
         This version of stanli writes another format.
     """
+    return _called_with(mir, functions, lambda last: last.array_dimensions > 0)
+
+
+def called_with_parameters(mir: str, functions: Collection[str]) -> frozenset[str]:
+    """Return those of some functions whose last argument depends on parameters in some call.
+
+    What a user's function passes on counts, unless declared ``data``.
+
+    Parameters
+    ----------
+    mir : str
+        A program as `stanli.stan_to_mir` writes it.
+    functions : collection of str
+        Names of Stan's own functions.
+
+    Raises
+    ------
+    BeyondEmbeddedError
+        This version of stanli writes another format.
+    """
+    return _called_with(mir, functions, lambda last: not last.is_data)
+
+
+def _called_with(
+    mir: str, functions: Collection[str], is_such: Callable[[_Type], bool]
+) -> frozenset[str]:
     payload = _payload(mir)
     names = b"|".join(re.escape(name.encode()) for name in functions)
-    calls = re.compile(rb"\x04\0(?P<length>.{4})(?P<name>" + names + rb")\0", re.DOTALL)
+    calls = re.compile(rb"\x04\0(?P<length>.{4})(?P<name>" + names + rb")[\0\1]", re.DOTALL)
     return frozenset(
         match["name"].decode()
         for match in _named(calls, payload)
-        if _last_argument_is_array(payload, match.end())
+        if (last := _last_argument(payload, match.end())) is None or is_such(last)
     )
 
 
@@ -155,13 +182,13 @@ def _is_int(payload: bytes, declaration: re.Match[bytes]) -> bool:
         return True
 
 
-def _last_argument_is_array(payload: bytes, position: int) -> bool:
+def _last_argument(payload: bytes, position: int) -> _Type | None:
+    """Return the type of a call's last argument, None where it cannot be read."""
     try:
         reader = _Reader(payload, position)
-        types = [reader.expression() for _ in range(reader.integer())]
-    except _UnreadableError:
-        return True
-    return bool(types) and types[-1].array_dimensions > 0
+        return [reader.expression() for _ in range(reader.integer())][-1]
+    except (_UnreadableError, IndexError):
+        return None
 
 
 class _Reader:
@@ -217,9 +244,9 @@ class _Reader:
 
     def _type(self) -> _Type:
         self.text()
-        array_dimensions, base = self._take(4)[:2]
+        array_dimensions, base, is_data = self._take(4)[:3]
         self.text()
-        return _Type(array_dimensions, base)
+        return _Type(array_dimensions, base, bool(is_data))
 
     def _take(self, count: int) -> bytes:
         taken = self._payload[self._position : self._position + count]

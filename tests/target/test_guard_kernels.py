@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from stanflow.errors import BeyondEmbeddedError
 from stanflow.target.guard import find_faults
+from stanflow.target.mending import mend
 from stanflow.target.program import StanProgram
 from tests.target.test_guard import NO_PARAMETERS, load, mended, quantity, texts
 
@@ -158,3 +160,26 @@ def test_as_many_scales_as_dimensions_are_wanted():
     )
     with pytest.raises(RuntimeError, match="number of length scales"):
         load(mended(code), GP_DATA)
+
+
+@pytest.mark.parametrize(
+    ("scales", "refused"),
+    [
+        ("w", True), ("d .* w", True), ("f(w)", True), ("d", False), ("d / 2", False),
+        ("[1.5, 0.5]'", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("density", ["multi_gp", "multi_gp_cholesky"])
+def test_densities_with_parameters_for_scales_are_refused(density, scales, refused):
+    code = (
+        "functions { vector f(vector x) { return 2 * x; } } "
+        "data { matrix[2, 3] y; matrix[3, 3] S; vector[2] d; } "
+        "parameters { vector<lower=0>[2] w; } "
+        f"model {{ w ~ exponential(1); y ~ {density}(S, {scales}); }}"
+    )
+    if refused:
+        with pytest.raises(BeyondEmbeddedError, match=f"kernel scales wrongly .{density}_lpdf"):
+            mended(code)
+    else:
+        program = StanProgram.from_string(code)
+        assert mend(program) is program
