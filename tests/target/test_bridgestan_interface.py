@@ -856,7 +856,10 @@ def driver_of(folder, headers, *flags):
     source.write_text(
         f"""
 #define USING_R
+#include "{own / "stan.hpp"}"
+#define profile unmeasured_profile
 #include "{header}"
+#undef profile
 extern "C" stan::model::model_base* stanflow_new_model(stan::io::var_context& data,
                                                        unsigned int seed, std::ostream* output) {{
   return new stan_model(data, seed, output);
