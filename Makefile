@@ -16,7 +16,7 @@ test: lint native
 
 test-all: lint native audit
 	rm -rf build/programs
-	$(BIN)/python -m pytest $(PARALLEL) -p tests.recording --record-programs build/programs
+	$(BIN)/python -m pytest $(PARALLEL) -p tests.recording --record-programs=build/programs
 	CXXFLAGS=-O1 $(BIN)/python -m tests.sweep.programs build/programs
 	docker/test
 

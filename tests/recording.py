@@ -1,6 +1,6 @@
 """A pytest plugin that keeps the programs, with their data, that tests run in the embedded engine.
 
-``pytest -p tests.recording --record-programs FOLDER``: ``python -m tests.sweep.programs FOLDER``
+``pytest -p tests.recording --record-programs=FOLDER``: ``python -m tests.sweep.programs FOLDER``
 then holds them against real Stan.
 """
 

@@ -167,6 +167,7 @@ def test_two_processes_do_not_work_in_one_folder(schools, tmp_path):
     try:
         while process.poll() is None and not (out / "running.lock").exists():
             time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)  # it would be done before a slow machine has the other
         result = run("fit", *schools, *SETTINGS, "--out", out, "--force")
         assert result.returncode == 2
         assert "is being worked in by another process" in result.stderr
