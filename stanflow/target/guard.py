@@ -31,7 +31,7 @@ from stanflow.target.container_loops import ElementLoop, container_loops
 from stanflow.target.edits import edited
 from stanflow.target.gp_kernels import KERNELS, KernelCall, calls_replaced, kernel_calls
 from stanflow.target.inlining import Inlined, InliningFault, wrongly_inlined
-from stanflow.target.mir import called_with_array, called_with_parameters, rows_assigned
+from stanflow.target.mir import called_with_last, rows_assigned
 from stanflow.target.program import StanProgram
 from stanflow.target.row_assignments import RowAssignment, row_assignments
 
@@ -175,8 +175,7 @@ class Findings:
             if not any(_is_or_copies(row, {name}) for row in rows)
         ]
         unplaced += [(_KERNEL, kernel) for kernel in sorted(self._called - kernels)]
-        scaled = called_with_parameters(self.mir, _SCALED_DENSITIES)
-        unplaced += [(_SCALES, density) for density in sorted(scaled)]
+        unplaced += [(_SCALES, density) for density in sorted(self._scaled)]
         return (
             *(self._fault(start, end, kind) for start, end, kind in sorted(placed)),
             *(Fault(kind, None, None, name) for kind, name in unplaced),
@@ -188,7 +187,11 @@ class Findings:
 
     @cached_property
     def _called(self) -> frozenset[str]:
-        return called_with_array(self.mir, KERNELS)
+        return called_with_last(self.mir, KERNELS, lambda last: last.array_dimensions > 0)
+
+    @cached_property
+    def _scaled(self) -> frozenset[str]:
+        return called_with_last(self.mir, _SCALED_DENSITIES, lambda last: not last.is_data)
 
     def _replaceable(self, calls: tuple[KernelCall, ...]) -> bool:
         return compiled_code(edited(self.code, calls_replaced(self.code, calls))) is not None

@@ -44,13 +44,26 @@ class _UnreadableError(Exception):
 
 
 @dataclass(frozen=True)
-class _Type:
+class ArgumentType:
+    """The type of an expression, as far as it is read.
+
+    Attributes
+    ----------
+    array_dimensions : int
+        0 for what is no array.
+    base : int
+        What it is an array of, or is.
+    is_data : bool
+        It depends on no parameter; what a user's function passes on does, unless declared ``data``.
+    """
+
     array_dimensions: int
     base: int
     is_data: bool
 
     @property
     def is_int_row(self) -> bool:
+        """Whether it is an array of int of one dimension."""
         return self.array_dimensions == 1 and self.base == _INT_BASE
 
 
@@ -92,47 +105,25 @@ def rows_assigned(mir: str) -> frozenset[str]:
     )
 
 
-def called_with_array(mir: str, functions: Collection[str]) -> frozenset[str]:
-    """Return those of some functions that the program calls with an array as last argument.
-
-    Parameters
-    ----------
-    mir : str
-        A program as `stanli.stan_to_mir` writes it.
-    functions : collection of str
-        Names of Stan's own functions.
-
-    Raises
-    ------
-    BeyondEmbeddedError
-        This version of stanli writes another format.
-    """
-    return _called_with(mir, functions, lambda last: last.array_dimensions > 0)
-
-
-def called_with_parameters(mir: str, functions: Collection[str]) -> frozenset[str]:
-    """Return those of some functions whose last argument depends on parameters in some call.
-
-    What a user's function passes on counts, unless declared ``data``.
-
-    Parameters
-    ----------
-    mir : str
-        A program as `stanli.stan_to_mir` writes it.
-    functions : collection of str
-        Names of Stan's own functions.
-
-    Raises
-    ------
-    BeyondEmbeddedError
-        This version of stanli writes another format.
-    """
-    return _called_with(mir, functions, lambda last: not last.is_data)
-
-
-def _called_with(
-    mir: str, functions: Collection[str], is_such: Callable[[_Type], bool]
+def called_with_last(
+    mir: str, functions: Collection[str], is_such: Callable[[ArgumentType], bool]
 ) -> frozenset[str]:
+    """Return those of some functions that the program calls with such a last argument.
+
+    Parameters
+    ----------
+    mir : str
+        A program as `stanli.stan_to_mir` writes it.
+    functions : collection of str
+        Names of Stan's own functions.
+    is_such : callable
+        Tells by its type whether an argument is one; what cannot be read is.
+
+    Raises
+    ------
+    BeyondEmbeddedError
+        This version of stanli writes another format.
+    """
     payload = _payload(mir)
     names = b"|".join(re.escape(name.encode()) for name in functions)
     calls = re.compile(rb"\x04\0(?P<length>.{4})(?P<name>" + names + rb")[\0\1]", re.DOTALL)
@@ -182,7 +173,7 @@ def _is_int(payload: bytes, declaration: re.Match[bytes]) -> bool:
         return True
 
 
-def _last_argument(payload: bytes, position: int) -> _Type | None:
+def _last_argument(payload: bytes, position: int) -> ArgumentType | None:
     """Return the type of a call's last argument, None where it cannot be read."""
     try:
         reader = _Reader(payload, position)
@@ -198,7 +189,7 @@ class _Reader:
         self._payload = payload
         self._position = position
 
-    def expression(self) -> _Type:
+    def expression(self) -> ArgumentType:
         """Read one expression, however deep, and return its type."""
         unread: list[int] = []  # of each enclosing expression, how many parts are still to come
         while True:
@@ -242,11 +233,11 @@ class _Reader:
             raise _UnreadableError(tag)
         return 0
 
-    def _type(self) -> _Type:
+    def _type(self) -> ArgumentType:
         self.text()
         array_dimensions, base, is_data = self._take(4)[:3]
         self.text()
-        return _Type(array_dimensions, base, bool(is_data))
+        return ArgumentType(array_dimensions, base, bool(is_data))
 
     def _take(self, count: int) -> bytes:
         taken = self._payload[self._position : self._position + count]
