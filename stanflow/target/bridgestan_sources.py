@@ -24,7 +24,6 @@ from stanflow.target.toolchain import (
     compiler,
     compiler_variables,
     first_line,
-    linked_search_path,
     require,
     scratch_folder,
 )
@@ -144,14 +143,9 @@ def _sources_folder(*, download: bool) -> Path:
 def _build(program: StanProgram, folder: Path) -> Path:
     folder.mkdir()
     source = folder / f"{program.name}.stan"
-    source.write_text(program.code, encoding="utf-8")
-    search_path = linked_search_path(program, folder / "include")
+    source.write_text(program.expanded, encoding="utf-8")
     try:
-        return Path(
-            bridgestan.compile_model(
-                source, stanc_args=[f"--include-paths={search_path}"], make_args=list(MAKE_ARGS)
-            )
-        )
+        return Path(bridgestan.compile_model(source, make_args=list(MAKE_ARGS)))
     except RuntimeError as error:
         raise _build_error(program, str(error)) from None
 

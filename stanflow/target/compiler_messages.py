@@ -17,6 +17,9 @@ _MESSAGE = re.compile(
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
 _POSITION = re.compile(r"line (\d+), column (\d+)")
+_LINE = re.compile(r"line (\d+)")
+_LINE_OF_EXCERPT = re.compile(r"^ *(\d+)(?=:)", re.MULTILINE)
+_RAISED_AT = re.compile(r"in '[^'\n]*', (line (\d+)[^)]*)")
 
 
 def compiler_error(program: StanProgram, message: str) -> ProgramError | None:
@@ -25,31 +28,55 @@ def compiler_error(program: StanProgram, message: str) -> ProgramError | None:
     Parameters
     ----------
     program : StanProgram
-        The program compiled; its label replaces the compiler's name for the text it was given.
+        The program compiled, its includes expanded; the message is told as of the file and line
+        where the text is from.
     message : str
         What the compiler printed, possibly among other output.
     """
     match = _MESSAGE.search(message)
     if match is None:
         return None
-    explanation = " ".join(match["explanation"].partition("\nmake:")[0].split())
-    where = " ".join(match["where"].split())
-    included = any(
-        match["file"].endswith(f"/{name}") or match["file"] == name
-        for name in _included_names(program)
-    )
-    label = match["file"].rpartition("/")[2] if included else program.label
-    position = None if included else _POSITION.match(where)
+    explanation = match["explanation"].partition("\nmake:")[0]
+    place = " ".join(match["where"].split())
+    label, _ = program.origin(_line_number(place))
+    where = _with_own_lines(program, _LINE, place)
+    position = _POSITION.match(where) if label == program.label else None
     line, column = (None, None) if position is None else map(int, position.groups())
+    excerpt = _with_own_lines(program, _LINE_OF_EXCERPT, match["excerpt"])
     return ProgramError(
-        f"{match['kind']} in {label}, {where}: {explanation}",
-        detail=f"{match['excerpt']}\n{match['explanation'].partition(chr(10) + 'make:')[0]}".strip(
-            "\n"
-        ),
+        f"{match['kind']} in {label}, {where}: {' '.join(explanation.split())}",
+        detail=f"{excerpt}\n{explanation}".strip("\n"),
         line=line,
         column=column,
     )
 
 
-def _included_names(program: StanProgram) -> set[str]:
-    return set(re.findall(r'#include\s+["<]?([^">\s]+)', program.expanded + program.code))
+def with_own_places(program: StanProgram, message: str) -> str:
+    """Return what a program said while it ran, with the files and lines where its text is from.
+
+    Examples
+    --------
+    >>> program = StanProgram.from_string("parameters { real x; }")
+    >>> with_own_places(program, "x is 0 (in 'string', line 1, column 2 to column 3)")
+    "x is 0 (in 'the Stan program', line 1, column 2 to column 3)"
+    """
+
+    def own(raised: re.Match[str]) -> str:
+        label, _ = program.origin(int(raised[2]))
+        return f"in '{label}', {_with_own_lines(program, _LINE, raised[1])}"
+
+    return _RAISED_AT.sub(own, message)
+
+
+def _with_own_lines(program: StanProgram, line: re.Pattern[str], text: str) -> str:
+    def own(found: re.Match[str]) -> str:
+        start, end = (index - found.start() for index in found.span(1))
+        number = str(program.origin(int(found[1]))[1])
+        return found[0][:start] + number + found[0][end:]
+
+    return line.sub(own, text)
+
+
+def _line_number(where: str) -> int:
+    found = _LINE.search(where)
+    return 1 if found is None else int(found[1])

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from lark import Lark, LarkError, Token, Tree
 
+from stanflow.target.comments import blank_comments_and_strings
+
 _GRAMMAR = r"""
     start: (declaration ";")*
     declaration: type NAME ("," NAME)*
@@ -39,7 +41,6 @@ _GRAMMAR = r"""
     %ignore WS
 """
 
-_COMMENT_OR_STRING = re.compile(r"//[^\n]*|/\*.*?\*/|\"[^\"\n]*\"", re.DOTALL)
 _SQUARE_MATRICES = {"cov_matrix", "corr_matrix", "cholesky_factor_corr", "cholesky_factor_cov"}
 
 
@@ -108,11 +109,6 @@ def find_blocks(code: str) -> dict[str, str]:
     """
     text = blank_comments_and_strings(code)
     return {name: text[start:end] for name, (_, start, end) in block_spans(text).items()}
-
-
-def blank_comments_and_strings(code: str) -> str:
-    """Return code of the same length and lines with comments and strings made of spaces."""
-    return _COMMENT_OR_STRING.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), code)
 
 
 def block_spans(text: str) -> dict[str, tuple[int, int, int]]:

@@ -21,7 +21,7 @@ import bridgestan
 import stanli
 
 from stanflow.errors import BeyondEmbeddedError, DataError, EngineError
-from stanflow.target.compiler_messages import compiler_error
+from stanflow.target.compiler_messages import compiler_error, with_own_places
 from stanflow.target.data import StanData
 from stanflow.target.loaded import FloatArray, LoadedModel
 from stanflow.target.mending import mend
@@ -101,9 +101,8 @@ def compile_program(program: StanProgram) -> str:
     BeyondEmbeddedError
         It is valid but uses something that this engine lacks.
     """
-    _ = program.expanded  # a missing include is reported by name and line
     try:
-        return str(stanli.stan_to_mir(program.code, include_paths=list(program.search_path)))
+        return str(stanli.stan_to_mir(program.expanded))
     except RuntimeError as error:
         reported = compiler_error(program, str(error))
         raise reported or BeyondEmbeddedError(
@@ -136,6 +135,7 @@ def _construction_error(
             f"the embedded engine cannot run {program.label} ({limit})", message
         )
     problem = " ".join(message.removeprefix("stanli MIR check:").removeprefix("stanli").split())
+    problem = with_own_places(program, problem)
     return DataError(f"{program.label} refuses the data: {problem}", message)
 
 

@@ -16,7 +16,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stanflow.target.declarations import blank_comments_and_strings, block_spans
+from stanflow.target.comments import blank_comments_and_strings
+from stanflow.target.declarations import block_spans
 from stanflow.target.edits import Edit
 from stanflow.target.tokens import unused_name
 

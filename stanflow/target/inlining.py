@@ -27,7 +27,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from stanflow.target.declarations import blank_comments_and_strings, block_spans
+from stanflow.target.comments import blank_comments_and_strings
+from stanflow.target.declarations import block_spans
 from stanflow.target.edits import Edit
 from stanflow.target.statements import Function, Outline, Statement, outline
 from stanflow.target.tokens import Tokens

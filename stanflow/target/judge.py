@@ -15,7 +15,7 @@ import numpy.typing as npt
 from stanflow.errors import DataError
 from stanflow.target import native
 from stanflow.target.agreement import Agreement, keep_agreement
-from stanflow.target.declarations import blank_comments_and_strings
+from stanflow.target.comments import blank_comments_and_strings
 from stanflow.target.loaded import FloatArray
 from stanflow.target.model import StanModel
 

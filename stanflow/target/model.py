@@ -22,6 +22,7 @@ from stanflow.errors import (
 )
 from stanflow.target import batch
 from stanflow.target.agreement import kept_agreement
+from stanflow.target.compiler_messages import with_own_places
 from stanflow.target.data import DataLike, bind_data
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
 from stanflow.target.engine import EngineChoice, open_model
@@ -377,7 +378,7 @@ class StanModel(Target):
         try:
             log_density, gradient = self._loaded.stan_model.log_density_gradient(z)
         except RuntimeError as error:
-            return one_line(error)
+            return with_own_places(self.program, one_line(error))
         if not np.isfinite(log_density):
             return f"the log density is {log_density}"
         bad = np.flatnonzero(~np.isfinite(gradient))

@@ -25,6 +25,7 @@ import bridgestan
 from stanflow.errors import DataError, EngineError, one_line
 from stanflow.target import bridgestan_sources, stan_wheel
 from stanflow.target.cache import keep_file, lock, models_folder, writing_to_cache
+from stanflow.target.compiler_messages import with_own_places
 from stanflow.target.data import StanData
 from stanflow.target.loaded import FloatArray, LoadedModel
 from stanflow.target.printing import print_to_stderr
@@ -97,8 +98,6 @@ def compiled_library(program: StanProgram, toolchain: Toolchain) -> Path:
 
 def compiled_libraries(programs: Sequence[StanProgram], toolchain: Toolchain) -> list[Path]:
     """Return the programs' compiled libraries; those that are missing are compiled together."""
-    for program in programs:
-        _ = program.expanded  # a missing include is reported by name and line
     libraries = [_cached(program, toolchain) for program in programs]
     if all(library.is_file() for library in libraries):
         return libraries
@@ -147,7 +146,7 @@ def open_library(library: Path, program: StanProgram, data: StanData, seed: int 
                 library, data.json, seed=seed, capture_stan_prints=False, warn=False
             )
     except RuntimeError as error:
-        problem = one_line(error)
+        problem = with_own_places(program, one_line(error))
         raise DataError(f"{program.label} refuses the data: {problem}", str(error)) from None
     info = stan_model.model_info()
     stan = re.search(r"^Stan version: (\S+)", info, re.MULTILINE)

@@ -11,29 +11,31 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from stanflow.errors import ProgramError, reason
+from stanflow.target.comments import (
+    Include,
+    blank_comments_and_strings,
+    includes,
+    with_newlines,
+)
 from stanflow.target.declarations import (
     Declaration,
-    blank_comments_and_strings,
     block_spans,
     find_blocks,
     parse_declarations,
 )
 
-_COMMENT_STRING_OR_INCLUDE = re.compile(
-    r"""//[^\n]* | /\*.*?\*/ | "[^"\n]*" | \#include[ \t]+(?P<file>"[^"\n]+"|<[^>\n]+>|[^\s]+)""",
-    re.VERBOSE | re.DOTALL,
-)
+_INCLUDED_ONCE = ".stanfunctions"
 _NOT_AN_IDENTIFIER = re.compile(r"\W+")
 
 
 @dataclass(frozen=True)
 class StanProgram:
-    """A Stan program, read once.
+    r"""A Stan program, read once.
 
     Parameters
     ----------
     code : str
-        The source, with its ``#include`` directives.
+        The source, with its ``#include`` directives; its lines end by ``\n``.
     path : pathlib.Path, optional
         The file it came from; None for a program given as a string.
     include_paths : tuple of pathlib.Path
@@ -64,7 +66,7 @@ class StanProgram:
         """
         path = Path(stan_file)
         try:
-            code = path.read_bytes().decode("utf-8-sig")
+            code = _decoded(path.read_bytes())
         except FileNotFoundError:
             raise ProgramError(f"there is no Stan program at {fspath(stan_file)}") from None
         except (OSError, ValueError) as error:
@@ -76,7 +78,7 @@ class StanProgram:
         cls, code: str, include_paths: Iterable[str | PathLike[str]] = ()
     ) -> StanProgram:
         """Take a program given as text."""
-        return cls(code, None, _existing_folders(include_paths))
+        return cls(with_newlines(code), None, _existing_folders(include_paths))
 
     @property
     def name(self) -> str:
@@ -99,7 +101,9 @@ class StanProgram:
 
     @cached_property
     def expanded(self) -> str:
-        """The source with every include replaced by the included text.
+        """The source with every include replaced by the included text, which compilers are given.
+
+        What stands behind an include in its line is in a line of its own, in its column.
 
         Raises
         ------
@@ -123,12 +127,6 @@ class StanProgram:
                 return label, first + ahead
             ahead -= newlines
         return self.label, line
-
-    @cached_property
-    def included(self) -> tuple[str, ...]:
-        """What the ``#include`` directives of `code` name."""
-        found = (match["file"] for match in _COMMENT_STRING_OR_INCLUDE.finditer(self.code))
-        return tuple(name for name in found if name is not None)
 
     @cached_property
     def hash(self) -> str:
@@ -162,41 +160,57 @@ class StanProgram:
 
     @cached_property
     def _pieces(self) -> tuple[tuple[str, str, int], ...]:
-        return tuple(self._expand(self.code, self.label, ()))
+        return tuple(self._expand(self.code, self.label, (), set()))
 
     def _expand(
-        self, text: str, label: str, including: tuple[Path, ...]
+        self, text: str, label: str, including: tuple[Path, ...], known: set[Path]
     ) -> Iterator[tuple[str, str, int]]:
         """Yield the expanded text in pieces, each with its file's label and its line there."""
         done = 0
-        for match in _COMMENT_STRING_OR_INCLUDE.finditer(text):
-            name = match["file"]
-            if name is None:
-                continue
-            yield text[done : match.start()], label, text.count("\n", 0, done) + 1
-            done = match.end()
-            found = self._find_included(name.strip('"<>'), text, match.start(), label)
+        for include in includes(text):
+            before, line = text[done : include.start], _line(text, done)
+            line_began = before.rpartition("\n")[2]
+            yield before.removesuffix(line_began) if line_began.isspace() else before, label, line
+            if line_began.strip():
+                yield "\n", label, _line(text, include.start)
+            done = include.end
+            found = self._find_included(include, text, label)
             if found in including:
                 raise ProgramError(f"{found.name} includes itself (from {label})")
-            try:
-                included = found.read_bytes().decode("utf-8-sig")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ProgramError(
-                    f"the include file {found} cannot be read: {reason(error)}"
-                ) from None
-            yield from self._expand(included, found.name, (*including, found))
-        yield text[done:], label, text.count("\n", 0, done) + 1
+            if found.suffix != _INCLUDED_ONCE or found not in known:
+                known.add(found)
+                yield from self._expand(_read(found), found.name, (*including, found), known)
+            if text[done:].partition("\n")[0].strip():
+                column = done - (text.rfind("\n", 0, done) + 1)
+                yield "\n", found.name, 1
+                yield " " * column, label, _line(text, done)
+        yield text[done:], label, _line(text, done)
 
-    def _find_included(self, name: str, text: str, position: int, label: str) -> Path:
+    def _find_included(self, include: Include, text: str, label: str) -> Path:
         for folder in self.search_path:
-            if (folder / name).is_file():
-                return (folder / name).resolve()
-        line = text.count("\n", 0, position) + 1
+            if (folder / include.file).is_file():
+                return (folder / include.file).resolve()
         searched = ", ".join(map(str, self.search_path))
         raise ProgramError(
-            f"{label}, line {line}: the include file {name!r} is in none of the folders searched "
-            f"({searched}); name its folder with --include-path (include_paths= in Python)"
+            f"{label}, line {_line(text, include.start)}: the include file {include.file!r} is in "
+            f"none of the folders searched ({searched}); name its folder with --include-path "
+            "(include_paths= in Python)"
         )
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _decoded(content: bytes) -> str:
+    return with_newlines(content.decode("utf-8-sig"))
+
+
+def _read(included: Path) -> str:
+    try:
+        return _decoded(included.read_bytes())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProgramError(f"the include file {included} cannot be read: {reason(error)}") from None
 
 
 def _existing_folders(paths: Iterable[str | PathLike[str]]) -> tuple[Path, ...]:

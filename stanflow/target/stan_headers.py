@@ -37,7 +37,6 @@ from stanflow.target.toolchain import (
     compiler,
     compiler_variables,
     first_line,
-    linked_search_path,
     require,
     scratch_folder,
 )
@@ -107,17 +106,16 @@ class StanHeaders(Toolchain):
         """Make a header of a program, and return the C++ that includes it."""
         name = program.name if number == 0 else f"{program.name}_{number}"
         source, header = folder / f"{number}.stan", folder / f"{number}.hpp"
-        source.write_text(program.code, encoding="utf-8")
+        source.write_text(program.expanded, encoding="utf-8")
         stanc: list[str | Path] = [
             self.folder / "stanc",
             f"--name={name}_model",
             f"--filename-in-msg={program.label}",
-            f"--include-paths={linked_search_path(program, folder / f'include{number}')}",
             f"--o={header}",
             source,
         ]
         try:
-            said = subprocess.run(stanc, capture_output=True, text=True, check=False)
+            said = subprocess.run(stanc, capture_output=True, text=True, check=False, cwd=folder)
         except OSError as error:
             raise EngineError(f"{stanc[0]} cannot be run: {reason(error)}") from None
         if said.returncode != 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from stanflow.target.declarations import blank_comments_and_strings
+from stanflow.target.comments import blank_comments_and_strings
 
 _TOKEN = re.compile(
     r"[A-Za-z]\w*|(?:\d[\d_]*(?:\.\d*)?|\.\d[\d_]*)(?:[eE][-+]?\d+)?|[=<>!]=|[^\s\w]"

@@ -108,21 +108,3 @@ def first_line(*command: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return (result.stdout.splitlines() or [""])[0]
-
-
-def linked_search_path(program: StanProgram, folder: Path) -> str:
-    """Return the folders of a program's includes as the Stan compiler takes them.
-
-    It takes no folder with a comma in its name, and make none with a space; so these are links.
-
-    Parameters
-    ----------
-    program : StanProgram
-    folder : pathlib.Path
-        Where the links go; it is made.
-    """
-    folder.mkdir()
-    links = [folder / str(number) for number in range(len(program.search_path))]
-    for link, searched in zip(links, program.search_path, strict=True):
-        link.symlink_to(searched, target_is_directory=True)
-    return ",".join(map(str, links))

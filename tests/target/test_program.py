@@ -96,3 +96,28 @@ def test_blocks_are_found_whatever_surrounds_them():
     assert not program.has_block("generated quantities")
     assert not program.has_block("transformed parameters")
     assert [d.name for d in program.data_declarations] == ["N"]
+
+
+def test_what_stands_beside_an_include_keeps_its_column_and_its_line(tmp_path):
+    write(tmp_path, a="real a; // comment", b="")
+    code = "parameters { #include\n a.stan real b;\n#include b.stan\n real c; }"
+    program = StanProgram.from_string(code, [tmp_path])
+    assert program.expanded.split("\n") == [
+        "parameters { ", "real a; // comment", "        real b;", "", " real c; }",
+    ]  # fmt: skip
+    places = [program.origin(line) for line in range(1, 6)]
+    own = "the Stan program"
+    assert places == [(own, 1), ("a.stan", 1), (own, 2), (own, 3), (own, 4)]
+
+
+def test_functions_are_included_once_as_the_compiler_does(tmp_path):
+    (tmp_path / "f.stanfunctions").write_text("real f(real x) { return x; }")
+    code = "functions {\n#include f.stanfunctions\n#include f.stanfunctions\n}"
+    assert StanProgram.from_string(code, [tmp_path]).expanded.count("real f") == 1
+
+
+def test_spaces_of_every_kind_part_an_include_from_its_file(tmp_path):
+    write(tmp_path, a=PARAMETERS)
+    for space in (" ", "\t", "\f", "\n", "\r", "\r\n", "\n\n \r"):
+        code = f"#include{space}a.stan"
+        assert StanProgram.from_string(code, [tmp_path]).expanded == PARAMETERS, repr(space)
