@@ -14,6 +14,8 @@ Examples
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -25,11 +27,14 @@ import httpx
 import pandas as pd
 import stanio
 
-from stanflow.errors import StanFlowError, UsageError, one_line, reason
+from stanflow.errors import DataError, StanFlowError, UsageError, one_line, reason
 
 Data = Mapping[str, Any] | str | PathLike[str] | None
 
 _SECONDS_TO_ANSWER = 120.0
+_PATIENCE = 300.0
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # in seconds, before the server is asked again
+_AWAY = frozenset({502, 503, 504})
 _RESOURCES = {"fit": "fits", "nuts": "nuts", "comparison": "comparisons"}
 _ROWS_A_PAGE = 100_000
 
@@ -48,6 +53,10 @@ class ServiceError(StanFlowError):
     def __init__(self, message: str, problem: Mapping[str, Any] | None = None) -> None:
         self.problem = dict(problem or {})
         super().__init__(message, str(self.problem.get("output") or ""))
+
+
+class UnavailableError(ServiceError):
+    """The server does not answer for now: it may be starting again."""
 
 
 @dataclass(frozen=True)
@@ -124,21 +133,43 @@ class Job:
         return str(self._client._get(self._url()).json()["status"])
 
     def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield ``("step", ...)`` as it trains and ``("operation", ...)`` as its status changes."""
-        yield from self._client._events(f"{self._url()}/events")
+        """Yield ``("step", ...)`` as it trains and ``("operation", ...)`` as its status changes.
+
+        While the server is away it is waited for, as long as the client's `patience` is. Each step
+        is told once; the status may be told again.
+        """
+        last, patience = -1, self._client._patience()
+        while True:
+            try:
+                for name, told in self._client._events(f"{self._url()}/events"):
+                    patience.renew()
+                    if name == "step":
+                        if told["step"] <= last:  # the server tells all of them again
+                            continue
+                        last = told["step"]
+                    yield name, told
+                    if name == "operation" and told["done"]:
+                        return
+                broken = UnavailableError(f"the server told nothing more of the job {self.id}")
+            except UnavailableError as error:
+                broken = error
+            patience.wait(broken)
 
     def result(self, on_step: Callable[[dict[str, Any]], None] = lambda step: None) -> Run:
         """Wait until the job has ended and return what came of it.
 
+        A server that goes away and comes back meanwhile is waited for: the job goes on with it.
+
         Parameters
         ----------
         on_step : callable
-            Called with each step that is told of a fit's training.
+            Called once with each step that is told of a fit's training.
 
         Raises
         ------
         ServiceError
-            It failed or was cancelled.
+            It failed or was cancelled, or the server was away for longer than the client's
+            `patience`.
         """
         operation: dict[str, Any] = {}
         for name, told in self.events():
@@ -149,7 +180,12 @@ class Job:
         if operation["status"] != "succeeded":
             failure = operation["failure"] or {"detail": f"the job is {operation['status']}"}
             raise ServiceError(failure["detail"], failure)
-        return self._client.run(self.kind, self.id)
+        patience = self._client._patience()
+        while True:
+            try:
+                return self._client.run(self.kind, self.id)
+            except UnavailableError as error:
+                patience.wait(error)
 
     def cancel(self) -> None:
         """Cancel it."""
@@ -157,6 +193,27 @@ class Job:
 
     def _url(self) -> str:
         return f"/v1/operations/{self.id}"
+
+
+class _Patience:
+    """Waits for a server that is away, longer each time, until that has lasted too long."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew: the server has answered."""
+        self._until, self._next = math.inf, _SHORTEST_WAIT
+
+    def wait(self, error: UnavailableError) -> None:
+        """Wait before the server is asked again, or raise what it was that it said."""
+        now = time.monotonic()
+        self._until = min(self._until, now + self._seconds)
+        if now >= self._until:
+            raise error
+        time.sleep(min(self._next, self._until - now))
+        self._next = min(2 * self._next, _LONGEST_WAIT)
 
 
 class Client:
@@ -170,11 +227,16 @@ class Client:
         Where the server asks for one.
     timeout : float
         Seconds to wait for an answer; jobs may take longer.
+    patience : float
+        Seconds for which a server that does not answer is asked again how a job stands: one that is
+        started again goes on with its jobs.
     """
 
     def __init__(
-        self, url: str, token: str | None = None, *, timeout: float = _SECONDS_TO_ANSWER
-    ) -> None:
+        self, url: str, token: str | None = None, *, timeout: float = _SECONDS_TO_ANSWER,
+        patience: float = _PATIENCE,
+    ) -> None:  # fmt: skip
+        self._seconds_of_patience = patience
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
 
@@ -220,7 +282,7 @@ class Client:
         asked = {"program_code": stan_code if stan_file is None else _text(stan_file)}
         if name is not None or stan_file is not None:
             asked["name"] = name or Path(str(stan_file)).stem
-        made = self._request("POST", "/v1/models", json=asked).json()
+        made = self._post("/v1/models", asked).json()
         return RemoteModel(made["id"], made["name"], tuple(d["declaration"] for d in made["data"]))
 
     def fit(
@@ -248,7 +310,7 @@ class Client:
     def compare(self, fit: Run, reference: Run, *, seed: int = 1) -> Job:
         """Begin a comparison of two runs."""
         asked = {"fit": fit.id, "reference": reference.id, "seed": seed}
-        return Job(self, self._request("POST", "/v1/comparisons", json=asked).json())
+        return Job(self, self._post("/v1/comparisons", asked).json())
 
     def run(self, kind: str, run: str) -> Run:
         """Return what came of a job: ``"fit"``, ``"nuts"`` or ``"comparison"``, and its id."""
@@ -260,7 +322,7 @@ class Client:
     def _begin(self, url: str, data: Data, options: dict[str, Any], key: str | None) -> Job:
         headers = {} if key is None else {"Idempotency-Key": key}
         asked = {"data": _data(data), "options": options}
-        return Job(self, self._request("POST", url, json=asked, headers=headers).json())
+        return Job(self, self._post(url, asked, headers).json())
 
     def _draws(self, run: Run) -> pd.DataFrame:
         import pyarrow
@@ -275,7 +337,7 @@ class Client:
         return pd.concat(pages, ignore_index=True)
 
     def _events(self, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        name = ""
+        name = data = ""
         try:
             with self._http.stream("GET", url) as response:
                 if response.is_error:
@@ -286,9 +348,21 @@ class Client:
                     if field == "event":
                         name = value
                     elif field == "data":
-                        yield name, json.loads(value)
+                        data = value
+                    elif not line and data:  # what has no end is not whole
+                        yield name, json.loads(data)
+                        data = ""
         except httpx.HTTPError as error:
             raise _unreachable(self._http.base_url, error) from None
+
+    def _patience(self) -> _Patience:
+        return _Patience(self._seconds_of_patience)
+
+    def _post(
+        self, url: str, asked: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        return self._request("POST", url, content=_json("request", asked), headers=sent)
 
     def _get(self, url: str, **parameters: Any) -> httpx.Response:
         return self._request("GET", url, params=parameters)
@@ -304,26 +378,66 @@ class Client:
 
 
 def _refused(response: httpx.Response) -> ServiceError:
+    kind = UnavailableError if response.status_code in _AWAY else ServiceError
     try:
         problem = response.json()
-        return ServiceError(problem["detail"], problem)
+        return kind(problem["detail"], problem)
     except (ValueError, KeyError):
-        return ServiceError(f"the server answered {response.status_code}")
+        return kind(f"the server answered {response.status_code}")
 
 
-def _unreachable(url: object, error: httpx.HTTPError) -> ServiceError:
-    return ServiceError(f"the server at {url} does not answer: {one_line(error)}")
+def _unreachable(url: object, error: httpx.HTTPError) -> UnavailableError:
+    return UnavailableError(f"the server at {url} does not answer: {one_line(error)}")
+
+
+def _json(name: str, value: Any) -> str:
+    """Return a value as JSON.
+
+    Raises
+    ------
+    UsageError
+        JSON has no such value.
+    """
+    if isinstance(value, Mapping):
+        fields = (f"{json.dumps(key)}: {_json(key, inner)}" for key, inner in value.items())
+        return f"{{{', '.join(fields)}}}"
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{name} cannot be sent: it must be a finite number, text, true or false, or a list of "
+            f"them, not {value!r}"
+        ) from None
 
 
 def _data(data: Data) -> Mapping[str, Any]:
     if data is None:
         return {}
-    text = str(stanio.dump_stan_json(dict(data))) if isinstance(data, Mapping) else _text(data)
-    try:
-        read: Mapping[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{data} is not JSON: {error}") from None
+    if not isinstance(data, Mapping):
+        try:
+            return _read(_text(data))
+        except ValueError as error:
+            raise UsageError(f"{data} is not JSON: {error}") from None
+    read: dict[str, Any] = {}
+    for name, value in data.items():
+        try:
+            read |= _read(stanio.dump_stan_json({name: value}))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"the data variable {name} cannot be written as Stan JSON: {one_line(error)}"
+            ) from None
     return read
+
+
+def _read(text: str) -> dict[str, Any]:
+    """Read Stan JSON; numbers that are not finite are spelled, as JSON has none."""
+    read: dict[str, Any] = json.loads(text, parse_float=_real, parse_constant=str)
+    return read
+
+
+def _real(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else str(number).replace("inf", "Infinity")
 
 
 def _text(path: str | PathLike[str]) -> str:

@@ -46,12 +46,23 @@ def serve(
     call_seconds: Annotated[
         float, typer.Option(help="Wall time to compile a program or evaluate a density.")
     ] = 60.0,
+    most_values: Annotated[
+        int, typer.Option(min=1, help="Numbers, texts and names in the JSON of a request.")
+    ] = 4_000_000,
     requests_a_minute: Annotated[
         int, typer.Option(min=1, help="Requests of one client in a minute.")
     ] = 60_000,
+    request_seconds: Annotated[
+        float,
+        typer.Option(
+            help="Time that the head of a request may take, and its body, which has one more "
+            "second for each 16 KiB."
+        ),
+    ] = 20.0,
 ) -> None:
     """Serve StanFlow over HTTP until it is stopped."""
     try:
+        from stanflow.service import landlock
         from stanflow.service.server import run
     except ModuleNotFoundError as error:
         raise UsageError(
@@ -70,9 +81,20 @@ def serve(
         memory_mb=memory_mb,
         job_seconds=job_seconds,
         call_seconds=call_seconds,
+        most_values=most_values,
         requests_a_minute=requests_a_minute,
+        request_seconds=request_seconds,
     )
-    run(settings, port, lambda url: tell(f"StanFlow at {url}; Ctrl-C ends it"))
+
+    def started(url: str) -> None:
+        tell(f"StanFlow at {url}; Ctrl-C ends it")
+        if not landlock.version():
+            tell(
+                "the system has no Landlock: a program that gets an engine to do more than "
+                "compute may do what this user may"
+            )
+
+    run(settings, port, started)
 
 
 def token(

@@ -14,6 +14,7 @@ import stanflow
 from stanflow.errors import UsageError, one_line, reason
 from stanflow.service.context import Context
 from stanflow.service.database import open_database
+from stanflow.service.disk import RESERVED, NoRoomError, Reserve, require_room
 from stanflow.service.gate import Gate
 from stanflow.service.openapi import Application
 from stanflow.service.problems import add_handlers
@@ -40,8 +41,9 @@ def service(settings: Settings) -> Iterator[FastAPI]:
         The data folder cannot be written, the database cannot be opened, or another server has
         one of them.
     """
-    with _data_dir(settings), open_database(settings.url_of_database) as database:
-        store = Store(database.engine, settings.most_queued)
+    with _data_dir(settings) as reserve, open_database(settings.url_of_database) as database:
+        reserve.keep()
+        store = Store(database.engine, settings.most_queued, reserve)
         supervisor = Supervisor(store, settings, database.hold)
         try:
             supervisor.start()
@@ -76,15 +78,21 @@ def _application(context: Context) -> FastAPI:
 
 
 @contextlib.contextmanager
-def _data_dir(settings: Settings) -> Iterator[None]:
-    """Hold the data folder."""
+def _data_dir(settings: Settings) -> Iterator[Reserve]:
+    """Hold the data folder; its reserve is given up where there is no other room to begin with."""
     folder = settings.data_dir
     try:
-        shutil.rmtree(settings.calls_dir, ignore_errors=True)
-        for made in (settings.jobs_dir, settings.calls_dir):
-            made.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / _LOCK, timeout=0):
-            yield
+            shutil.rmtree(settings.calls_dir, ignore_errors=True)
+            reserve = Reserve(folder)
+            try:
+                require_room(folder, RESERVED)
+            except NoRoomError:
+                reserve.give_up()
+            for made in (settings.jobs_dir, settings.calls_dir):
+                made.mkdir(exist_ok=True)
+            yield reserve
     except Timeout:
         raise UsageError(f"another server has its data in {folder}; name another folder") from None
     except OSError as error:

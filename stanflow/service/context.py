@@ -4,51 +4,99 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from fastapi.concurrency import run_in_threadpool
 
-from stanflow.service.problems import ProblemError, not_there, of_failure
+from stanflow.service.disk import RESERVED, NoRoomError, require_room
+from stanflow.service.problems import ProblemError, not_there, of_failure, try_later
 from stanflow.service.processes import call
 from stanflow.service.settings import Settings
 from stanflow.service.store import Store
 from stanflow.service.supervisor import Supervisor
 from stanflow.service.tables import JobRow, ModelRow
-from stanflow.service.task import Task, TaskKind
+from stanflow.service.task import Failure, Outcome, Task, TaskKind
+from stanflow.service.waiting_room import FullError, WaitingRoom
+
+_MOST_WAITING_CALLS = 32
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 @dataclass
 class Context:
-    """The parts of one server."""
+    """The parts of one server.
+
+    Attributes
+    ----------
+    settings : Settings
+    store : Store
+    supervisor : Supervisor
+    closing : bool
+        Whether the server is going down: nobody is to wait for what takes long.
+    damaged : bool
+        Whether the database was found damaged.
+    """
 
     settings: Settings
     store: Store
     supervisor: Supervisor
-    _calls: asyncio.Semaphore = field(init=False)
+    closing: bool = False
+    damaged: bool = False
+    _compiling: WaitingRoom = field(init=False)
+    _evaluating: WaitingRoom = field(init=False)
 
     def __post_init__(self) -> None:
-        self._calls = asyncio.Semaphore(self.settings.calls)
+        self._compiling, self._evaluating = (
+            WaitingRoom(self.settings.calls, _MOST_WAITING_CALLS) for _ in range(2)
+        )
 
-    async def call(self, task: Task) -> dict[str, Any]:
+    async def call(self, task: Task, request: Request) -> dict[str, Any]:
         """Do a short task in a process of its own and return its result.
+
+        It ends at once where the client goes away, or the server goes down.
 
         Raises
         ------
         ProblemError
-            It failed, or took longer than it may.
+            It failed, or took longer than it may, or too many wait already.
         """
-        settings = self.settings
-        async with self._calls:
-            doing = partial(call, task, settings.call_seconds, settings.calls_dir)
-            outcome = await run_in_threadpool(doing)
+        room = self._compiling if task.kind == "compile" else self._evaluating
+        client = request.client.host if request.client is not None else ""
+        doing = asyncio.create_task(self._do(task, room, client))
+        try:
+            while not doing.done():
+                await asyncio.wait({doing}, timeout=_SECONDS_BETWEEN_LOOKS)
+                if self.closing or await request.is_disconnected():
+                    raise try_later("the server is going down")
+            outcome = doing.result()
+        except FullError:
+            said = f"{_MOST_WAITING_CALLS} requests wait already, the most that may; try again"
+            raise try_later(said) from None
+        finally:
+            doing.cancel()
+            await asyncio.wait({doing})
         if outcome.failure is not None:
             problem = of_failure(outcome.failure)
             raise ProblemError(**problem.model_dump(exclude={"title"}))
         assert outcome.result is not None
         return outcome.result
+
+    async def _do(self, task: Task, room: WaitingRoom, client: str) -> Outcome:
+        async with room.place(client):
+            return await call(task, self.settings.call_seconds, self.settings.calls_dir)
+
+    def require_room(self) -> None:
+        """Raise where the disk is too full to begin anything new.
+
+        Raises
+        ------
+        ProblemError
+        """
+        try:
+            require_room(self.settings.data_dir, RESERVED)
+        except NoRoomError as error:
+            raise no_room(error) from None
 
     def task(self, kind: TaskKind, name: str, program: str = "", **what: Any) -> Task:
         """Return a task within the server's limits."""
@@ -86,6 +134,12 @@ class Context:
     def folder(self, job: JobRow) -> Path:
         """Return a job's folder."""
         return self.settings.jobs_dir / job.id
+
+
+def no_room(error: NoRoomError) -> ProblemError:
+    """Say how full the disk is."""
+    failure = Failure.of_a_full_disk(error.needed, error.free)
+    return ProblemError(507, failure.error, kind=failure.kind)
 
 
 async def _context(request: Request) -> Context:

@@ -10,13 +10,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from stanflow.errors import UsageError, one_line, reason
 from stanflow.service.advisory_lock import AdvisoryLock, TakenError
 
 _SECONDS_TO_WAIT = 5
 _CONNECTIONS = 40  # as many as requests are answered at a time; to open one takes long
+_SIGNS_OF_DAMAGE = ("malformed", "not a database", "invalid page", "could not read block")
+_SIGNS_OF_A_FULL_DISK = ("database or disk is full", "no space left")
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -67,12 +69,15 @@ def open_database(url: str) -> Iterator[Database]:
                 lock = opened.enter_context(AdvisoryLock(engine))
             else:
                 opened.enter_context(_file_lock(engine.url))
+                _check(engine)
             _migrate(engine)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise UsageError(f"the database's URL cannot be used: {one_line(error)}") from None
         except TakenError as error:
             raise UsageError(str(error)) from None
         except DBAPIError as error:
+            if is_damage(error):
+                raise UsageError(_damaged(engine.url, error.orig)) from None
             raise UsageError(f"the database cannot be opened: {one_line(error.orig)}") from None
         except OSError as error:
             raise UsageError(f"the database cannot be opened: {reason(error)}") from None
@@ -113,6 +118,38 @@ def _file_lock(url: URL) -> Iterator[None]:
             yield
     except Timeout:
         raise TakenError(url) from None
+
+
+def _check(engine: Engine) -> None:
+    """Read all of SQLite's file once.
+
+    Raises
+    ------
+    UsageError
+        It is damaged.
+    """
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if found != "ok":
+        raise UsageError(_damaged(engine.url, found))
+
+
+def _damaged(url: URL, how: object) -> str:
+    return f"the database {url.database} is damaged ({one_line(how)}); put a copy in its place"
+
+
+def is_damage(error: SQLAlchemyError) -> bool:
+    """Whether a database says that its file is damaged, rather than busy or away."""
+    return isinstance(error, DBAPIError) and any(
+        sign in str(error.orig).lower() for sign in _SIGNS_OF_DAMAGE
+    )
+
+
+def is_full(error: SQLAlchemyError) -> bool:
+    """Whether a database says that its disk is full."""
+    return isinstance(error, DBAPIError) and any(
+        sign in str(error.orig).lower() for sign in _SIGNS_OF_A_FULL_DISK
+    )
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

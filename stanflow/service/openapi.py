@@ -23,8 +23,8 @@ class Application(FastAPI):
         document = super().openapi()
         components = document["components"]
         for path, operations in document["paths"].items():
-            for operation in operations.values():
-                _complete(operation, open_to_all=path in OPEN_TO_ALL)
+            for method, operation in operations.items():
+                _complete(operation, reads=method == "get", open_to_all=path in OPEN_TO_ALL)
         for name in _OF_FASTAPI:
             components["schemas"].pop(name, None)
         components["securitySchemes"] = {
@@ -37,13 +37,15 @@ class Application(FastAPI):
         return document
 
 
-def _complete(operation: dict[str, Any], *, open_to_all: bool) -> None:
-    statuses = [413, 421, 429, 503]
+def _complete(operation: dict[str, Any], *, reads: bool, open_to_all: bool) -> None:
+    statuses = [413, 415, 421, 429, 503]
+    if not reads:
+        statuses.append(403)
     if not open_to_all:
         statuses.append(401)
         operation["security"] = [{}, {_TOKEN: []}]
     if "requestBody" in operation:
-        statuses.append(400)
+        statuses += [400, 408]
     told = operation["responses"]
     told.pop("422", None)
     if "requestBody" in operation or _not_of_path(operation):

@@ -14,11 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from stanflow.service.database import is_damage, is_full
 from stanflow.service.schemas import Problem
 from stanflow.service.task import Failure
 
 MEDIA_TYPE = "application/problem+json"
+DAMAGED = "the server's database is damaged; stop it, and put a copy in its place"
 _SECONDS_TO_RETRY = 5
+_LONGEST_PLACE = 200  # characters: a field that is not known may have any name
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -86,17 +89,13 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
-        malformed = any(e["type"] == "json_invalid" for e in error.errors())
-        refused = ProblemError(400 if malformed else 422, _sentence(error), kind="usage")
-        return respond(refused.problem)
+        return respond(ProblemError(422, _sentence(error), kind="usage").problem)
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
         detail, headers = str(error.detail), error.headers
         if detail == HTTPStatus(error.status_code).phrase:
             detail = f"{request.method} {request.url.path}: {detail.lower()}"
-        if error.status_code == 400:  # FastAPI's word for whatever its parser raised
-            detail = "the body cannot be read as JSON: it is no text, too deep, or has huge numbers"
         if error.status_code == 405 and (methods := _methods(request)):
             headers = {"Allow": ", ".join(methods)}
         return respond(ProblemError(error.status_code, detail).problem, headers)
@@ -104,6 +103,12 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(SQLAlchemyError)
     async def _(request: Request, error: SQLAlchemyError) -> JSONResponse:
         _LOGGER.warning("%s %s: the database failed: %s", request.method, request.url.path, error)
+        if is_damage(error):
+            request.app.state.context.damaged = True
+            return respond(ProblemError(500, DAMAGED).problem)
+        if is_full(error):
+            full = ProblemError(507, "the disk of the server's database is full; delete runs")
+            return respond(full.problem)
         later = try_later("the server's database is busy or cannot be written; try again")
         return respond(later.problem, later.headers)
 
@@ -115,11 +120,6 @@ def add_handlers(app: FastAPI) -> None:
         _LOGGER.warning("%s %s: %s", request.method, request.url.path, error)
         full = ProblemError(507, f"the server cannot keep this: {error.strerror}", kind="storage")
         return respond(full.problem)
-
-    @app.exception_handler(RecursionError)
-    async def _(request: Request, error: RecursionError) -> JSONResponse:
-        deep = ProblemError(422, "the body is nested deeper than the server takes", kind="usage")
-        return respond(deep.problem)
 
     @app.exception_handler(Exception)
     async def _(request: Request, error: Exception) -> JSONResponse:
@@ -143,9 +143,7 @@ def _sentence(error: RequestValidationError) -> str:
     """Say what is wrong with a request, and where."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
-    where = ".".join(place[1:]) or place[0]
-    if first["type"] == "json_invalid":
-        return f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}"
+    where = (".".join(place[1:]) or place[0])[:_LONGEST_PLACE]
     message = first["msg"][:1].lower() + first["msg"][1:]
     more = len(error.errors()) - 1
     return f"{where}: {message}" + (f" (and {more} more)" if more else "")
@@ -179,11 +177,23 @@ _HEADERS: Mapping[int, Mapping[str, Any]] = {
     503: _RETRY_AFTER,
 }
 _EXAMPLES = {
-    400: _example(400, "the body is not JSON: Expecting value", kind="usage"),
+    400: _example(
+        400, "the body cannot be read as JSON: expected ident at line 1 column 2", kind="usage"
+    ),
     401: _example(401, "this server asks for a token; send it as `Authorization: Bearer TOKEN`"),
+    403: _example(
+        403,
+        "only a page of localhost:8000 may ask for this, not one of https://elsewhere.example; a "
+        "proxy in between must pass on the Host header",
+    ),
     404: _example(404, "there is no model 'feedc0ffee123456'"),
+    408: _example(
+        408,
+        "the body came too slowly; 20 seconds are waited for it, and one more for each 16384 bytes",
+    ),
     409: _example(409, "the job is still running; cancel its operation first"),
     413: _example(413, "the body has more than 83886080 bytes, the most that is taken"),
+    415: _example(415, "the body must be JSON; send it as `Content-Type: application/json`"),
     421: _example(421, "this server answers to localhost and 127.0.0.1 only"),
     422: _example(
         422,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stanflow.service.tables import JobKind, Status
 
 MOST_DRAWS = 1_000_000
+_MOST_FIELDS = 100  # far more than any request has: beyond it one that is not known is among them
 _Seed = Annotated[int, Field(ge=0, lt=2**32, description="Source of every random choice.")]
 _PROGRAM = "parameters { real x; } model { x ~ normal(0, 1); }"
 
@@ -25,7 +27,8 @@ class _Closed(BaseModel):
         """Take 1.0 for a whole number, which it is in JSON."""
         if not isinstance(given, dict):
             return given
-        return {name: _as_whole(value) for name, value in given.items()}
+        fields = islice(given.items(), _MOST_FIELDS)
+        return {name: _as_whole(value) for name, value in fields}
 
 
 def _as_whole(value: Any) -> Any:
@@ -81,10 +84,14 @@ class Models(BaseModel):
 _Data = Annotated[
     dict[str, Any], Field(default_factory=dict, description="The program's data, by name.")
 ]
+_Draw = Annotated[list[float], Field(fail_fast=True)]  # of millions of errors one is enough
 _Draws = Annotated[
-    list[list[float]],
-    Field(min_length=1, max_length=100_000, description="Unconstrained draws, D numbers each."),
-]
+    list[_Draw],
+    Field(
+        min_length=1, max_length=100_000, fail_fast=True,
+        description="Unconstrained draws, D numbers each.",
+    ),
+]  # fmt: skip
 
 
 class WithData(_Closed):

@@ -48,8 +48,13 @@ class Settings:
         Of these, how many run at a time.
     largest_program, largest_data, largest_body : int
         In bytes. The last is that of any request.
+    most_values : int
+        Values and names that the JSON of a request may have.
     requests_a_minute : int
         Requests that one client may make, and as many at once.
+    request_seconds : float
+        Time that the head of a request may take, and that its body may; for that there is one more
+        second for each 16 KiB.
 
     Raises
     ------
@@ -71,12 +76,15 @@ class Settings:
     largest_program: int = _MEGABYTE
     largest_data: int = 64 * _MEGABYTE
     largest_body: int = 80 * _MEGABYTE
+    most_values: int = 4_000_000
     requests_a_minute: int = 60_000
+    request_seconds: float = 20.0
 
     def __post_init__(self) -> None:
         for name in (
             "jobs", "threads", "most_queued", "memory_mb", "job_seconds", "call_seconds", "calls",
-            "largest_program", "largest_data", "largest_body", "requests_a_minute",
+            "largest_program", "largest_data", "largest_body", "most_values", "requests_a_minute",
+            "request_seconds",
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")

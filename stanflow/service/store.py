@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Engine, delete, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, defer, sessionmaker
+from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
+from stanflow.service.disk import Reserve
 from stanflow.service.tables import UNFINISHED, JobKind, JobRow, ModelRow, Status
-from stanflow.service.task import Outcome
+from stanflow.service.task import Failure, Outcome
 
 _ID_CHARACTERS = 16
 _ID_DIGITS = frozenset("0123456789abcdef")
@@ -38,11 +40,13 @@ class Store:
         Of `database.open_database`.
     most_queued : int
         Jobs that may wait.
+    reserve : Reserve
+        Given up where the disk is full and something that is there already changes or goes.
     """
 
-    def __init__(self, engine: Engine, most_queued: int) -> None:
+    def __init__(self, engine: Engine, most_queued: int, reserve: Reserve) -> None:
         self._session = sessionmaker(engine, expire_on_commit=False)
-        self._most_queued = most_queued
+        self._most_queued, self._reserve = most_queued, reserve
 
     # ---- models ---------------------------------------------------------------------------------
 
@@ -70,9 +74,8 @@ class Store:
 
     def delete_model(self, model: str) -> bool:
         """Forget a model, but not its runs; return whether it was there."""
-        with self._session.begin() as session:
-            chosen = delete(ModelRow).where(ModelRow.id == model)
-            return _is_id(model) and session.scalar(chosen.returning(ModelRow.id)) is not None
+        chosen = delete(ModelRow).where(ModelRow.id == model).returning(ModelRow.id)
+        return _is_id(model) and self._changes(chosen)
 
     # ---- jobs -----------------------------------------------------------------------------------
 
@@ -192,14 +195,22 @@ class Store:
     def start(self, job: str) -> bool:
         """Mark a job that waits as running; return whether it still waited."""
         return self._change(
-            job, "queued", status="running", started=datetime.now(UTC),
+            job, "queued", status="running", started=datetime.now(UTC), failure=None,
             attempts=JobRow.attempts + 1,
         )  # fmt: skip
 
-    def requeue(self, job: str, *, counted: bool = True) -> bool:
-        """Let a running job, whose process is gone, wait again; or as if it had not been begun."""
-        attempts = JobRow.attempts if counted else JobRow.attempts - 1
-        return self._change(job, "running", status="queued", attempts=attempts)
+    def requeue(self, job: str, *, counted: bool = True, failure: Failure | None = None) -> bool:
+        """Let a running job, whose process is gone, wait again; or as if it had not been begun.
+
+        A failure says what it waits for.
+        """
+        return self._change(
+            job,
+            "running",
+            status="queued",
+            attempts=JobRow.attempts if counted else JobRow.attempts - 1,
+            failure=None if failure is None else asdict(failure),
+        )
 
     def finish(self, job: str, outcome: Outcome) -> bool:
         """Keep what came of a running job."""
@@ -220,15 +231,28 @@ class Store:
 
     def delete_job(self, job: str) -> bool:
         """Forget a job that has ended; return whether it was there."""
-        with self._session.begin() as session:
-            chosen = delete(JobRow).where(JobRow.id == job, JobRow.status.not_in(UNFINISHED))
-            return session.scalar(chosen.returning(JobRow.id)) is not None
+        chosen = delete(JobRow).where(JobRow.id == job, JobRow.status.not_in(UNFINISHED))
+        return self._changes(chosen.returning(JobRow.id))
 
     def _change(self, job: str, *before: Status, **values: Any) -> bool:
         """Change a job if its status is one of those; return whether it was."""
-        with self._session.begin() as session:
-            chosen = update(JobRow).where(JobRow.id == job, JobRow.status.in_(before))
-            return session.scalar(chosen.values(**values).returning(JobRow.id)) is not None
+        chosen = update(JobRow).where(JobRow.id == job, JobRow.status.in_(before))
+        return self._changes(chosen.values(**values).returning(JobRow.id))
+
+    def _changes(self, statement: ReturningDelete[Any] | ReturningUpdate[Any]) -> bool:
+        """Change or delete a row; return whether there was one."""
+
+        def change() -> bool:
+            with self._session.begin() as session:
+                return session.scalar(statement) is not None
+
+        try:
+            return change()
+        except DBAPIError:
+            self._reserve.give_up()
+            return change()
+        finally:
+            self._reserve.keep()
 
 
 def _is_id(text: str) -> bool:

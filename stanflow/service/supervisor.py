@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from stanflow.errors import reason
 from stanflow.service.advisory_lock import TakenError
+from stanflow.service.disk import RESERVED
 from stanflow.service.processes import TaskProcess
 from stanflow.service.settings import Settings
 from stanflow.service.store import Store
-from stanflow.service.task import Failure, Outcome, Task
+from stanflow.service.tables import JobRow
+from stanflow.service.task import DamagedError, Failure, Outcome, Task
 
 _SECONDS_BETWEEN_ROUNDS = 0.2
 _MOST_ATTEMPTS = 3
@@ -32,7 +35,8 @@ class Supervisor:
     """Runs jobs in the order they came, some at a time, until it is stopped.
 
     Nothing that has ended is lost when the server or the machine goes down: outcomes are files
-    before they are rows. Where the database cannot be written, its thread tries again.
+    before they are rows. Where the database cannot be written, its thread tries again. A job whose
+    result had no room on the disk waits until there is, and goes on from its checkpoint.
 
     Parameters
     ----------
@@ -86,7 +90,7 @@ class Supervisor:
                 self._store.requeue(job.id)
             else:
                 self._store.start(job.id)
-                self._store.finish(job.id, outcome)
+                self._keep(job.id, outcome)
         known = self._store.ids()
         for folder in self._settings.jobs_dir.iterdir():
             if folder.name not in known:
@@ -98,7 +102,7 @@ class Supervisor:
                 self._hold()
                 unfinished = self._store.unfinished()
                 self._settle({job.id for job in unfinished if job.status == "running"})
-                self._begin([job.id for job in unfinished if job.status == "queued"])
+                self._begin([job for job in unfinished if job.status == "queued"])
                 self._working = True
             except (SQLAlchemyError, OSError, TakenError) as error:
                 if self._working:  # said once, however long it lasts
@@ -118,22 +122,38 @@ class Supervisor:
                 running.process.kill()
                 del self._running[job]
                 continue
-            running.outcome = running.outcome or running.process.outcome()
+            if running.outcome is None and running.process.ended:
+                running.outcome = running.process.outcome()
             if running.outcome is not None:
-                self._store.finish(job, running.outcome)
+                self._keep(job, running.outcome)
                 del self._running[job]
 
-    def _begin(self, waiting: Sequence[str]) -> None:
+    def _keep(self, job: str, outcome: Outcome) -> None:
+        failure = outcome.failure
+        if failure is not None and failure.bytes_needed is not None:
+            self._store.requeue(job, counted=False, failure=failure)
+        else:
+            self._store.finish(job, outcome)
+
+    def _begin(self, waiting: Sequence[JobRow]) -> None:
         """Start jobs that wait while there is room."""
-        for job in waiting[: max(0, self._settings.jobs - len(self._running))]:
+        free = shutil.disk_usage(self._settings.jobs_dir).free
+        roomy = [job.id for job in waiting if _bytes_needed(job) <= free]
+        for job in roomy[: max(0, self._settings.jobs - len(self._running))]:
             if not self._store.start(job):
                 continue  # it was cancelled meanwhile
             folder = self._settings.jobs_dir / job
             try:
                 task = Task.read(folder)
                 process = TaskProcess(folder, task, self._settings.job_seconds)
-            except (OSError, ValueError) as error:
-                lost = Failure(f"the job cannot be started: {error}", "storage")
+            except (OSError, DamagedError) as error:
+                why = reason(error) if isinstance(error, OSError) else error
+                lost = Failure(f"the job cannot be started: {why}", "storage")
                 self._store.finish(job, Outcome(failure=lost))
                 continue
             self._running[job] = _Running(process)
+
+
+def _bytes_needed(job: JobRow) -> int:
+    told = (job.failure or {}).get("bytes_needed") or 0
+    return max(RESERVED, int(told))

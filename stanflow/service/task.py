@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from stanflow.errors import StanFlowError
+from pydantic import TypeAdapter
+
+from stanflow.errors import StanFlowError, reason
 
 TaskKind = Literal[
     "compile", "params", "log_prob", "log_prob_grad", "write_array", "transform_inits",
@@ -23,6 +26,13 @@ TaskKind = Literal[
 
 _TASK, _OUTCOME, PROGRESS = "task.json", "outcome.json", "progress.jsonl"
 RUN, DRAWS, REPORT = "run", "draws.arrow", "report.html"
+_LEAST_FREE = 2**20
+STATUS_OF_A_FULL_DISK = 74  # EX_IOERR of sysexits.h
+_Kept = TypeVar("_Kept")
+
+
+class DamagedError(Exception):
+    """A file in a task's folder is not what was written: it says which, and why."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +69,16 @@ class Task:
 
     @classmethod
     def read(cls, folder: Path) -> Task:
-        """Return what `write` put there."""
-        return cls(**json.loads((folder / _TASK).read_text()))
+        """Return what `write` put there.
+
+        Raises
+        ------
+        OSError
+            There is nothing, or it cannot be read.
+        DamagedError
+            It is not that.
+        """
+        return _read(cls, folder / _TASK)
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,8 @@ class Failure:
         What a compiler or engine said, in full.
     line, column : int, optional
         Where in the program.
+    bytes_needed : int, optional
+        Where there was no room for the result: how many bytes it needs.
     """
 
     error: str
@@ -85,12 +105,28 @@ class Failure:
     detail: str = ""
     line: int | None = None
     column: int | None = None
+    bytes_needed: int | None = None
 
     @classmethod
     def of(cls, error: StanFlowError) -> Failure:
         """Return an exception as a failure."""
         line, column = getattr(error, "line", None), getattr(error, "column", None)
         return cls(str(error), error.kind, error.detail, line, column)
+
+    @classmethod
+    def of_a_full_disk(cls, needed: int, free: int) -> Failure:
+        """Say that a result of so many bytes has no room.
+
+        Examples
+        --------
+        >>> Failure.of_a_full_disk(3 * 2**20, 2**19).error
+        "the server's disk is full: this needs 3 MB and 0.5 MB are free; delete runs"
+        """
+        said = (
+            f"the server's disk is full: this needs {needed / 2**20:.3g} MB and "
+            f"{free / 2**20:.3g} MB are free; delete runs"
+        )
+        return cls(said, "storage", bytes_needed=needed)
 
 
 @dataclass(frozen=True)
@@ -104,15 +140,24 @@ class Outcome:
         """Put it into the task's folder."""
         write_whole(folder / _OUTCOME, json.dumps(asdict(self)))
 
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """Remove what an earlier process left."""
+        (folder / _OUTCOME).unlink(missing_ok=True)
+
     @classmethod
     def read(cls, folder: Path) -> Outcome | None:
-        """Return what `write` put there, None if it has not."""
+        """Return what `write` put there, None if it has not.
+
+        Where it cannot be read or is not that, the outcome is a failure that says so.
+        """
         try:
-            found = json.loads((folder / _OUTCOME).read_text())
+            return _read(cls, folder / _OUTCOME)
         except FileNotFoundError:
             return None
-        failure = found["failure"]
-        return cls(found["result"], None if failure is None else Failure(**failure))
+        except (OSError, DamagedError) as error:
+            why = str(error) if isinstance(error, DamagedError) else f"{_OUTCOME}: {reason(error)}"
+            return cls(failure=Failure(f"what came of it cannot be read: {why}", "storage"))
 
 
 def outcome_after(folder: Path, status: int, memory_mb: int) -> Outcome:
@@ -130,6 +175,9 @@ def outcome_after(folder: Path, status: int, memory_mb: int) -> Outcome:
     outcome = Outcome.read(folder)
     if outcome is not None:
         return outcome
+    free = shutil.disk_usage(folder).free
+    if status == STATUS_OF_A_FULL_DISK or free < _LEAST_FREE:
+        return Outcome(failure=Failure.of_a_full_disk(max(_LEAST_FREE, 2 * free), free))
     how = f"status {status}" if status >= 0 else signal.Signals(-status).name
     return Outcome(
         failure=Failure(
@@ -158,3 +206,11 @@ def write_whole(path: Path, text: str) -> None:
     except BaseException:
         Path(arriving).unlink(missing_ok=True)
         raise
+
+
+def _read(kind: type[_Kept], path: Path) -> _Kept:
+    try:
+        read: _Kept = TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+    except ValueError:
+        raise DamagedError(f"{path.name} is damaged") from None
+    return read

@@ -15,9 +15,12 @@ import numpy.typing as npt
 import pyarrow
 
 from stanflow.errors import DataError, EngineError, ProgramError
+from stanflow.service.disk import require_room
 from stanflow.service.json_values import finite
 from stanflow.service.task import DRAWS, PROGRESS, REPORT, RUN, Task, TaskKind
+from stanflow.storage.checksums import write_checksums
 from stanflow.storage.output import CHECKPOINT
+from stanflow.target.comments import with_newlines, without_includes_in_comments
 from stanflow.target.embedded import compile_program
 from stanflow.target.model import StanModel
 from stanflow.target.program import StanProgram
@@ -33,6 +36,8 @@ Array = npt.NDArray[Any]
 
 _SECONDS_BETWEEN_STEPS_TOLD = 0.25
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
+_COPIES_OF_DRAWS, _BYTES_BESIDE_DRAWS = 3, 12 * 2**20
+_INCLUDE = "#include"
 
 
 def compile_task(task: Task, folder: Path) -> dict[str, Any]:
@@ -110,10 +115,12 @@ def fit_task(task: Task, folder: Path) -> dict[str, Any]:
             checkpoint_every=_SECONDS_BETWEEN_CHECKPOINTS,
             on_step=_tell_steps(lambda line: print(line, file=file, flush=True), constant),
         )
+    _require_room_for(fitted.values, folder)
     columns = {"lp__": fitted.log_p, "lp_approx__": fitted.log_q, "log_weight": fitted.log_weights}
     _write_draws(folder / DRAWS, columns | _by_column(fitted.columns, fitted.values))
     fitted.save(folder / RUN, force=True)
     fitted.save_report(folder / REPORT)
+    write_checksums(folder, [DRAWS, REPORT])
     (folder / CHECKPOINT).unlink(missing_ok=True)
     weighted = finite(_rows(fitted.summary(weighted=True).table))
     return {**_summary(fitted), "weighted_scalars": weighted}
@@ -125,11 +132,13 @@ def nuts_task(task: Task, folder: Path) -> dict[str, Any]:
 
     model = _model(task, folder, task.options["seed"])
     run = nuts(model, engine=_nuts_engine(model), progress=False, **task.options)
+    _require_room_for(run.values, folder)
     chains, draws = run.values.shape[:2]
     columns = {"chain": np.repeat(np.arange(1, chains + 1), draws)}
     columns |= {name: told.ravel() for name, told in run.method_variables().items()}
     _write_draws(folder / DRAWS, columns | _by_column(run.columns, run.pooled))
     run.save(folder / RUN, force=True)
+    write_checksums(folder, [DRAWS])
     return _summary(run)
 
 
@@ -145,6 +154,7 @@ def comparison_task(task: Task, folder: Path) -> dict[str, Any]:
     words = {"headline": comparison.headline, "notes": comparison.notes}
     summary: dict[str, Any] = finite({**comparison.as_dict(), **words})
     comparison.report(folder / REPORT)
+    write_checksums(folder, [REPORT])
     return summary
 
 
@@ -179,22 +189,25 @@ def _nuts_engine(model: StanModel) -> Literal["cmdstan", "native", "embedded"]:
 def _program(task: Task, folder: Path) -> StanProgram:
     """Return the task's program as a file of that name, which its messages then have.
 
+    There is no include in it to any compiler, however it tells comments and strings apart.
+
     Raises
     ------
     ProgramError
         It includes files: those of the server are nobody's business.
     """
+    program = without_includes_in_comments(with_newlines(task.program))
     path = folder / f"{task.name}.stan"
-    path.write_text(task.program)
-    program = StanProgram.from_file(path)
-    if program.included:
-        line = 1 + task.program[: task.program.index(program.included[0])].count("\n")
+    before, include, _ = program.partition(_INCLUDE)
+    if include:
+        line = 1 + before.count("\n")
         raise ProgramError(
-            f"{path.name}, line {line}: the service takes programs without #include; put the text "
-            f"of {program.included[0]} in its place",
+            f"{path.name}, line {line}: the service takes programs without {_INCLUDE}; put the "
+            "text of the file in its place",
             line=line,
         )
-    return program
+    path.write_text(program, encoding="utf-8")
+    return StanProgram.from_file(path)
 
 
 def _model(task: Task, folder: Path, seed: int = 0) -> StanModel:
@@ -239,6 +252,11 @@ def _tell_steps(write: Callable[[str], None], constant: float) -> Callable[[Trai
         write(json.dumps(told))
 
     return tell
+
+
+def _require_room_for(values: Array, folder: Path) -> None:
+    """Raise NoRoomError where draws have no room: as Arrow, as NetCDF, and what is told of them."""
+    require_room(folder, _COPIES_OF_DRAWS * values.nbytes + _BYTES_BESIDE_DRAWS)
 
 
 def _by_column(names: Sequence[str], values: Array) -> dict[str, Array]:

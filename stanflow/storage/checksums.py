@@ -9,9 +9,18 @@ from pathlib import Path
 CHECKSUMS = "sha256sums.txt"
 
 
-def write_checksums(folder: Path) -> None:
-    """Write the SHA-256 of every file in a folder; ``sha256sum -c sha256sums.txt`` checks them."""
-    files = sorted(file for file in folder.iterdir() if file.name != CHECKSUMS)
+def write_checksums(folder: Path, names: Collection[str] | None = None) -> None:
+    """Write the SHA-256 of files in a folder; ``sha256sum -c sha256sums.txt`` checks them.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where the files are.
+    names : collection of str, optional
+        Which files; all where none are named.
+    """
+    named = (file.name for file in folder.iterdir()) if names is None else names
+    files = [folder / name for name in sorted(named) if name != CHECKSUMS]
     lines = [f"{_sha256(file)}  {file.name}\n" for file in files]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
@@ -31,22 +40,42 @@ def verify_checksums(folder: Path, required: Collection[str]) -> None:
     ValueError
         A file is missing or is not what was written; the message names it.
     """
+    expected = _expected(folder)
+    for name in expected:
+        _verify(folder / name, expected[name])
+    if unlisted := set(required) - expected.keys():
+        raise ValueError(f"{CHECKSUMS} lacks {sorted(unlisted)[0]}")
+
+
+def verify_checksum(folder: Path, name: str) -> None:
+    """Hold one file against its checksum.
+
+    Raises
+    ------
+    ValueError
+        It has none, is missing, or is not what was written.
+    """
+    expected = _expected(folder)
+    if name not in expected:
+        raise ValueError(f"{CHECKSUMS} lacks {name}")
+    _verify(folder / name, expected[name])
+
+
+def _expected(folder: Path) -> dict[str, str]:
     listed = folder / CHECKSUMS
     if not listed.is_file():
         raise ValueError(f"{CHECKSUMS} is missing")
-    unlisted = set(required)
-    for line in listed.read_text(encoding="utf-8").splitlines():
-        expected, _, name = line.partition("  ")
-        file = folder / name
-        if not name or file.name != name:
-            raise ValueError(f"{CHECKSUMS} is not a list of checksums")
-        if not file.is_file():
-            raise ValueError(f"{name} is missing")
-        if _sha256(file) != expected:
-            raise ValueError(f"{name} is not what was written (its checksum differs)")
-        unlisted.discard(name)
-    if unlisted:
-        raise ValueError(f"{CHECKSUMS} lacks {sorted(unlisted)[0]}")
+    parts = [line.partition("  ") for line in listed.read_text(encoding="utf-8").splitlines()]
+    if any(not name or Path(name).name != name for _, _, name in parts):
+        raise ValueError(f"{CHECKSUMS} is not a list of checksums")
+    return {name: checksum for checksum, _, name in parts}
+
+
+def _verify(file: Path, expected: str) -> None:
+    if not file.is_file():
+        raise ValueError(f"{file.name} is missing")
+    if _sha256(file) != expected:
+        raise ValueError(f"{file.name} is not what was written (its checksum differs)")
 
 
 def _sha256(file: Path) -> str:

@@ -41,16 +41,24 @@ def example(status):
     return documented(status)[status]["content"][MEDIA_TYPE]["example"]
 
 
+def until(holds, seconds=10):
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 class Server:
     """A server and a client of it."""
 
-    def __init__(self, folder, *options):
+    def __init__(self, folder, *options, env=None):
         self.folder = Path(folder)
         self.log = self.folder.with_name(f"{self.folder.name}.log")  # a pipe would fill up
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [STANFLOW, "serve", "--port", "0", "--data-dir", folder, *map(str, options)],
-                stderr=log,
+                stderr=log, env=env,
             )  # fmt: skip
         while not (found := re.search(r"http://\S+?(?=;)", self.log.read_text())):
             assert self.process.poll() is None, self.log.read_text()
@@ -101,9 +109,9 @@ class Server:
 
 
 @contextmanager
-def serving(folder, *options):
+def serving(folder, *options, env=None):
     """A server whose database is SQLite, unless the options say otherwise."""
-    server = Server(folder, *options)
+    server = Server(folder, *options, env=env)
     try:
         yield server
         if server.process.poll() is None:

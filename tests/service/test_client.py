@@ -1,14 +1,37 @@
 """The Python client, against a running server."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import arviz
+import httpx
 import numpy as np
 import pytest
 
 import stanflow
-from stanflow.client import ServiceError
-from stanflow.errors import UsageError
+from stanflow.client import Job, ServiceError
+from stanflow.errors import DataError, UsageError
+from stanflow.target.data import bind_data
+from stanflow.target.program import StanProgram
 
 from .servers import NORMAL, ON_SQLITE
+
+LONG = {"max_steps": 300, "preset": "paper"}
+BOUNDED = (
+    "data { array[3] real b; } parameters { real<lower=b[2], upper=b[1]> x; } "
+    "model { x ~ normal(0, 1); }"
+)
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """One whose server is away."""
+
+    def do_GET(self):
+        self.send_error(502)
+
+    def log_message(self, *said):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +95,68 @@ def test_a_server_that_is_not_there_is_said():
             client.model(stan_code=NORMAL)
         with pytest.raises(ServiceError, match="does not answer"):
             list(client._events("/v1/operations/x/events"))
+
+
+@ON_SQLITE
+def test_a_job_is_waited_for_while_its_server_is_killed_and_started_again(serving, tmp_path):
+    steps = []
+    with (
+        serving(tmp_path / "data", "--threads", 1) as first,
+        stanflow.Client(first.url, patience=60) as client,
+        stanflow.Client(first.url, patience=1) as impatient,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        job = client.fit(client.model(stan_code=NORMAL), {"y": 1}, **LONG)
+        fit = pool.submit(job.result, steps.append)
+        while not steps:
+            assert not fit.done()
+            time.sleep(0.1)
+        first.kill()
+        with pytest.raises(ServiceError, match="does not answer"):
+            Job(impatient, {"id": job.id, "kind": "fit"}).result()
+        told, port = len(steps), httpx.URL(first.url).port
+        with HTTPServer(("127.0.0.1", port), Proxy) as proxy:
+            proxy.handle_request()
+        with serving(tmp_path / "data", "--threads", 1, "--port", port):
+            assert fit.result()["steps"] == LONG["max_steps"]
+    steps = [step["step"] for step in steps]
+    assert len(steps) > told
+    assert steps == sorted(set(steps))
+
+
+@ON_SQLITE
+def test_a_job_that_is_not_there_is_not_waited_for(client):
+    with pytest.raises(ServiceError, match="there is no operation"):
+        Job(client, {"id": "x", "kind": "fit"}).result()
+
+
+@ON_SQLITE
+def test_numbers_without_end_are_sent(client, tmp_path):
+    (tmp_path / "data.json").write_text('{"b": [Infinity, -1e999, "Inf"]}')
+    model = client.model(stan_code=BOUNDED)
+    for data in ({"b": [np.inf, np.float64("-inf"), "Infinity"]}, tmp_path / "data.json"):
+        run = client.nuts(model, data, chains=1, draws=10).result()
+        assert len(run.draws_pd()) == 10
+
+
+@ON_SQLITE
+def test_data_without_a_value_are_refused_as_here(client, tmp_path):
+    (tmp_path / "data.json").write_text('{"y": NaN}')
+    with pytest.raises(DataError) as here:
+        bind_data(StanProgram.from_string(NORMAL), {"y": float("nan")})
+    model = client.model(stan_code=NORMAL)
+    for data in ({"y": float("nan")}, tmp_path / "data.json"):
+        with pytest.raises(ServiceError) as there:
+            client.nuts(model, data).result()
+        assert str(there.value) == str(here.value)
+
+
+@ON_SQLITE
+def test_what_json_has_not_is_named(client):
+    model = client.model(stan_code=NORMAL)
+    with pytest.raises(DataError, match="variable y cannot be written as Stan JSON"):
+        client.fit(model, {"y": object()})
+    with pytest.raises(UsageError, match=r"max_seconds cannot be sent: .* not nan"):
+        client.fit(model, {"y": 1}, max_seconds=float("nan"))
+    with pytest.raises(UsageError, match="name cannot be sent"):
+        client.model(stan_code=NORMAL, name=float("inf"))

@@ -2,17 +2,20 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from .servers import LOOP, ON_SQLITE, SLOW_ON_POSTGRESQL, example
+from .servers import LOOP, ON_SQLITE, SLOW_ON_POSTGRESQL, example, run_cli, until
 
 DATA = {"y": 1.0}
 LONG = {"max_steps": 800, "preset": "paper", "layers": 16}
@@ -65,6 +68,93 @@ def test_as_many_jobs_wait_as_may_and_all_are_run(serving, tmp_path):
         assert {server.operation(job)["status"] for job in jobs[3:]} == {"cancelled"}
 
 
+@ON_SQLITE
+def test_a_second_server_disturbs_nothing(serving, tmp_path):
+    with serving(tmp_path / "data", "--call-seconds", 20) as server:
+        loop = server.model(LOOP, "loop")
+        with ThreadPoolExecutor(1) as pool:
+            asked = {"unconstrained": [[0.0]]}
+            running = pool.submit(server.client.post, f"/v1/models/{loop}/log_prob", json=asked)
+            until(lambda: list((server.folder / "calls").glob("call-*/task.json")))
+            second = run_cli("serve", "--port", 0, "--data-dir", server.folder)
+            assert (second.returncode, "another server" in second.stderr) == (2, True)
+            assert list((server.folder / "calls").glob("call-*/task.json"))
+            problem = running.result().json()
+        assert (problem["kind"], "20 seconds" in problem["detail"]) == ("limit", True)
+
+
+def abandoned(server, path, body):
+    """A connection that has asked and will not wait for the answer."""
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+@ON_SQLITE
+def test_calls_whose_clients_are_gone_end(serving, tmp_path):
+    with serving(tmp_path / "data", "--call-seconds", 100) as server:
+        loop = server.model(LOOP, "loop")
+        calls = [abandoned(server, f"/v1/models/{loop}/params", b'{"data": {}}') for _ in range(12)]
+        until(server.workers)
+        for connection in calls:
+            connection.close()
+        until(lambda: not server.workers(), seconds=30)
+        assert list((server.folder / "calls").glob("call-*")) == []
+
+
+@ON_SQLITE
+def test_compiling_does_not_wait_for_evaluating(serving, tmp_path):
+    with serving(tmp_path / "data", "--call-seconds", 100) as server:
+        loop = server.model(LOOP, "loop")
+        calls = [
+            abandoned(server, f"/v1/models/{loop}/log_prob", b'{"unconstrained": [[0.0]]}')
+            for _ in range(12)
+        ]
+        until(server.workers)
+        began = time.monotonic()
+        assert server.model()
+        assert time.monotonic() - began < 60
+        assert server.workers()
+        for connection in calls:
+            connection.close()
+
+
+@ON_SQLITE
+def test_more_calls_than_may_wait_are_refused(serving, tmp_path):
+    with serving(tmp_path / "data", "--call-seconds", 100) as server:
+        loop = server.model(LOOP, "loop")
+        path, body = f"/v1/models/{loop}/log_prob", b'{"unconstrained": [[0.0]]}'
+        calls = [abandoned(server, path, body) for _ in range(40)]
+        refused = [connection for connection in calls if answered(connection)]
+        assert len(refused) == 40 - 1 - 32  # one client has one of two places
+        assert b" 503 " in refused[0].recv(100)
+        for connection in calls:
+            connection.close()
+
+
+def answered(connection):
+    readable, _, _ = select.select([connection], [], [], 2.0)
+    return bool(readable)
+
+
+@ON_SQLITE
+def test_a_server_that_is_stopped_waits_for_no_call(serving, tmp_path):
+    with serving(tmp_path / "data", "--call-seconds", 100) as server:
+        loop = server.model(LOOP, "loop")
+        call = abandoned(server, f"/v1/models/{loop}/log_prob", b'{"unconstrained": [[0.0]]}')
+        job = server.begin("fits", server.model(), DATA, max_steps=10**6)
+        with server.client.stream("GET", f"/v1/operations/{job}/events"):
+            until(lambda: len(server.workers()) == 2)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(5) == 0
+        assert b" 503 " in call.recv(100)
+
+
 def test_clients_that_vanish_leave_nothing_behind(server):
     host, port = server.url.removeprefix("http://").split(":")
     for request in (
@@ -87,32 +177,170 @@ def fill(path):
             filler.write(bytes(4096))
 
 
-@SLOW_ON_POSTGRESQL
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_full_disk_is_said_and_loses_nothing(serving, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
+@contextmanager
+def small_disk(folder, megabytes):
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True, check=False
-    )
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder],
+        capture_output=True, check=False,
+    )  # fmt: skip
     if mounted.returncode != 0:
         pytest.skip("a small disk cannot be mounted here")
     try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False)
+
+
+@SLOW_ON_POSTGRESQL
+def test_a_full_disk_is_said_and_loses_nothing(serving, tmp_path):
+    with small_disk(tmp_path / "disk", 40) as disk:
         with serving(disk / "data") as server:
             model = server.model()
-            done = server.begin("nuts", model, DATA, draws=10)
-            server.wait(done)
+            done = [server.begin("nuts", model, DATA, draws=10) for _ in range(2)]
+            for job in done:
+                server.wait(job)
             fill(disk / "filler")
-            data = {"y": 1.0, "ignored": [1.0] * 100_000}
-            refused = server.client.post(f"/v1/models/{model}/fits", json={"data": data})
-            assert refused.status_code in {503, 507}, refused.text
-            if refused.status_code == 507:
-                assert refused.json() == example(507)
-            assert server.operation(done)["status"] == "succeeded"
-            (disk / "filler").unlink()
-            assert server.wait(server.begin("nuts", model, DATA, draws=10))["done"]
-    finally:
-        subprocess.run(["umount", disk], check=False)
+            refused = server.client.post(f"/v1/models/{model}/fits", json={"data": DATA})
+            assert (refused.status_code, refused.json()["kind"]) == (507, "storage")
+            assert "this needs 8 MB and 0 MB are free; delete runs" in refused.json()["detail"]
+            assert server.client.post("/v1/models", json={"program_code": "x"}).status_code == 507
+            assert server.operation(done[0])["status"] == "succeeded"
+            assert server.client.delete(f"/v1/nuts/{done[0]}").status_code == 204
+            fill(disk / "filler 2")
+        with serving(disk / "data") as server:  # on a full disk, too
+            assert server.operation(done[1])["status"] == "succeeded"
+            assert server.client.delete(f"/v1/nuts/{done[1]}").status_code == 204
+            assert server.client.delete(f"/v1/models/{model}").status_code == 204
+            for filler in disk.glob("filler*"):
+                filler.unlink()
+            again = server.begin("nuts", server.model(), DATA, draws=10)
+            assert server.wait(again)["status"] == "succeeded"
+
+
+@ON_SQLITE
+def test_a_result_that_has_no_room_waits_for_it(serving, tmp_path):
+    """The fit goes on from its checkpoint: it does not train anew."""
+    with small_disk(tmp_path / "disk", 60) as disk, serving(disk / "data") as server:
+        job = server.begin("fits", server.model(), DATA, **LONG)
+        server.wait(job, until=lambda o: o["progress"] is not None)
+        until(lambda: list((server.folder / "jobs" / job).glob("checkpoint*")), seconds=60)
+        fill(disk / "filler")
+        waits = server.wait(job, until=lambda o: o["failure"] is not None)
+        assert (waits["status"], waits["failure"]["kind"]) == ("queued", "storage")
+        assert "MB are free" in waits["failure"]["detail"]
+        assert list((server.folder / "jobs" / job).glob("checkpoint*"))
+        (disk / "filler").unlink()
+        operation = server.wait(job)
+        assert (operation["status"], operation["attempts"]) == ("succeeded", 1)
+        assert operation["failure"] is None
+
+
+@SLOW_ON_POSTGRESQL
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\x00",
+        b"[]",
+        b'{"result": 1, "failure": null}',
+        b'{"failure": {}}',
+        "folder",
+    ],
+)
+def test_a_job_whose_outcome_is_damaged_fails_alone(serving, tmp_path, content):
+    with serving(tmp_path / "data", "--jobs", 1) as server:
+        looping = server.begin("fits", server.model(LOOP, "loop"))
+        server.wait(looping, until=lambda o: o["status"] == "running")
+        outcome = server.folder / "jobs" / looping / "outcome.json"
+        outcome.mkdir() if content == "folder" else outcome.write_bytes(content)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        failure = server.wait(looping)["failure"]
+        assert failure["kind"] == "storage"
+        assert "outcome.json" in failure["detail"]
+        other = server.begin("nuts", server.model(), DATA, draws=10)
+        assert server.wait(other)["status"] == "succeeded"
+        assert "Traceback" not in server.log.read_text()
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("content", [b"{}", b'{"kind": "fits"}', b"", b"[1]"])
+def test_a_task_that_is_damaged_fails_alone(serving, tmp_path, content):
+    with serving(tmp_path / "data", "--jobs", 1) as server:
+        first = server.begin("fits", server.model(LOOP, "loop"))
+        server.wait(first, until=lambda o: o["status"] == "running")
+        damaged = server.begin("nuts", server.model(), DATA, draws=10)
+        other = server.begin("nuts", server.model(), DATA, draws=10)
+        (server.folder / "jobs" / damaged / "task.json").write_bytes(content)
+        server.client.delete(f"/v1/operations/{first}")
+        operation = server.wait(damaged)
+        assert operation["status"] == "failed"
+        assert "task.json is damaged" in operation["failure"]["detail"]
+        lost = server.client.get(f"/v1/operations/{damaged}/task")
+        assert (lost.status_code, "task.json is damaged" in lost.json()["detail"]) == (404, True)
+        assert server.wait(other)["status"] == "succeeded"
+        assert "Traceback" not in server.log.read_text()
+
+
+@ON_SQLITE
+def test_draws_that_are_damaged_are_not_given_out(server):
+    job = server.begin("fits", server.model(), DATA, max_steps=50, draws=100)
+    assert server.wait(job)["status"] == "succeeded"
+    folder = server.folder / "jobs" / job
+    for path, of in (
+        ("run/draws.nc", "draws?format=netcdf"), ("draws.arrow", "draws?format=arrow"),
+        ("draws.arrow", "draws"), ("report.html", "report"), ("run/trace.csv", "trace"),
+    ):  # fmt: skip
+        assert server.client.get(f"/v1/fits/{job}/{of}").status_code == 200
+        content = (folder / path).read_bytes()
+        (folder / path).write_bytes(content[:50] + b"\0" + content[51:])
+        lost = server.client.get(f"/v1/fits/{job}/{of}")
+        assert (lost.status_code, lost.json()["kind"]) == (404, "storage"), path
+        assert f"{Path(path).name} is not what was written" in lost.json()["detail"]
+        (folder / path).write_bytes(content)
+
+
+@ON_SQLITE
+def test_a_database_that_is_damaged_is_said(serving, tmp_path):
+    with serving(tmp_path / "data") as server:
+        model = server.model()
+        jobs = [server.begin("nuts", model, DATA, draws=10, chains=1) for _ in range(3)]
+        for job in jobs:
+            server.wait(job)
+    database = tmp_path / "data" / "stanflow.sqlite"
+    with sqlite3.connect(database) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    size = database.stat().st_size // pages
+    whole = database.read_bytes()
+    database.write_bytes(whole[:size] + b"\xff" * (len(whole) - size))
+    refused = run_cli("serve", "--port", 0, "--data-dir", tmp_path / "data")
+    assert (refused.returncode, "is damaged" in refused.stderr) == (2, True), refused.stderr
+    assert "Traceback" not in refused.stderr
+    database.write_bytes(whole)
+    with serving(tmp_path / "data") as server:
+        database.write_bytes(whole[:size] + b"\xff" * (len(whole) - size))
+        until(lambda: server.client.get("/v1/health").status_code != 200, seconds=20)
+        problem = server.client.get("/v1/operations").json()
+        assert "the server's database is damaged" in problem["detail"]
+        database.write_bytes(whole)
+
+
+PRINTS = (
+    'parameters { real x; } model { for (i in 1:2000) print("a line of what is printed ", x); '
+    "x ~ normal(0, 1); }"
+)
+
+
+@ON_SQLITE
+def test_what_a_program_prints_does_not_fill_the_disk(serving, tmp_path):
+    with serving(tmp_path / "data") as server:
+        job = server.begin("nuts", server.model(PRINTS, "prints"), draws=100, warmup=100)
+        assert server.wait(job)["status"] == "succeeded"
+        log = server.folder / "jobs" / job / "worker.log"
+        assert log.stat().st_size < 3 * 2**20
 
 
 def test_a_run_whose_files_are_gone_is_said(server):

@@ -1,4 +1,4 @@
-"""What every request passes: tokens, sizes, rates, headers."""
+"""What every request passes: tokens, origins, types, sizes, rates, headers."""
 
 import json
 import time
@@ -59,6 +59,65 @@ def test_tokens_are_long_and_differ():
     assert not is_token(other, hash_token(one))
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_pages_of_other_sites_change_nothing(server, method):
+    def answer(origin, host="localhost:8000"):
+        headers = {"Host": host, "Origin": origin}
+        return server.client.request(method, "/v1/models/feedc0ffee123456", headers=headers)
+
+    refused = answer("https://elsewhere.example")
+    assert (refused.status_code, refused.json()) == (403, example(403))
+    for origin in (
+        "null",
+        "",
+        "http://localhost",
+        "http://localhost:3000",
+        "http://127.0.0.1:8000",
+    ):
+        assert answer(origin).status_code == 403, origin
+    for origin in ("http://localhost:8000", "HTTPS://LOCALHOST:8000"):
+        assert answer(origin).status_code in {404, 405}, origin
+    assert answer("http://localhost", "localhost:80").status_code in {404, 405}
+    assert answer("https://localhost:443", "localhost").status_code in {404, 405}
+    read = server.client.get("/v1/models", headers={"Origin": "https://elsewhere.example"})
+    assert read.status_code == 200
+
+
+@ON_SQLITE
+def test_a_token_makes_no_page_of_this_server(serving, tmp_path):
+    token = run_cli("token", tmp_path / "hash").stdout.strip()
+    with serving(tmp_path / "data", "--token-file", tmp_path / "hash") as server:
+        headers = {"Authorization": f"Bearer {token}", "Origin": "https://elsewhere.example"}
+        new = {"program_code": NORMAL}
+        assert server.client.post("/v1/models", json=new, headers=headers).status_code == 403
+        # As a proxy that encrypts passes it on.
+        headers |= {"Host": "elsewhere.example"}
+        assert server.client.post("/v1/models", json=new, headers=headers).status_code == 201
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [None, "", "text/plain", "application/x-www-form-urlencoded", "text/json", "json", "+json"],
+)
+def test_bodies_that_are_not_said_to_be_json_are_refused(server, kind, chunked):
+    """A page of another site may send such without being asked."""
+    body = json.dumps({"program_code": NORMAL}).encode()
+    response = server.client.post(
+        "/v1/models",
+        content=iter([body]) if chunked else body,
+        headers={} if kind is None else {"Content-Type": kind},
+    )
+    assert (response.status_code, response.json()) == (415, example(415))
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/problem+JSON"])
+def test_bodies_that_are_said_to_be_json_are_read(server, kind):
+    body = json.dumps({"program_code": NORMAL})
+    response = server.client.post("/v1/models", content=body, headers={"Content-Type": kind})
+    assert response.is_success, response.text
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_bodies_that_are_too_large_are_not_read(server, chunked):
     size = 81 * 2**20
@@ -86,9 +145,11 @@ def test_programs_that_are_too_large_are_not_compiled(server):
         (b"", 422),
         (b"[" * 10**5, 400),
         (b'{"program_code": 1%s}' % (b"0" * 5000), 400),
-        (rb'{"program_code": "\ud800"}', 422),
+        (rb'{"program_code": "\ud800"}', 400),
         (rb'{"program_code": "// \u0000"}', 422),
-        (rb'{"\ud800": 1}', 422),
+        (rb'{"\ud800": 1}', 400),
+        (rb'{"data": {"y": [1, {"x": "\udfff\ud800"}]}}', 400),
+        (b'{"program_code": "\xed\xa0\x80"}', 400),
     ],
 )
 def test_what_is_not_json_is_refused(server, content, status):
@@ -109,8 +170,8 @@ def test_data_that_are_nested_without_end_are_refused(server):
             f"/v1/models/{server.model()}/{what}",
             content=data, headers={"Content-Type": "application/json"},
         )  # fmt: skip
-        assert response.status_code == 422
-        assert "nested deeper" in response.json()["detail"]
+        assert response.status_code == 400
+        assert "nested too deeply at line 1 column 2" in response.json()["detail"]
 
 
 def test_a_method_that_a_path_has_not_is_refused_with_those_that_it_has(server):

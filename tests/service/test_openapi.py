@@ -115,10 +115,12 @@ def test_every_operation_tells_its_problems_by_example(document):
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             problems = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
-            expected = {"413", "421", "429", "503"} | (set() if path == "/v1/health" else {"401"})
+            expected = {"413", "415", "421", "429", "503"}
+            expected |= set() if path == "/v1/health" else {"401"}
             assert expected <= problems.keys(), (method, path)
             assert "500" not in problems
-            assert ("400" in problems) == ("requestBody" in operation)
+            assert ("403" in problems) == (method != "get")
+            assert ("400" in problems) == ("408" in problems) == ("requestBody" in operation)
             for status, response in problems.items():
                 ((media_type, told),) = response["content"].items()
                 assert media_type == MEDIA_TYPE

@@ -203,6 +203,10 @@ def test_a_fit_that_cannot_be_believed_says_so_loudly(server, browser):
         verdict.wait_for()
         assert verdict.locator("strong").inner_text() == "Unreliable"
         assert "Do not rely" in verdict.inner_text()
+        result = server.client.get(f"/v1/fits/{job}").json()["result"]
+        assert len(result["advice"]) > 1
+        said = [*result["reasons"], *result["advice"]]
+        assert verdict.get_by_role("listitem").all_inner_texts() == said
         row.get_by_role("button").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         page.wait_for_url("**/#/new")

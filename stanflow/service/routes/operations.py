@@ -16,6 +16,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from stanflow.service import schemas
+from stanflow.service.bodies import BodyRoute
 from stanflow.service.context import Context, Here
 from stanflow.service.problems import (
     ProblemError,
@@ -26,9 +27,9 @@ from stanflow.service.problems import (
 )
 from stanflow.service.store import KeyReusedError, QueueFullError, new_id
 from stanflow.service.tables import UNFINISHED, JobKind, JobRow
-from stanflow.service.task import PROGRESS, Failure, Task
+from stanflow.service.task import PROGRESS, DamagedError, Failure, Task
 
-router = APIRouter(prefix="/v1", tags=["operations"])
+router = APIRouter(prefix="/v1", tags=["operations"], route_class=BodyRoute)
 _KINDS: tuple[JobKind, ...] = get_args(JobKind)
 _SECONDS_BETWEEN_LOOKS = 0.25
 _SECONDS_BETWEEN_SIGNS_OF_LIFE = 15.0
@@ -110,7 +111,10 @@ def get_operation(operation: str, here: Here) -> schemas.Operation:
 @router.get("/operations/{operation}/task", responses=documented(404))
 def get_task(operation: str, here: Here) -> schemas.Asked:
     """Return what a job was asked to do: program, data and options."""
-    task = Task.read(here.folder(here.job(operation)))
+    try:
+        task = Task.read(here.folder(here.job(operation)))
+    except DamagedError as error:
+        raise ProblemError(404, f"what {operation!r} was asked is lost: {error}") from None
     return schemas.Asked(
         name=task.name, program_code=task.program, data=task.data, options=task.options
     )
@@ -142,7 +146,7 @@ async def watch(operation: str, here: Here, request: Request) -> StreamingRespon
 async def _events(here: Context, job: str, request: Request) -> AsyncIterator[str]:
     progress = here.settings.jobs_dir / job / PROGRESS
     read, status, told = 0, None, time.monotonic()
-    while not await request.is_disconnected():
+    while not (here.closing or await request.is_disconnected()):
         if time.monotonic() - told > _SECONDS_BETWEEN_SIGNS_OF_LIFE:
             told = time.monotonic()
             yield ": still there\n\n"
@@ -206,6 +210,7 @@ def _queue(
     here: Context, response: Response, task: Task, model: str | None, key: str | None
 ) -> schemas.Operation:
     """Put a task into the queue; its folder is there before its row."""
+    here.require_room()
     job = new_id()
     folder = here.settings.jobs_dir / job
     kept = False
@@ -247,7 +252,7 @@ def _lines_after(path: Path, position: int) -> tuple[list[str], int]:
     except FileNotFoundError:
         return [], position
     whole = text[: text.rfind(b"\n") + 1]
-    return whole.decode().splitlines(), position + len(whole)
+    return whole.decode(errors="replace").splitlines(), position + len(whole)
 
 
 def _last_step(path: Path) -> schemas.Step | None:
@@ -259,7 +264,10 @@ def _last_step(path: Path) -> schemas.Step | None:
     except FileNotFoundError:
         return None
     last = whole.rpartition(b"\n")[2]
-    return schemas.Step.model_validate_json(last) if last else None
+    try:
+        return schemas.Step.model_validate_json(last)
+    except ValueError:  # there is none yet, or the file is damaged
+        return None
 
 
 def forget(here: Context, row: JobRow) -> None:
@@ -272,6 +280,6 @@ def forget(here: Context, row: JobRow) -> None:
     """
     if row.status in UNFINISHED:
         raise ProblemError(409, f"the job is still {row.status}; cancel its operation first")
+    shutil.rmtree(here.folder(row), ignore_errors=True)  # first: the row's going needs room
     if not here.store.delete_job(row.id):
         raise not_there(row.kind, row.id)
-    shutil.rmtree(here.folder(row), ignore_errors=True)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pyarrow
 from fastapi import APIRouter, Query
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, Response, StreamingResponse
+from pydantic_core import to_json
 
 from stanflow.service import schemas
 from stanflow.service.context import Context, Here
-from stanflow.service.json_values import finite
 from stanflow.service.problems import ProblemError, documented
+from stanflow.service.results import result_file
 from stanflow.service.routes.operations import forget
 from stanflow.service.tables import JobKind, JobRow
 from stanflow.service.task import DRAWS, REPORT, RUN
 
-_MOST_ROWS_AS_JSON = 10_000
+_MOST_ROWS_AS_JSON, _MOST_CELLS_AS_JSON = 10_000, 1_000_000
+_JSON_CELLS_AT_ONCE, _ARROW_CELLS_AT_ONCE = 10_000, 500_000
+_END_OF_ARROW = b"\xff\xff\xff\xff\0\0\0\0"
 _ARROW, _NETCDF = "application/vnd.apache.arrow.stream", "application/x-netcdf"
 _GONE = documented(404, 409)
 
@@ -74,7 +79,11 @@ def _add_draws(router: APIRouter, kind: JobKind) -> None:
         here: Here,
         *,
         format: Annotated[  # noqa: A002
-            Literal["json", "arrow", "netcdf"], Query(description="JSON has 10,000 rows at most.")
+            Literal["json", "arrow", "netcdf"],
+            Query(
+                description="JSON has 10,000 rows and 1,000,000 numbers at most, but one row "
+                "whatever its length: fewer rows than `limit` may come."
+            ),
         ] = "json",
         columns: Annotated[
             list[str] | None, Query(description="Only these, in this order; not for NetCDF.")
@@ -85,24 +94,17 @@ def _add_draws(router: APIRouter, kind: JobKind) -> None:
         """Return draws, one row each: what is known of it, and every scalar of the program."""
         folder = here.folder(_finished(here, run, kind))
         if format == "netcdf":
-            return _file(folder / RUN / "draws.nc", _NETCDF, f"{run}.nc")
-        draws = _draws(folder / DRAWS)
+            return _file(result_file(folder / RUN, "draws.nc"), _NETCDF, f"{run}.nc")
+        draws = _draws(result_file(folder, DRAWS))
         unknown = [name for name in columns or [] if name not in draws.column_names]
         if unknown:
             raise ProblemError(422, f"the draws have no column {unknown[0]!r}", kind="usage")
         page = (draws if columns is None else draws.select(columns)).slice(offset, limit)
         if format == "arrow":
-            sink = pyarrow.BufferOutputStream()
-            with pyarrow.ipc.new_stream(sink, page.schema) as to:
-                to.write_table(page)
-            return Response(sink.getvalue().to_pybytes(), media_type=_ARROW)
-        page = page.slice(0, _MOST_ROWS_AS_JSON)
-        values = [finite(column.to_numpy()) for column in page.columns]
-        rows = [list(row) for row in zip(*values, strict=True)]
-        shown = schemas.Draws(
-            columns=page.column_names, rows=rows, offset=offset, total=draws.num_rows
-        )
-        return Response(shown.model_dump_json(), media_type="application/json")
+            return StreamingResponse(_as_arrow(page), media_type=_ARROW)
+        most = min(_MOST_ROWS_AS_JSON, max(1, _MOST_CELLS_AS_JSON // page.num_columns))
+        parts = _as_json(page.slice(0, most), offset, draws.num_rows)
+        return StreamingResponse(parts, media_type="application/json")
 
 
 for _router, _kind in ((fits, "fit"), (nuts, "nuts")):
@@ -118,10 +120,10 @@ def _add_report(router: APIRouter, kind: JobKind) -> None:
     )
     def get_report(run: str, here: Here) -> FileResponse:
         """Return it as a page in one file."""
-        path = here.folder(_finished(here, run, kind)) / REPORT
-        if not path.is_file():
+        folder = here.folder(_finished(here, run, kind))
+        if not (folder / REPORT).is_file():
             raise ProblemError(404, f"the {kind} {run!r} is of a server that wrote no pages yet")
-        return _file(path, "text/html", f"{run}.html")
+        return _file(result_file(folder, REPORT), "text/html", f"{run}.html")
 
 
 for _router, _kind in ((fits, "fit"), (comparisons, "comparison")):
@@ -136,7 +138,7 @@ for _router, _kind in ((fits, "fit"), (comparisons, "comparison")):
 def get_trace(run: str, here: Here) -> FileResponse:
     """Return every training step as CSV."""
     folder = here.folder(_finished(here, run, "fit"))
-    return _file(folder / RUN / "trace.csv", "text/csv", f"{run}.csv")
+    return _file(result_file(folder / RUN, "trace.csv"), "text/csv", f"{run}.csv")
 
 
 def _finished(here: Context, run: str, kind: JobKind) -> JobRow:
@@ -157,6 +159,27 @@ def _shown(row: JobRow) -> schemas.RunHead:
 def _draws(path: Path) -> pyarrow.Table:
     with pyarrow.memory_map(str(path)) as source:
         return pyarrow.ipc.open_file(source).read_all()
+
+
+def _as_arrow(page: pyarrow.Table) -> Iterator[bytes]:
+    """Write draws as a stream of Arrow, some of them at a time."""
+    yield page.schema.serialize().to_pybytes()
+    for batch in page.to_batches(max(1, _ARROW_CELLS_AT_ONCE // page.num_columns)):
+        yield batch.serialize().to_pybytes()
+    yield _END_OF_ARROW
+
+
+def _as_json(page: pyarrow.Table, offset: int, total: int) -> Iterator[bytes]:
+    """Write draws as `schemas.Draws`, some of them at a time; what is not finite is null."""
+    head = to_json({"columns": page.column_names, "offset": offset, "total": total})
+    yield head[:-1] + b',"rows":['
+    rows = zip(*(column.to_numpy().tolist() for column in page.columns), strict=True)
+    at_once = max(1, _JSON_CELLS_AT_ONCE // page.num_columns)
+    comma = b""
+    while block := list(islice(rows, at_once)):
+        yield comma + to_json(block, inf_nan_mode="null")[1:-1]
+        comma = b","
+    yield b"]}"
 
 
 def _file(path: Path, media_type: str, name: str) -> FileResponse:

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 import stanflow
 from stanflow.service import schemas
 from stanflow.service.context import Here
-from stanflow.service.problems import try_later
+from stanflow.service.problems import DAMAGED, try_later
 
 router = APIRouter(tags=["system"])
 
@@ -18,6 +18,8 @@ router = APIRouter(tags=["system"])
 def health(here: Here) -> schemas.Health:
     """Say whether the database answers and jobs are run; needs no token."""
     counts = here.store.counts()
+    if here.damaged:
+        raise try_later(DAMAGED)
     if not here.supervisor.alive:
         raise try_later("jobs are not being run")
     return schemas.Health(

@@ -17,9 +17,13 @@ export function verdictBlock(verdict, { headline = MEANINGS[verdict], reasons = 
   return h("section", { class: `verdict ${verdict}`, "aria-label": "Verdict" },
     h("strong", {}, WORDS[verdict] ?? verdict),
     headline ? h("p", {}, headline) : null,
-    reasons.length ? h("ul", {}, reasons.map((reason) => h("li", {}, reason))) : null,
-    advice.length ? h("p", {}, h("b", {}, "What to do: "), advice.join(" ")) : null,
+    reasons.length ? list(reasons) : null,
+    advice.length ? [h("p", {}, h("b", {}, "What to do:")), list(advice)] : null,
   );
+}
+
+function list(clauses) {
+  return h("ul", {}, clauses.map((clause) => h("li", {}, clause)));
 }
 
 /** A job's state in a word: the verdict where there is one. */
