@@ -224,8 +224,8 @@ def test_a_full_disk_is_said_and_loses_nothing(serving, tmp_path):
 def test_a_result_that_has_no_room_waits_for_it(serving, tmp_path):
     """The fit goes on from its checkpoint: it does not train anew."""
     with small_disk(tmp_path / "disk", 60) as disk, serving(disk / "data") as server:
-        job = server.begin("fits", server.model(), DATA, **LONG)
-        server.wait(job, until=lambda o: o["progress"] is not None)
+        program = "parameters { vector[10] x; } model { x ~ student_t(4, 0, 1); }"
+        job = server.begin("fits", server.model(program), **LONG)
         until(lambda: list((server.folder / "jobs" / job).glob("checkpoint*")), seconds=60)
         fill(disk / "filler")
         waits = server.wait(job, until=lambda o: o["failure"] is not None)
