@@ -17,7 +17,7 @@ from stanflow.service.advisory_lock import AdvisoryLock, TakenError
 
 _SECONDS_TO_WAIT = 5
 _CONNECTIONS = 40  # as many as requests are answered at a time; to open one takes long
-_SIGNS_OF_DAMAGE = ("malformed", "not a database", "invalid page", "could not read block")
+_SIGNS_OF_DAMAGE = ("malformed", "invalid page", "could not read block")
 _SIGNS_OF_A_FULL_DISK = ("database or disk is full", "no space left")
 _MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import Engine, delete, func, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, defer, sessionmaker
@@ -111,14 +111,15 @@ class Store:
         ------
         QueueFullError, KeyReusedError
         """
-        asked = json.dumps([kind, model, options, data], sort_keys=True)
+        named = sorted((data or {}).items())
+        asked = to_json([kind, model, sorted(options.items()), named], inf_nan_mode="constants")
         row = JobRow(
             id=job,
             kind=kind,
             name=name,
             model=model,
             options=options,
-            request_hash=hashlib.sha256(asked.encode()).hexdigest(),
+            request_hash=hashlib.sha256(asked).hexdigest(),
             idempotency_key=key,
             status="queued",
             attempts=0,

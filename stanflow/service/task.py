@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from stanflow.errors import StanFlowError, reason
 
@@ -65,7 +66,7 @@ class Task:
     def write(self, folder: Path) -> None:
         """Put it into a folder, made where it is not there."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / _TASK, json.dumps(asdict(self)))
+        write_whole(folder / _TASK, to_json(vars(self), inf_nan_mode="constants"))
 
     @classmethod
     def read(cls, folder: Path) -> Task:
@@ -138,7 +139,7 @@ class Outcome:
 
     def write(self, folder: Path) -> None:
         """Put it into the task's folder."""
-        write_whole(folder / _OUTCOME, json.dumps(asdict(self)))
+        write_whole(folder / _OUTCOME, json.dumps(asdict(self)).encode())
 
     @staticmethod
     def forget(folder: Path) -> None:
@@ -188,7 +189,7 @@ def outcome_after(folder: Path, status: int, memory_mb: int) -> Outcome:
     )
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is there as a whole or as it was before, a crash of the machine included.
 
     Raises
@@ -198,8 +199,8 @@ def write_whole(path: Path, text: str) -> None:
     """
     descriptor, arriving = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         Path(arriving).replace(path)

@@ -37,6 +37,7 @@ Array = npt.NDArray[Any]
 _SECONDS_BETWEEN_STEPS_TOLD = 0.25
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _COPIES_OF_DRAWS, _BYTES_BESIDE_DRAWS = 3, 12 * 2**20
+_MOST_NUMBERS = 2_000_000
 _INCLUDE = "#include"
 
 
@@ -78,8 +79,14 @@ def log_prob_task(task: Task, folder: Path) -> dict[str, Any]:
 def write_array_task(task: Task, folder: Path) -> dict[str, Any]:
     """Map unconstrained draws to the program's scale."""
     model = _model(task, folder)
+    points = _points(task, model)
+    if len(points) * len(model.columns) > _MOST_NUMBERS:
+        raise DataError(
+            f"{len(points)} draws of {len(model.columns)} scalars are more than the "
+            f"{_MOST_NUMBERS} numbers that are answered at a time; send fewer draws"
+        )
     constrained = model.constrain(
-        _points(task, model),
+        points,
         seed=task.options["seed"],
         include_generated=task.options["include_generated"],
     )

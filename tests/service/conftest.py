@@ -34,3 +34,25 @@ def server(database, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server") / "data"
     with servers.serving(folder, "--jobs", 2, "--threads", 1, *database(folder)) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs") / "data"
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """Ids of two runs of each kind: one to look at, one to delete."""
+    data = {"y": 1.0}
+    with servers.serving(folder, "--jobs", 2, "--threads", 1) as server:
+        model = server.model()
+        fits = [server.begin("fits", model, data, max_steps=50, draws=100) for _ in range(2)]
+        nuts = [server.begin("nuts", model, data, draws=100) for _ in range(2)]
+        assert {server.wait(job)["status"] for job in fits + nuts} == {"succeeded"}
+        compared = {"fit": fits[0], "reference": nuts[0]}
+        comparisons = [
+            server.client.post("/v1/comparisons", json=compared).json()["id"] for _ in range(2)
+        ]
+        assert {server.wait(job)["status"] for job in comparisons} == {"succeeded"}
+    return {"fits": fits, "nuts": nuts, "comparisons": comparisons}

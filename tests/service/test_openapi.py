@@ -12,7 +12,7 @@ from stanflow.service.schemas import Problem
 
 from .servers import serving
 
-DATA = {"y": 1.0}
+SHORT = ("--jobs", 1, "--queue", 2, "--threads", 1, "--job-seconds", 1, "--call-seconds", 20)
 # Requests that schemathesis makes, and what is held against its checks. Half of those for a run are
 # for one that is there. What runs a program takes a second, so two of those are tried as much.
 CHECKED = """
@@ -77,31 +77,9 @@ checks.use_after_free.enabled = false
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("openapi") / "data"
-
-
-@pytest.fixture(scope="module")
-def runs(folder):
-    """Ids of two runs of each kind: one to look at, one to delete."""
-    with serving(folder, "--jobs", 2, "--threads", 1) as server:
-        model = server.model()
-        fits = [server.begin("fits", model, DATA, max_steps=50, draws=100) for _ in range(2)]
-        nuts = [server.begin("nuts", model, DATA, draws=100) for _ in range(2)]
-        assert {server.wait(job)["status"] for job in fits + nuts} == {"succeeded"}
-        compared = {"fit": fits[0], "reference": nuts[0]}
-        comparisons = [
-            server.client.post("/v1/comparisons", json=compared).json()["id"] for _ in range(2)
-        ]
-        assert {server.wait(job)["status"] for job in comparisons} == {"succeeded"}
-    return {"fits": fits, "nuts": nuts, "comparisons": comparisons}
-
-
-@pytest.fixture(scope="module")
 def api(folder, runs):
     """A server whose jobs are few and short."""
-    limits = ("--jobs", 1, "--queue", 2, "--threads", 1, "--job-seconds", 1, "--call-seconds", 20)
-    with serving(folder, *limits) as server:
+    with serving(folder, *SHORT) as server:
         yield server
 
 

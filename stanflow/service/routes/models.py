@@ -107,7 +107,7 @@ async def _call(
     here: Here, request: Request, model: str, kind: TaskKind, asked: schemas.WithData
 ) -> dict[str, Any]:
     row = await run_in_threadpool(here.model, model)
-    options = asked.model_dump(exclude={"data"})
+    options = {name: value for name, value in asked if name != "data"}
     task = here.task(kind, row.name, row.program, data=asked.data, options=options)
     return await here.call(task, request)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from typing import Annotated, get_args
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from pydantic_core import to_json
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from stanflow.service import schemas
@@ -199,7 +199,7 @@ def _task(here: Context, kind: JobKind, model: str, new: schemas.NewFit | schema
         There is no such model, or the data are too large.
     """
     row = here.model(model)
-    if len(json.dumps(new.data)) > here.settings.largest_data:
+    if len(to_json(new.data, inf_nan_mode="constants")) > here.settings.largest_data:
         most = here.settings.largest_data
         raise ProblemError(413, f"the data have more than {most} bytes, the most that is taken")
     options = new.options.model_dump()
