@@ -96,7 +96,8 @@ class Context:
         try:
             require_room(self.settings.data_dir, RESERVED)
         except NoRoomError as error:
-            raise no_room(error) from None
+            failure = Failure.of_a_full_disk(error.needed, error.free)
+            raise ProblemError(507, failure.error, kind=failure.kind) from None
 
     def task(self, kind: TaskKind, name: str, program: str = "", **what: Any) -> Task:
         """Return a task within the server's limits."""
@@ -134,12 +135,6 @@ class Context:
     def folder(self, job: JobRow) -> Path:
         """Return a job's folder."""
         return self.settings.jobs_dir / job.id
-
-
-def no_room(error: NoRoomError) -> ProblemError:
-    """Say how full the disk is."""
-    failure = Failure.of_a_full_disk(error.needed, error.free)
-    return ProblemError(507, failure.error, kind=failure.kind)
 
 
 async def _context(request: Request) -> Context:

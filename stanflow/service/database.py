@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,16 +140,17 @@ def _damaged(url: URL, how: object) -> str:
 
 def is_damage(error: SQLAlchemyError) -> bool:
     """Whether a database says that its file is damaged, rather than busy or away."""
-    return isinstance(error, DBAPIError) and any(
-        sign in str(error.orig).lower() for sign in _SIGNS_OF_DAMAGE
-    )
+    return _says(error, _SIGNS_OF_DAMAGE)
 
 
 def is_full(error: SQLAlchemyError) -> bool:
     """Whether a database says that its disk is full."""
-    return isinstance(error, DBAPIError) and any(
-        sign in str(error.orig).lower() for sign in _SIGNS_OF_A_FULL_DISK
-    )
+    return _says(error, _SIGNS_OF_A_FULL_DISK)
+
+
+def _says(error: SQLAlchemyError, signs: Collection[str]) -> bool:
+    said = str(error.orig).lower() if isinstance(error, DBAPIError) else ""
+    return any(sign in said for sign in signs)
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

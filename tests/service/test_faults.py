@@ -95,6 +95,11 @@ def abandoned(server, path, body):
     return connection
 
 
+def looping(server, model):
+    """A connection that has asked for the density of a program that loops."""
+    return abandoned(server, f"/v1/models/{model}/log_prob", b'{"unconstrained": [[0.0]]}')
+
+
 @ON_SQLITE
 def test_calls_whose_clients_are_gone_end(serving, tmp_path):
     with serving(tmp_path / "data", "--call-seconds", 100) as server:
@@ -111,10 +116,7 @@ def test_calls_whose_clients_are_gone_end(serving, tmp_path):
 def test_compiling_does_not_wait_for_evaluating(serving, tmp_path):
     with serving(tmp_path / "data", "--call-seconds", 100) as server:
         loop = server.model(LOOP, "loop")
-        calls = [
-            abandoned(server, f"/v1/models/{loop}/log_prob", b'{"unconstrained": [[0.0]]}')
-            for _ in range(12)
-        ]
+        calls = [looping(server, loop) for _ in range(12)]
         until(server.workers)
         began = time.monotonic()
         assert server.model()
@@ -128,8 +130,7 @@ def test_compiling_does_not_wait_for_evaluating(serving, tmp_path):
 def test_more_calls_than_may_wait_are_refused(serving, tmp_path):
     with serving(tmp_path / "data", "--call-seconds", 100) as server:
         loop = server.model(LOOP, "loop")
-        path, body = f"/v1/models/{loop}/log_prob", b'{"unconstrained": [[0.0]]}'
-        calls = [abandoned(server, path, body) for _ in range(40)]
+        calls = [looping(server, loop) for _ in range(40)]
         answered = 40 - 1 - 32  # one client has one of two places
         until(lambda: len(select.select(calls, [], [], 0)[0]) >= answered, seconds=60)
         refused = select.select(calls, [], [], 1.0)[0]
@@ -143,7 +144,7 @@ def test_more_calls_than_may_wait_are_refused(serving, tmp_path):
 def test_a_server_that_is_stopped_waits_for_no_call(serving, tmp_path):
     with serving(tmp_path / "data", "--call-seconds", 100) as server:
         loop = server.model(LOOP, "loop")
-        call = abandoned(server, f"/v1/models/{loop}/log_prob", b'{"unconstrained": [[0.0]]}')
+        call = looping(server, loop)
         job = server.begin("fits", server.model(), DATA, max_steps=10**6)
         with server.client.stream("GET", f"/v1/operations/{job}/events"):
             until(lambda: len(server.workers()) == 2)
