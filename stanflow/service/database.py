@@ -19,6 +19,7 @@ _SECONDS_TO_WAIT = 5
 _CONNECTIONS = 40  # as many as requests are answered at a time; to open one takes long
 _SIGNS_OF_DAMAGE = ("malformed", "invalid page", "could not read block")
 _SIGNS_OF_A_FULL_DISK = ("database or disk is full", "no space left")
+_SIGN_OF_NO_ROOM_BESIDE_SQLITE = "disk i/o error"  # for its index of what is written ahead
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -146,6 +147,11 @@ def is_damage(error: SQLAlchemyError) -> bool:
 def is_full(error: SQLAlchemyError) -> bool:
     """Whether a database says that its disk is full."""
     return _says(error, _SIGNS_OF_A_FULL_DISK)
+
+
+def may_lack_room(error: SQLAlchemyError) -> bool:
+    """Whether more room on its disk may be all that a database needs."""
+    return is_full(error) or _says(error, {_SIGN_OF_NO_ROOM_BESIDE_SQLITE})
 
 
 def _says(error: SQLAlchemyError, signs: Collection[str]) -> bool:

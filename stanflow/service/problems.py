@@ -107,8 +107,8 @@ def add_handlers(app: FastAPI) -> None:
             request.app.state.context.damaged = True
             return respond(ProblemError(500, DAMAGED).problem)
         if is_full(error):
-            full = ProblemError(507, "the disk of the server's database is full; delete runs")
-            return respond(full.problem)
+            detail = "the disk of the server's database is full; delete runs"
+            return respond(ProblemError(507, detail, kind="storage").problem)
         later = try_later("the server's database is busy or cannot be written; try again")
         return respond(later.problem, later.headers)
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, defer, sessionmaker
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
+from stanflow.service.database import may_lack_room
 from stanflow.service.disk import Reserve
 from stanflow.service.tables import UNFINISHED, JobKind, JobRow, ModelRow, Status
 from stanflow.service.task import Failure, Outcome
@@ -249,7 +250,9 @@ class Store:
 
         try:
             return change()
-        except DBAPIError:
+        except DBAPIError as error:
+            if not may_lack_room(error):
+                raise
             self._reserve.give_up()
             return change()
         finally:

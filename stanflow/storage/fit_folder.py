@@ -73,11 +73,12 @@ def load(folder: str | PathLike[str]) -> Fit:
         report = json.loads((path / FIT.report).read_text(encoding="utf-8"))
         if report.pop("format") <= FORMAT:
             return _read(path, report)
+        writer = report["versions"]["stanflow"]
     except Exception as error:
         raise UsageError(f"the fit in {path} is damaged: {one_line(error)}") from error
     raise UsageError(
-        f"the fit in {path} was written by a later version of StanFlow "
-        f"({report['versions']['stanflow']}); read it with that"
+        f"the fit in {path} was written by a later version of StanFlow ({writer}); read it with "
+        "that"
     )
 
 

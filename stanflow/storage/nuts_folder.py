@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stanflow.errors import UsageError
+from stanflow.errors import UsageError, one_line
 from stanflow.reference.result import NutsFit
 from stanflow.storage import inference_data
 from stanflow.storage.checksums import verify_checksums, write_checksums
@@ -65,7 +65,7 @@ def load_nuts(folder: str | PathLike[str]) -> NutsFit:
         verify_checksums(path, NUTS.required)
         return _read(path)
     except Exception as error:
-        raise UsageError(f"the NUTS run in {path} is damaged: {error}") from error
+        raise UsageError(f"the NUTS run in {path} is damaged: {one_line(error)}") from error
 
 
 def to_inference_data(fit: NutsFit) -> arviz.InferenceData:
