@@ -28,6 +28,7 @@ from stanflow.target.density import DensityBatch, NormalizingConstant, Target
 from stanflow.target.engine import EngineChoice, open_model
 from stanflow.target.loaded import EngineName, FloatArray
 from stanflow.target.program import StanProgram
+from stanflow.target.unit_vectors import log_radius_mass
 
 _POINTS_TO_VERIFY = 5
 _ROUNDING = 1e-12  # of a log density, relative
@@ -322,6 +323,8 @@ class StanModel(Target):
     def normalizing_constant_at(self, points: FloatArray) -> NormalizingConstant:
         """Find what Stan's ``~`` statements dropped from the log density.
 
+        What the radii of unit vectors add to it is taken off (see `unit_vectors`).
+
         The log density is computed with and without these constants at several points; their
         difference must be the same at all of them, to rounding. Where the log density is so
         large that rounding would hide a difference, nothing is known.
@@ -351,7 +354,8 @@ class StanModel(Target):
             )
             return NormalizingConstant(0.0, known=False, reason=reason)
         reason = f"the same at {len(points)} points within {spread:.1g}"
-        return NormalizingConstant(float(np.median(dropped)), known=True, reason=reason)
+        value = float(np.median(dropped)) - log_radius_mass(self.program, self.parameter_columns)
+        return NormalizingConstant(value, known=True, reason=reason)
 
     def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Return n points of finite log density, tried as Stan does: uniform on (-2, 2).

@@ -155,6 +155,11 @@ class StanProgram:
         return parse_declarations(self._blocks.get("data", ""))
 
     @cached_property
+    def parameter_declarations(self) -> tuple[Declaration, ...]:
+        """The declarations of the parameters block, in order; empty where there is none."""
+        return parse_declarations(self._blocks.get("parameters", ""))
+
+    @cached_property
     def _blocks(self) -> dict[str, str]:
         return find_blocks(self.expanded)
 
