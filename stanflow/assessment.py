@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from stanflow.errors import UsageError
+from stanflow.estimates.boundary import find_boundary
 from stanflow.estimates.draws import FlowDraws, draw, draw_log_densities, pool
 from stanflow.estimates.elbo import estimate_elbo
 from stanflow.estimates.importance import estimate_evidence, renormalized
@@ -96,6 +97,7 @@ def assess(
     *,
     trace: pd.DataFrame,
     trained_by: int,
+    breakdown: str = "",
 ) -> Assessment:
     """Take draws of a trained flow, estimate ELBO and evidence, and judge the fit.
 
@@ -112,6 +114,8 @@ def assess(
     trained_by : int
         Gradient evaluations spent in training; looking for mass that the flow lacks takes at most
         a tenth of that, within limits.
+    breakdown : str
+        How training broke down for good; empty if it did not.
 
     Raises
     ------
@@ -142,6 +146,7 @@ def assess(
         min(_MOST_TAIL_DRAWS, max(1000, int(_TAILS_SHARE_OF_TRAINING * trained_by))),
         plan.tail_seed,
     )
+    constrained = model.constrain(drawn.z, seed=plan.generated_seed)
     skipped = int(np.isnan(trace["gradient_norm"]).sum())
     verdict = judge(
         Diagnostics(
@@ -154,9 +159,15 @@ def assess(
             probe=found,
             tails=tails,
             constant=constant.value,
+            boundary=find_boundary(
+                drawn.z,
+                drawn.rejected,
+                model.unconstrained_names,
+                dict(zip(constrained.columns, constrained.values.T, strict=True)),
+            ),
+            breakdown=breakdown,
         )
     )
-    constrained = model.constrain(drawn.z, seed=plan.generated_seed)
     report = {
         "elbo": elbo.value,
         "elbo_se": elbo.se,

@@ -96,7 +96,7 @@ def fit(
     InitializationError
         The log density is not finite at any starting point.
     NumericsError
-        Training broke down, or hardly any draw has a finite log density.
+        Hardly any draw has a finite log density.
     UsageError
         An option is out of range, or the checkpoint is damaged, of another run, or cannot be
         written.
@@ -155,7 +155,14 @@ def fit(
     network, trace = result.flow, _trace(result)
     if wiring is None and network.wiring is not None:
         result.gradient_evaluations += 2 * model.dim * points_looked_at(model.dim)
-    assessment = assess(network, model, plan, trace=trace, trained_by=result.gradient_evaluations)
+    assessment = assess(
+        network,
+        model,
+        plan,
+        trace=trace,
+        trained_by=result.gradient_evaluations,
+        breakdown=result.breakdown,
+    )
     report = {
         "model": model.name,
         "engine": model.engine,
@@ -170,6 +177,7 @@ def fit(
         "rejected_in_training": sum(step.rejected for step in result.trace),
         "stopped": result.stopped,
         "returns": result.returns,
+        "breakdown": result.breakdown,
         **model.engine_report,
         **what,
         "columns": list(assessment.constrained.columns),
@@ -213,7 +221,12 @@ def redraw(fit: Fit, n: int, seed: int, model: StanModel | None) -> Fit:
         raise UsageError(f"the fit is of {report['model']} with other data or another program")
     plan = DrawPlan(n, n, *(int(s) for s in np.random.SeedSequence([seed, n]).generate_state(5)))
     assessment = assess(
-        fit.flow, model, plan, trace=fit.trace, trained_by=report["gradient_evaluations"]
+        fit.flow,
+        model,
+        plan,
+        trace=fit.trace,
+        trained_by=report["gradient_evaluations"],
+        breakdown=report.get("breakdown", ""),
     )
     evaluations = report["gradient_evaluations"] + assessment.gradient_evaluations
     kept = {key: value for key, value in report.items() if key != "resampled"}

@@ -15,6 +15,7 @@ from stanflow.target.loaded import FloatArray
 
 _CHUNK = 4096
 _MOST_TRIES_A_DRAW = 50
+_MOST_REJECTED_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,13 @@ class FlowDraws:
         Unconstrained draws.
     densities : LogDensities
         Both log densities there.
+    rejected : array of shape (R, D)
+        Draws left out on the way, the first thousand.
     """
 
     z: FloatArray
     densities: LogDensities
+    rejected: FloatArray
 
 
 def draw(flow: Flow, target: Target, n: int, seed: int) -> FlowDraws:
@@ -88,7 +92,9 @@ def draw(flow: Flow, target: Target, n: int, seed: int) -> FlowDraws:
     """
     parts = list(_chunks(flow, target, n, seed))
     return FlowDraws(
-        np.concatenate([part.z for part in parts]), pool([part.densities for part in parts])
+        np.concatenate([part.z for part in parts]),
+        pool([part.densities for part in parts]),
+        np.concatenate([part.rejected for part in parts])[:_MOST_REJECTED_KEPT],
     )
 
 
@@ -120,11 +126,16 @@ def _chunks(flow: Flow, target: Target, n: int, seed: int) -> Iterator[FlowDraws
             z_torch, log_q_torch = flow.sample(min(_CHUNK, n), generator)
         z, log_q = z_torch.numpy(), log_q_torch.numpy()
         log_p = target.log_density_gradient(z).log_density
-        finite = np.flatnonzero(np.isfinite(log_p) & np.isfinite(log_q))
+        is_finite = np.isfinite(log_p) & np.isfinite(log_q)
+        finite = np.flatnonzero(is_finite)
         used = finite[: n - accepted]
         # Draws after the last one used were not needed, so they count for nothing.
         looked_at = len(z) if len(used) == len(finite) else int(used[-1]) + 1
-        yield FlowDraws(z[used], LogDensities(log_p[used], log_q[used], looked_at - len(used)))
+        yield FlowDraws(
+            z[used],
+            LogDensities(log_p[used], log_q[used], looked_at - len(used)),
+            z[:looked_at][~is_finite[:looked_at]][:_MOST_REJECTED_KEPT],
+        )
         accepted += len(used)
         rejected += looked_at - len(used)
         if accepted < n and rejected > _MOST_TRIES_A_DRAW * max(accepted, 100):

@@ -142,11 +142,10 @@ def _bridge(
     log_share = math.log1p(-there.rejected_share)
     if not usable.any():
         return None
-    log_q = (log_p - log_weights)[:, usable].T
+    log_p = log_p[:, usable].T
+    log_q = log_p - log_weights[:, usable].T
     try:
-        return bridge_evidence(
-            there.log_p, there.log_q - log_share, log_p[:, usable].T, log_q - log_share
-        )
+        return bridge_evidence(there.log_p, there.log_q - log_share, log_p, log_q - log_share)
     except NumericsError:
         return None
 

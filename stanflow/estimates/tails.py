@@ -26,8 +26,9 @@ class TailCheck:
     Attributes
     ----------
     missing : float
-        Share of the posterior where ``p / q`` is above 100 times the evidence, estimated without
-        the three heaviest draws, which may carry anything: so rather too low than too high.
+        Share of the posterior where ``p / q`` is above 100 times the evidence and p is finite,
+        estimated without the three heaviest draws, which may carry anything: so rather too low
+        than too high.
     evaluations : int
         Evaluations of the target's log density.
     """
@@ -65,8 +66,10 @@ def check_tails(flow: Flow, target: Target, log_evidence: float, n: int, seed: i
         drawn = _draw(sweep, generator)
         z, log_q, log_widening = (array[: n - start] for array in drawn)
         with np.errstate(invalid="ignore"):
-            log_weight = target.log_density_gradient(z).log_density - log_q - log_evidence
-        missing = log_weight > LOG_WEIGHT_OF_MISSING  # false where it is not a number
+            log_p = target.log_density_gradient(z).log_density
+            log_weight = log_p - log_q - log_evidence
+        # An infinite density is that of a boundary to which a draw was rounded.
+        missing = np.isfinite(log_p) & (log_weight > LOG_WEIGHT_OF_MISSING)
         log_ratio.append(np.where(missing, log_weight - log_widening, -np.inf))
     ratio = np.sort(np.exp(np.minimum(np.concatenate(log_ratio), _LARGEST_EXPONENT)))
     return TailCheck(float(ratio[:-_HEAVIEST_LEFT_OUT].sum() / n), n)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit
 
+from stanflow.estimates.boundary import Boundary
 from stanflow.estimates.elbo import Elbo
 from stanflow.estimates.importance import ImportanceEstimate, highest_pareto_k, renormalized
 from stanflow.estimates.probe import Probe
@@ -22,7 +23,7 @@ VerdictName = Literal["good", "usable", "unreliable"]
 
 _HIGHEST_K_UNWEIGHTED = 0.5
 _FEWEST_EFFECTIVE_DRAWS = 100
-_MOST_REJECTED, _MOST_REJECTED_UNWEIGHTED = 0.1, 0.01
+_MOST_REJECTED, _MOST_REJECTED_UNWEIGHTED = 0.3, 0.01
 _MOST_SKIPPED = 0.1
 _LARGEST_SHIFT = 0.1  # of a mean by weighting, in standard deviations, and of a log sd
 _WIDEST = 0.2  # widening of a standard deviation by weighting
@@ -79,6 +80,10 @@ class Diagnostics:
     tails : TailCheck
     constant : float
         What the ELBO and the importance estimate have in addition to the probe's estimate.
+    boundary : Boundary or None
+        Beyond which value of which parameter draws are rejected.
+    breakdown : str
+        How training broke down for good; empty if it did not.
     """
 
     elbo: Elbo
@@ -90,15 +95,21 @@ class Diagnostics:
     probe: Probe
     tails: TailCheck
     constant: float
+    boundary: Boundary | None = None
+    breakdown: str = ""
 
 
 @dataclass(frozen=True)
 class _Objection:
-    """One thing that speaks against a fit: `fatal` ones make it unreliable, others usable."""
+    """One thing that speaks against a fit: `fatal` ones make it unreliable, others usable.
+
+    What others may come from, `is_cause`, has its advice told beside theirs.
+    """
 
     fatal: bool
     reason: str
     advice: str
+    is_cause: bool = False
 
 
 _HEAVIER = "use a heavier base (--base student-t), or train longer (--max-steps)"
@@ -108,6 +119,7 @@ _MORE_DRAWS = "take more draws (--draws)"
 _REPARAMETRIZE = "reparametrize the program, or use NUTS"
 _COMPARE = "run NUTS with several chains and compare (`stanflow nuts`, `stanflow compare`)"
 _CONSTRAIN = "declare the constraints that the model block relies on"
+_CHECK = "check the program's constraints and priors, or take a lower --learning-rate"
 _WEIGHT = "use importance-weighted draws"
 
 
@@ -115,13 +127,15 @@ def judge(diagnostics: Diagnostics) -> Verdict:
     """Judge a fit: ``good``, ``usable`` with its importance weights, or ``unreliable``.
 
     A fit is unreliable if any of these holds: chains from elsewhere found mass that the flow lacks,
-    5 % of the posterior or more, or did not come together; the flow's tails are too light for
-    0.25 % of it; bridge sampling with these chains puts the log evidence 0.1 nats
-    elsewhere; k-hat is above ``min(1 - 1 / log10(S), 0.7)``; the weighted draws are worth fewer
-    than 100; more than 10 % of the draws are rejected, or of the steps were skipped; the ELBO rose
-    by more than a nat over the last fifth of training, or there were too few steps to tell; the two
-    halves of the draws disagree; weighting widens a standard deviation by more than 20 %; or raw
-    and Pareto-smoothed weights give different evidences.
+    5 % of the posterior or more; the flow's tails are too light for 0.25 % of it; bridge sampling
+    with these chains puts the log evidence 0.1 nats elsewhere; k-hat is above
+    ``min(1 - 1 / log10(S), 0.7)``; the weighted draws are worth fewer than 100; training broke
+    down for good; more than 30 % of the draws are rejected; 10 % of the steps were skipped; the
+    ELBO rose by more than a nat over the last fifth of training, or there were too few steps to
+    tell; the two halves of the draws disagree; weighting widens a standard deviation by more than
+    20 %; or raw and Pareto-smoothed weights give different evidences. Chains that did not come
+    together make it unreliable, too, unless none of the above holds, none of them found mass that
+    the flow lacks, and bridge sampling agrees.
 
     It is good if, besides, all of these are smaller still, k-hat is below 0.5, the ELBO is within
     0.1 nats of the log evidence, and weighting changes no mean by more than a tenth of a standard
@@ -132,7 +146,9 @@ def judge(diagnostics: Diagnostics) -> Verdict:
     diagnostics : Diagnostics
         What is known of the fit.
     """
-    objections = sorted(_objections(diagnostics), key=lambda objection: not objection.fatal)
+    others = list(_objections(diagnostics))
+    mixing = _to_mixing(diagnostics, vouched=not any(other.fatal for other in others))
+    objections = sorted([*others, *mixing], key=lambda objection: not objection.fatal)
     if not objections:
         k, elbo = diagnostics.importance.pareto_k, diagnostics.elbo.value
         return Verdict(
@@ -147,11 +163,15 @@ def judge(diagnostics: Diagnostics) -> Verdict:
         )
     name: VerdictName = "unreliable" if objections[0].fatal else "usable"
     reasons = tuple(objection.reason for objection in objections)
-    advice = dict.fromkeys(o.advice for o in objections if o.fatal == objections[0].fatal)
+    advice = dict.fromkeys(
+        o.advice for o in objections if o.fatal == objections[0].fatal or o.is_cause
+    )
     return Verdict(name, reasons, tuple(advice))
 
 
 def _objections(diagnostics: Diagnostics) -> Iterator[_Objection]:
+    if diagnostics.breakdown:
+        yield _Objection(True, diagnostics.breakdown, _CHECK)
     yield from _to_coverage(diagnostics.probe)
     yield from _to_tails(diagnostics.tails)
     yield from _to_evidence(diagnostics)
@@ -172,13 +192,27 @@ def _to_coverage(probe: Probe) -> Iterator[_Objection]:
             "and the evidence is too low by that share",
             _COMPARE,
         )
-    if not probe.rhat < _LARGEST_RHAT:
+
+
+def _to_mixing(diagnostics: Diagnostics, *, vouched: bool) -> Iterator[_Objection]:
+    """Chains that have not mixed say less; that is fatal unless all else vouches for the flow."""
+    probe = diagnostics.probe
+    if probe.rhat < _LARGEST_RHAT:
+        return
+    apart = (
+        "the chains started elsewhere did not come together (R-hat of their log weights "
+        f"{probe.rhat:.2f}), so they "
+    )
+    gap = _gap_to_bridge(diagnostics)
+    if vouched and probe.escaped == 0 and abs(gap) < _LARGEST_GAP:
         yield _Objection(
-            True,
-            "the chains started elsewhere did not come together where the flow is (R-hat of their "
-            f"log weights {probe.rhat:.2f}), so they do not vouch for it",
+            False,
+            apart + "say less of what the flow may lack; its weights, both halves of its draws and "
+            "bridge sampling agree, and no chain found mass that it lacks",
             _COMPARE,
         )
+    else:
+        yield _Objection(True, apart + "do not vouch for the flow", _COMPARE)
 
 
 def _to_tails(tails: TailCheck) -> Iterator[_Objection]:
@@ -193,10 +227,7 @@ def _to_tails(tails: TailCheck) -> Iterator[_Objection]:
 
 def _to_evidence(diagnostics: Diagnostics) -> Iterator[_Objection]:
     importance, bridge = diagnostics.importance, diagnostics.probe.bridge
-    gap = error = 0.0
-    if bridge is not None:
-        gap = bridge.value + diagnostics.constant - importance.log_evidence
-        error = bridge.se
+    gap, error = _gap_to_bridge(diagnostics), 0.0 if bridge is None else bridge.se
     if abs(gap) > max(_LARGEST_GAP_UNNOTICED, _STANDARD_ERRORS * error):
         yield _Objection(
             abs(gap) > _LARGEST_GAP,
@@ -212,6 +243,14 @@ def _to_evidence(diagnostics: Diagnostics) -> Iterator[_Objection]:
             f"the ELBO is {kl:.2f} nats below the log evidence, so draws without weights are off",
             _WEIGHT,
         )
+
+
+def _gap_to_bridge(diagnostics: Diagnostics) -> float:
+    """Return how far bridge sampling puts the log evidence above; NaN where there is none."""
+    bridge = diagnostics.probe.bridge
+    if bridge is None:
+        return math.nan
+    return bridge.value + diagnostics.constant - diagnostics.importance.log_evidence
 
 
 def _to_weights(importance: ImportanceEstimate) -> Iterator[_Objection]:
@@ -244,12 +283,16 @@ def _to_weights(importance: ImportanceEstimate) -> Iterator[_Objection]:
 
 
 def _to_rejections(diagnostics: Diagnostics) -> Iterator[_Objection]:
-    share = diagnostics.rejected_share
+    share, boundary = diagnostics.rejected_share, diagnostics.boundary
     if share > _MOST_REJECTED_UNWEIGHTED:
+        where = f", nearly all of them where {boundary.beyond}" if boundary else ""
         yield _Objection(
             share > _MOST_REJECTED,
-            f"{share:.1%} of the flow's draws have no finite log density",
-            _CONSTRAIN,
+            f"{share:.1%} of the flow's draws have no finite log density{where}",
+            f"declare {boundary.declaration}, as the model block relies on it"
+            if boundary
+            else _CONSTRAIN,
+            is_cause=boundary is not None,
         )
     if diagnostics.skipped_steps > _MOST_SKIPPED * len(diagnostics.trace):
         yield _Objection(

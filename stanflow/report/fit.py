@@ -31,6 +31,7 @@ _ENDINGS = {
     "max_steps": "to the limit of steps",
     "max_seconds": "cut short by the limit of time",
     "interrupted": "cut short by hand",
+    "breakdown": "until training broke down",
 }
 _INCLUDED, _MISSING = "included", "missing"
 _DIGITS_OF_A_SPREAD = 3

@@ -17,7 +17,7 @@ from stanflow.errors import UsageError, one_line, reason
 from stanflow.storage.output import replace_file
 from stanflow.target.loaded import FloatArray
 
-_FORMAT = "3"
+_FORMAT = "4"
 _LARGEST_SHARE_OF_TIME = 0.05
 
 

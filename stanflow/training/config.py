@@ -55,7 +55,8 @@ class TrainConfig:
         The estimator of the ELBO's gradient: with or without the path's part alone. Path
         gradients vanish, draw by draw, where the flow is the target.
     max_gradient_norm : float, optional
-        Gradients longer than this are shortened to it; None leaves them.
+        Gradients longer than this are shortened to it, and before that the share that a single
+        draw has in a path gradient, to ``sqrt(D)`` times this; None leaves them.
     tail_share : float
         Share of a batch's draws that have a few coordinates spread out, to where importance
         weights are decided (see `gradients`); 0 for none. The ELBO is that of the others.

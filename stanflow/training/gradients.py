@@ -15,6 +15,9 @@ from stanflow.target.loaded import FloatArray
 from stanflow.training.config import Gradient
 from stanflow.training.exchange import Exchange
 
+_FEWEST_TO_DRAW_BACK_TO = 8
+_FORCE_BACK = 2.0  # in standard deviations of the draws
+
 
 @dataclass(frozen=True)
 class BatchResult:
@@ -52,7 +55,8 @@ class GradientEstimator:
     it is the gradient of the other divergence, KL(p | q) (Vaitl et al. 2024, arXiv 2403.15881). A
     flow trained on its own draws alone has tails that nobody has looked at, and there the largest
     importance weights are. So a share of the draws is spread out in two coordinates of their base
-    points; both kinds count alike.
+    points; both kinds count alike. Where a density is steep beyond bounds, one of them would decide
+    the step, so the derivative of each draw may be shortened.
 
     Parameters
     ----------
@@ -64,10 +68,18 @@ class GradientEstimator:
         For "total" the sweep must have been made with ``total=True``.
     tail_share : float
         Share of the draws that are spread out; for path gradients only.
+    longest : float, optional
+        Path derivatives with respect to a draw that are longer than ``longest sqrt(D)`` are
+        shortened to it.
     """
 
     def __init__(
-        self, sweep: Sweep, target: Target, kind: Gradient = "path", tail_share: float = 0.0
+        self,
+        sweep: Sweep,
+        target: Target,
+        kind: Gradient = "path",
+        tail_share: float = 0.0,
+        longest: float | None = None,
     ) -> None:
         if sweep.score is None:
             raise ValueError("the sweep carries no score")
@@ -76,6 +88,7 @@ class GradientEstimator:
         self._exchange = Exchange(target, sweep.z)
         self._total = kind == "total"
         self._tails = int(tail_share * sweep.batch)
+        self._longest = None if longest is None else longest * math.sqrt(sweep.flow.dim)
         self._cotangent = torch.empty_like(sweep.z)
 
     def estimate(self, generator: torch.Generator) -> BatchResult:
@@ -104,11 +117,29 @@ class GradientEstimator:
         if self._total:
             torch.neg(there.gradient, out=cotangent)
             weight = keep.double() / n_accepted
+        elif self._longest is not None:
+            _shorten(cotangent, self._longest)
         cotangent.div_(n_accepted)
         if rejected:
             cotangent[:, ~keep] = 0
+            self._draw_back(accepted)
         sweep.pull(cotangent, weight)
         return self._result(there.log_density - log_q, accepted, rejected)
+
+    def _draw_back(self, accepted: npt.NDArray[np.bool_]) -> None:
+        """Move the flow's own draws that were rejected towards those that were not.
+
+        Where a density falls to zero at once, nothing else keeps the flow from moving beyond: the
+        draws that are accepted know only that it rises towards there.
+        """
+        own = np.arange(len(accepted)) >= self._tails
+        inside, outside = np.flatnonzero(own & accepted), np.flatnonzero(own & ~accepted)
+        if self._total or len(inside) < _FEWEST_TO_DRAW_BACK_TO or len(outside) == 0:
+            return
+        sd, mean = torch.std_mean(self._sweep.z[:, inside], dim=1, keepdim=True)
+        away = (self._sweep.z[:, outside] - mean) / sd
+        force = _FORCE_BACK / sd * away / torch.sqrt(1 + away.square())
+        self._cotangent[:, outside] = force.nan_to_num(0, 0, 0) / int(accepted.sum())
 
     def log_weights(self, generator: torch.Generator) -> FloatArray:
         """Return log p - log q of a batch of the flow's own draws, those without one left out."""
@@ -128,3 +159,11 @@ class GradientEstimator:
         elbo = float(np.mean(own) + np.log(np.mean(counted)))
         sd = float(np.std(own, ddof=1)) if len(own) > 1 else math.nan
         return BatchResult(elbo, sd, rejected)
+
+
+def _shorten(cotangent: torch.Tensor, longest: float) -> None:
+    """Shorten the columns that are too long."""
+    norm = torch.linalg.vector_norm(cotangent, dim=0)
+    too_long = norm > longest
+    if too_long.any():
+        cotangent.mul_(torch.where(too_long, longest / norm, 1.0))

@@ -67,8 +67,3 @@ class FlatAdam:
         self._mean.copy_(mean)
         self._mean_square.copy_(mean_square)
         self._steps.copy_(steps)
-
-    def forget(self) -> None:
-        """Begin anew, with no averages."""
-        for average in self.averages():
-            average.zero_()

@@ -14,7 +14,6 @@ _RECENT = 20
 _STEPS_BETWEEN_COPIES = 50
 _SPREADS = 50.0
 _LEAST_FALL = 20.0  # nats
-_SLOWER = 0.5
 
 
 class Safeguard:
@@ -24,7 +23,7 @@ class Safeguard:
 
     Training is unsound where the median ELBO of the last 20 steps is far below what it was at the
     copy (50 of its spreads there, and 20 nats), or none of these steps had a finite gradient. Then
-    the parameters of the copy are put back and the learning rate is halved for good.
+    the parameters of the copy are put back; how to go on from there says `caution`.
 
     Parameters
     ----------
@@ -33,14 +32,11 @@ class Safeguard:
 
     Attributes
     ----------
-    rate : float
-        The learning rate's share that is left.
     returns : int
         How often training went back.
     """
 
     def __init__(self, flow: Flow) -> None:
-        self.rate = 1.0
         self.returns = 0
         self._flow = flow
         self._copies = flow.flat.repeat(2, 1)  # one to go back to, and a later one on trial
@@ -68,7 +64,6 @@ class Safeguard:
         if len(finite) == 0 or level < self._level - self._fall:
             self._flow.flat.copy_(self._copies[0])
             self._copies[1] = self._copies[0]
-            self.rate *= _SLOWER
             self.returns += 1
             self._recent.clear()
             return True
@@ -80,14 +75,18 @@ class Safeguard:
             self._fall = max(_LEAST_FALL, _SPREADS * spread)
         return False
 
+    def convert(self) -> None:
+        """Follow the flow, whose dtype has changed."""
+        self._copies = self._copies.to(self._flow.flat)
+
     def state(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return both copies, (2, P), and the numbers to go on from; see `restore`."""
-        numbers = [self.rate, self.returns, self._level, self._fall, self._steps, *self._recent]
+        numbers = [self.returns, self._level, self._fall, self._steps, *self._recent]
         return self._copies.cpu(), torch.tensor(numbers, dtype=torch.float64)
 
     def restore(self, copies: torch.Tensor, numbers: torch.Tensor) -> None:
         """Take up where `state` was asked for."""
-        self._copies.copy_(copies)
-        self.rate, returns, self._level, self._fall, steps, *recent = numbers.tolist()
+        self._copies = copies.to(self._flow.flat.device)
+        returns, self._level, self._fall, steps, *recent = numbers.tolist()
         self.returns, self._steps = int(returns), int(steps)
         self._recent.extend(recent)

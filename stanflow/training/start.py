@@ -24,7 +24,7 @@ _FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS = 4, 12
 _POINTS = 256
 _QUARTILES_OF_NORMAL, _TAILS_OF_NORMAL = 1.349, 3.290
 _WEIGHT_OF_TAILS = 0.7
-_WIDENINGS = (1.0, 0.5, 0.25)  # shares of the usual one
+_WIDENINGS = (1.0, 0.5, 0.25, 0.0, -1.0, -2.0)  # shares of the usual one
 _MOST_REJECTED = 0.1
 
 
@@ -114,14 +114,17 @@ def _of_ensemble(
     log_scale = np.log(_spread(draws))
     points = rng.choice(draws, size=min(_POINTS, len(draws)), replace=False)
     widening = math.log(2) * _share_of_widening(target.dim)
+    least, best = math.inf, log_scale
     for share in _WIDENINGS:
         wide = log_scale + share * widening
         tried = target.log_density_gradient(_normal_draws(location, wide, rng))
         evaluations += _POINTS
-        if np.mean(~tried.accepted) <= _MOST_REJECTED:
-            return Start(location, wide, points, evaluations)
-    start = _of_mean_field(fitted, rng)
-    return Start(start.location, start.log_scale, points, evaluations)
+        rejected = float(np.mean(~tried.accepted))
+        if rejected < least:
+            least, best = rejected, wide
+        if rejected <= _MOST_REJECTED:
+            break
+    return Start(location, best, points, evaluations)
 
 
 def _whitened(start: Start, target: Target, rng: np.random.Generator) -> Start:

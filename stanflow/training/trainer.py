@@ -12,12 +12,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from stanflow.errors import NumericsError, UsageError
+from stanflow.errors import UsageError
 from stanflow.estimates.importance import renormalized, smoothed_log_weights
 from stanflow.flow.realnvp import Flow
 from stanflow.flow.sweep import Sweep
 from stanflow.target.density import Target
 from stanflow.target.loaded import FloatArray
+from stanflow.training.caution import Caution, caution
 from stanflow.training.checkpoint import Checkpoint, TrainState, as_tensor
 from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import BatchResult, GradientEstimator
@@ -28,7 +29,7 @@ from stanflow.training.schedule import make_schedule
 from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import Start, begin
 
-StopReason = Literal["converged", "max_steps", "max_seconds", "interrupted"]
+StopReason = Literal["converged", "max_steps", "max_seconds", "interrupted", "breakdown"]
 
 _FAILED_STEPS_IN_A_ROW = 100
 _MOST_RETURNS = 10
@@ -81,8 +82,11 @@ class TrainResult:
         Trained.
     trace : list of TrainStep
         Every step.
-    stopped : {"converged", "max_steps", "max_seconds", "interrupted"}
+    stopped : {"converged", "max_steps", "max_seconds", "interrupted", "breakdown"}
         Why it ended.
+    breakdown : str
+        What went wrong where it broke down for good, in a sentence; else empty. The flow is as it
+        was where training was sound for the last time.
     returns : int
         How often training broke down, went back to where it was sound, and on more slowly.
     gradient_evaluations : int
@@ -94,6 +98,7 @@ class TrainResult:
     flow: Flow
     trace: list[TrainStep] = field(default_factory=list)
     stopped: StopReason = "max_steps"
+    breakdown: str = ""
     returns: int = 0
     gradient_evaluations: int = 0
     seconds: float = 0.0
@@ -120,7 +125,9 @@ def train(
 
     A draw that the target gives no finite log density or gradient takes no part in its step; a step
     whose gradient is not finite, as where a draw itself is not, is skipped and counted. Where
-    training breaks down it goes back to where it was sound, and on more slowly (see `Safeguard`).
+    training breaks down it goes back to where it was sound, and on with more caution (see
+    `Safeguard` and `caution`); after 10 times, or 100 steps in a row without a finite gradient, it
+    ends there.
     Ctrl-C ends the run after the step under way and keeps what was learnt. SIGTERM, which then does
     what it does otherwise, waits until that step is in the checkpoint.
 
@@ -144,8 +151,6 @@ def train(
     ------
     InitializationError
         The log density is not finite at any starting point.
-    NumericsError
-        100 steps in a row had no finite gradient, or training broke down more than 10 times.
     UsageError
         The device is not there.
     """
@@ -191,9 +196,7 @@ def train(
                 )
             )
             on_step(result.trace[-1])
-            if run.failed_in_a_row == _FAILED_STEPS_IN_A_ROW:
-                raise NumericsError(_breakdown(result.trace[-1]))
-            stopped = reason_to_stop() or ("converged" if run.record(result) else None)
+            stopped = reason_to_stop() or run.record(result)
             if stopped is not None:
                 result.stopped = stopped
                 break
@@ -219,25 +222,41 @@ class _Run:
         threads: int,
     ) -> None:
         self.failed_in_a_row = 0
-        self._seed = seed
+        self._seed, self._threads = seed, threads
         self.flow, self._target, self._config = flow, target, config
-        flow.to(device=config.device, dtype=getattr(torch, config.precision))
-        self._sweep = Sweep(
-            flow,
-            config.draws_a_step(flow.dim),
-            memory=config.memory,
-            memory_budget=int(1e6 * config.memory_budget_mb),
-            total=config.gradient == "total",
-            threads=threads,
-        )
-        self._estimator = GradientEstimator(
-            self._sweep, self._target, config.gradient, config.tail_share
-        )
-        self._optimizer = FlatAdam(flow, config)
+        self._begin_with(caution(config, 0))
         self._generator = torch.Generator(device=config.device).manual_seed(seed)
         self._best = _Best(flow) if config.keep_best else None
         self._schedule = make_schedule(config, flow.dim)
         self._safeguard = Safeguard(flow)
+
+    def _begin_with(self, cautious: Caution) -> None:
+        """Make what takes the steps, for the flow as it is."""
+        config, self._caution = self._config, cautious
+        self.flow.to(device=config.device, dtype=getattr(torch, cautious.precision))
+        self._sweep = Sweep(
+            self.flow,
+            config.draws_a_step(self.flow.dim),
+            memory=config.memory,
+            memory_budget=int(1e6 * config.memory_budget_mb),
+            total=config.gradient == "total",
+            threads=self._threads,
+        )
+        self._estimator = GradientEstimator(
+            self._sweep,
+            self._target,
+            config.gradient,
+            cautious.tail_share,
+            config.max_gradient_norm,
+        )
+        self._optimizer = FlatAdam(self.flow, config)
+
+    def _take_care(self, breakdowns: int) -> None:
+        """Go on with the caution that so many breakdowns ask for."""
+        self._begin_with(caution(self._config, breakdowns))
+        self._safeguard.convert()
+        if self._best is not None:
+            self._best.convert()
 
     def step(self, number: int, seconds: float) -> tuple[BatchResult, float]:
         """Take a step; return what its batch said and the gradient's norm."""
@@ -249,21 +268,25 @@ class _Run:
         none_accepted = batch.rejected == self._sweep.batch
         norm = math.nan
         if not none_accepted:
-            norm = self._optimizer.step(self._safeguard.rate * self._schedule.share(seconds))
+            norm = self._optimizer.step(self._caution.rate * self._schedule.share(seconds))
         self.failed_in_a_row = self.failed_in_a_row + 1 if math.isnan(norm) else 0
         return batch, norm
 
-    def record(self, result: TrainResult) -> bool:
-        """Take note of the last step; return whether training has converged."""
+    def record(self, result: TrainResult) -> StopReason | None:
+        """Take note of the last step; return whether training has converged or broken down."""
         step = result.trace[-1]
         if self._safeguard.watch(step.elbo, stepped=not math.isnan(step.gradient_norm)):
-            self._optimizer.forget()
             if self._safeguard.returns > _MOST_RETURNS:
-                raise NumericsError(_no_way_on(step))
+                result.breakdown = _no_way_on(step)
+                return "breakdown"
+            self._take_care(self._safeguard.returns)
+        if self.failed_in_a_row == _FAILED_STEPS_IN_A_ROW:
+            result.breakdown = _no_gradient(step)
+            return "breakdown"
         self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
         if self._schedule.may_go_on and self._much_is_left(result):
             self._schedule.go_on()
-        return self._schedule.converged
+        return "converged" if self._schedule.converged else None
 
     def _much_is_left(self, result: TrainResult) -> bool:
         """Return whether importance weights say that there is more to learn, if not the trace.
@@ -320,6 +343,8 @@ class _Run:
 
     def restore(self, state: TrainState, result: TrainResult) -> None:
         """Go back to a state."""
+        self._safeguard.restore(state.safe, state.safeguard)
+        self._take_care(self._safeguard.returns)
         self.flow.flat.copy_(state.parameters)
         self._optimizer.set_averages(state.mean, state.mean_square, state.adam_steps)
         self._generator.set_state(state.generator)
@@ -335,7 +360,6 @@ class _Run:
             self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
             if self._schedule.may_go_on:  # it went on: a run that has ended leaves no state
                 self._schedule.go_on()
-        self._safeguard.restore(state.safe, state.safeguard)
         if self._best is not None and len(state.best):
             self._best.elbo = float(state.best_elbo)
             self._best.flat = state.best.to(self.flow.flat)
@@ -357,6 +381,11 @@ class _Best:
                 self.flat = torch.empty_like(self._flow.flat)
             self.flat.copy_(self._flow.flat)
 
+    def convert(self) -> None:
+        """Follow the flow, whose dtype has changed."""
+        if self.flat is not None:
+            self.flat = self.flat.to(self._flow.flat)
+
     def restore(self) -> None:
         """Put the best parameters back, if any were kept."""
         if self.flat is not None:
@@ -364,15 +393,15 @@ class _Best:
 
 
 def _no_way_on(step: TrainStep) -> str:
-    """Say why training went back too often."""
+    """Say why training ended after it went back too often."""
     return (
-        f"training broke down at step {step.step}, for the {_MOST_RETURNS + 1}th time: the flow's "
-        f"values reach {_reached(step, int(np.argmax(step.largest)))}; use a clamp and LOFT (the "
-        "defaults) or a lower learning_rate, and check the program's constraints and priors"
+        f"training broke down at step {step.step}, for the {_MOST_RETURNS + 1}th time, where the "
+        f"flow's values reached {_reached(step, int(np.argmax(step.largest)))}; the flow is as it "
+        "was before that"
     )
 
 
-def _breakdown(step: TrainStep) -> str:
+def _no_gradient(step: TrainStep) -> str:
     """Say why training ended at this step."""
     beginning = (
         f"training broke down at step {step.step}: {_FAILED_STEPS_IN_A_ROW} steps in a row had no "
@@ -380,13 +409,8 @@ def _breakdown(step: TrainStep) -> str:
     exploded = ~(step.largest < _EXPLODED)
     if exploded.any():
         reached = _reached(step, int(np.argmax(exploded)))
-        return beginning + (
-            f"finite gradient, and the flow's values reach {reached}; use a clamp and LOFT "
-            "(the defaults), or a lower learning_rate"
-        )
-    return beginning + (
-        "draw with a finite log density and gradient; check the program's constraints and priors"
-    )
+        return beginning + f"finite gradient, and the flow's values reached {reached}"
+    return beginning + "draw with a finite log density and gradient"
 
 
 def _reached(step: TrainStep, layer: int) -> str:

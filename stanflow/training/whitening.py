@@ -89,7 +89,7 @@ def whitening(
     typical, unexplained = _centre_and_divergence(target, location, factor, rng)
     typical_apart, _ = _centre_and_divergence(target, location, apart, rng)
     evaluations += 3 * _DRAWS
-    pays = typical - typical_apart > max(_LEAST_GAIN, unexplained)
+    pays = typical > typical_apart + max(_LEAST_GAIN, unexplained)
     return (Whitening(location, factor) if pays else None), evaluations
 
 
@@ -138,4 +138,5 @@ def _centre_and_divergence(
     """Return the log weights' median, and half of their variance, from quantiles."""
     log_weights, _ = _log_weights(target, location, factor, rng)
     low, median, high = np.quantile(log_weights, [0.16, 0.5, 0.84], method="nearest")
-    return float(median), float(((high - low) / 2) ** 2 / 2)
+    half = (high - low) / 2 if np.isfinite(low) else np.inf
+    return float(median), float(half**2 / 2)

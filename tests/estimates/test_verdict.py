@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stanflow.estimates.boundary import Boundary
 from stanflow.estimates.bridge import BridgeEstimate
 from stanflow.estimates.elbo import Elbo
 from stanflow.estimates.importance import ImportanceEstimate
@@ -59,12 +60,21 @@ BAD = {
     "smoothing matters": (importance(smoothed_log_evidence=-9.8), "0.19 nats apart"),
     "missing mode": (probe(escaped=9, log_missing_mass=math.log(0.4)), "about 29% of the post"),
     "more than it has": (probe(escaped=9, log_missing_mass=2.0), "about 88% of the post"),
-    "chains apart": (probe(rhat=2.0), "did not come together"),
-    "no R-hat": (probe(rhat=math.nan), "did not come together"),
+    "chains apart, one away": (probe(rhat=2.0, escaped=1), "do not vouch for the flow"),
+    "chains apart, no bridge": (probe(rhat=2.0, bridge=None), "do not vouch for the flow"),
+    "chains apart, bridge beside": (
+        probe(rhat=2.0, bridge=BridgeEstimate(-11.85, 0.1, True, 5)),
+        "do not vouch for the flow",
+    ),
+    "chains apart, weights heavy": (
+        replace(importance(pareto_k=0.71), probe=replace(GOOD.probe, rhat=2.0)),
+        "do not vouch for the flow",
+    ),
     "bridge above": (bridge(-11.7), "0.29 nats below that by bridge .* lacks mass"),
     "bridge below": (bridge(-12.2), "0.21 nats above that by bridge"),
     "light tails": (replace(GOOD, tails=TailCheck(0.02, 16_000)), "too light: at least 2.00%"),
-    "rejections": (replace(GOOD, rejected_share=0.2), "20.0% of the flow's draws have no finite"),
+    "rejections": (replace(GOOD, rejected_share=0.4), "40.0% of the flow's draws have no finite"),
+    "breakdown": (replace(GOOD, breakdown="training broke down"), "training broke down"),
     "skipped": (replace(GOOD, skipped_steps=200), "200 of 1000 training steps"),
     "few steps": (replace(GOOD, trace=GOOD.trace[:99]), "99 training steps are too few"),
     "still rising": (replace(GOOD, trace=GOOD.trace + np.linspace(0, 6, 1000)), "rose by 1.2 nats"),
@@ -73,11 +83,17 @@ BAD = {
     "too narrow": (weights(0.3 * Z[:, 0] ** 2), "widens a standard deviation by"),
 }
 DOUBTFUL = {
+    "chains apart": (probe(rhat=2.0), "say less of what the flow may lack"),
+    "no R-hat": (probe(rhat=math.nan), "say less of what the flow may lack"),
     "k": (importance(pareto_k=0.55), "Pareto k-hat is 0.55, above 0.5"),
     "some missing": (probe(escaped=1, log_missing_mass=math.log(0.01)), "about 1% of the post"),
     "bridge": (bridge(-11.94), "0.05 nats below"),
     "tails": (replace(GOOD, tails=TailCheck(0.0015, 16_000)), "too light"),
     "rejections": (replace(GOOD, rejected_share=0.05), "5.0% of the flow's draws"),
+    "boundary": (
+        replace(GOOD, rejected_share=0.2, boundary=Boundary("sigma", None, 2.0)),
+        "20.0% of .* finite log density, nearly all of them where sigma is above 2",
+    ),
     "rising": (
         replace(GOOD, trace=GOOD.trace + np.linspace(0, 1, 1000)),
         r"still rose by 0\.\d+ nats",

@@ -14,9 +14,9 @@ from stanflow.training.gradients import GradientEstimator
 from .targets import TARGET, GaussianTarget, HalfGaussian, StudentTTarget
 
 
-def estimate(flow, target, batch, seed, kind="path", tail_share=0.0):
+def estimate(flow, target, batch, seed, kind="path", tail_share=0.0, longest=None):
     sweep = Sweep(flow, batch, total=kind == "total")
-    estimator = GradientEstimator(sweep, target, kind, tail_share)
+    estimator = GradientEstimator(sweep, target, kind, tail_share, longest)
     result = estimator.estimate(torch.Generator().manual_seed(seed))
     return result, flow.flat_gradient.clone(), sweep
 
@@ -111,8 +111,8 @@ def test_where_only_draws_in_the_tails_are_accepted_there_is_a_gradient_but_no_e
 
 
 @pytest.mark.parametrize("kind", ["path", "total"])
-def test_rejected_draws_take_no_part(kind):
-    """The gradient is the mean over the accepted ones alone."""
+def test_rejected_draws_move_towards_the_others_at_most(kind):
+    """The gradient is the mean over the accepted ones; path gradients have a force back, too."""
     target, everywhere = (kind([1.0, 0.0], np.eye(2)) for kind in (HalfGaussian, GaussianTarget))
     flow = build_flow(FlowConfig(family="meanfield", base="gaussian"), 2, 1).double()
     batch, gradient, sweep = estimate(flow, target, 1000, 1, kind)
@@ -120,13 +120,35 @@ def test_rejected_draws_take_no_part(kind):
     assert batch.rejected == (~kept).sum() == pytest.approx(500, abs=4 * math.sqrt(250))
     exact = everywhere.log_density_gradient(sweep.z.T.numpy())
     score = sweep.score.T.numpy() if kind == "path" else 0.0
-    cotangent = (score - exact.gradient)[kept]
-    np.testing.assert_allclose(flow.output.shift.grad, cotangent.mean(0))
-    log_scale = (cotangent * sweep.z.T.numpy()[kept]).mean(0) - (kind == "total")
+    cotangent = np.where(kept[:, None], score - exact.gradient, 0.0) / kept.sum()
+    z = sweep.z.T.numpy()
+    if kind == "path":
+        away = (z[~kept] - z[kept].mean(0)) / z[kept].std(0, ddof=1)
+        force = 2 / z[kept].std(0, ddof=1) * away / np.sqrt(1 + away**2)
+        assert (force[:, 0] < 0).all()  # down the loss, up towards the half that has a density
+        cotangent[~kept] = force / kept.sum()
+    np.testing.assert_allclose(flow.output.shift.grad, cotangent.sum(0))
+    log_scale = (cotangent * z).sum(0) - (kind == "total")
     np.testing.assert_allclose(flow.output.log_scale.grad, log_scale)
     log_ratio = (exact.log_density - sweep.log_q.numpy())[kept]
     assert batch.elbo == pytest.approx(log_ratio.mean() + math.log(kept.mean()))
     assert torch.isfinite(gradient).all()
+
+
+def test_no_single_draw_decides_the_step():
+    class Steep(GaussianTarget):
+        def log_density_gradient(self, z):
+            batch = super().log_density_gradient(z)
+            batch.gradient[3] = [3e9, -4e9]
+            return batch
+
+    flow = build_flow(FlowConfig(family="meanfield", base="gaussian"), 2, 1).double()
+    _, _, sweep = estimate(flow, Steep([0, 0], np.eye(2)), 10, 1, longest=100.0)
+    z = sweep.z.T.numpy()
+    others = np.delete(sweep.score.T.numpy() + z, 3, axis=0)
+    shortened = 100 * math.sqrt(2) * np.array([-0.6, 0.8])
+    expected = (others.sum(0) + shortened) / 10
+    np.testing.assert_allclose(flow.output.shift.grad, expected, rtol=1e-6)
 
 
 def test_a_gradient_beyond_float32_costs_its_own_draw_alone():

@@ -40,13 +40,6 @@ def test_averages_that_are_taken_up_again_or_forgotten():
         step(*each, -1.0)
     assert torch.equal(flow.flat, resumed.flat)
 
-    fresh, new = prepared()
-    fresh.flat.copy_(flow.flat)
-    optimizer.forget()
-    for each in ((flow, optimizer), (fresh, new)):
-        step(*each, 2.0)
-    assert torch.equal(flow.flat, fresh.flat)
-
 
 @pytest.mark.parametrize(("longest", "length"), [(0.5, 0.5), (1e6, None), (None, None)])
 def test_gradients_are_shortened_to_the_norm_allowed(longest, length):

@@ -1,0 +1,86 @@
+"""Posteriors on which a default fit once broke off, or was right and called unreliable."""
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+from scipy.special import betaln, logsumexp
+
+import stanflow
+
+# What hardly differs from seed to seed in anything but time runs with one of them in `make test`.
+slow = pytest.mark.slow
+
+
+def seeds(first, *others):
+    return pytest.mark.parametrize("seed", [first, *(pytest.param(s, marks=slow) for s in others)])
+
+
+def fitted(code, data, seed):
+    model = stanflow.StanModel(stan_code=code, data=data, engine="embedded")
+    return stanflow.fit(model, seed=seed, progress=False)
+
+
+def close(fit, exact):
+    return fit.log_evidence == pytest.approx(exact, abs=5 * fit.log_evidence_se + 1e-3)
+
+
+@seeds(2, 1, 3)
+@pytest.mark.parametrize("k", [10, pytest.param(0, marks=slow), pytest.param(4, marks=slow)])
+def test_a_density_that_is_infinite_at_a_boundary(k, seed):
+    """Draws that are rounded to the boundary are no mass that the flow lacks."""
+    fit = fitted(
+        """
+        data { int n; int k; } parameters { real<lower=0, upper=1> theta; }
+        model { theta ~ beta(0.5, 0.5); k ~ binomial(n, theta); }
+        """,
+        {"n": 10, "k": k},
+        seed,
+    )
+    chosen = -betaln(k + 1, 10 - k + 1) - np.log(11)
+    assert close(fit, chosen + betaln(k + 0.5, 10 - k + 0.5) - betaln(0.5, 0.5))
+    assert fit.verdict == "good", fit.report["reasons"]
+
+
+@seeds(6, 1, 2, 3, 4, 5, 7, 8, 9, 10)
+def test_a_ridge_too_narrow_for_float32(seed):
+    """Two parameters whose sum alone the data know: their correlation is -0.9999."""
+    y = np.random.default_rng(1).normal(0, 1, 100)
+    fit = fitted(
+        """
+        data { int N; vector[N] y; }
+        parameters { real lambda1; real lambda2; real<lower=0> sigma; }
+        transformed parameters { real mu = lambda1 + lambda2; }
+        model { lambda1 ~ normal(0, 10); lambda2 ~ normal(0, 10); y ~ normal(mu, sigma); }
+        """,
+        {"N": len(y), "y": y},
+        seed,
+    )
+    mu, sigma = np.linspace(-1, 1, 401)[:, None, None], np.linspace(0.5, 2, 601)[:, None]
+    log_joint = stats.norm.logpdf(y, mu, sigma).sum(-1) + stats.norm.logpdf(mu[..., 0], 0, 200**0.5)
+    area = 2 / 400 * 1.5 / 600
+    assert close(fit, logsumexp(log_joint) + np.log(area))
+    assert fit.verdict != "unreliable", fit.report["reasons"]
+
+
+@seeds(1, 2, 3, 4)
+def test_a_cliff_is_fitted_and_the_missing_bound_is_named(seed):
+    y = np.random.default_rng(0).normal(1, 5, 20)
+    fit = fitted(
+        """
+        data { int N; vector[N] y; } parameters { real mu; real sigma; }
+        model { sigma ~ uniform(0, 2); mu ~ normal(0, 5); y ~ normal(mu, sigma); }
+        """,
+        {"N": len(y), "y": y},
+        seed,
+    )
+
+    def of_sigma(sigma):
+        covariance = sigma**2 * np.eye(len(y)) + 25
+        return np.exp(stats.multivariate_normal.logpdf(y, np.zeros(len(y)), covariance) + 80) / 2
+
+    exact = np.log(integrate.quad(of_sigma, 1, 2)[0]) - 80
+    assert fit.log_evidence == pytest.approx(exact, abs=0.05)
+    assert fit.report["rejected_draws"] > 0
+    told = " ".join([*fit.report["reasons"], *fit.report["advice"]])
+    assert "nearly all of them where sigma is above 2" in told
+    assert "declare <upper=2> or so for sigma" in told
