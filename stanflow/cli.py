@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import Annotated
 
@@ -64,6 +65,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a name that cannot be shown is no error
             stream.reconfigure(errors="backslashreplace")
     termination = _Termination()
+    warnings.showwarning = _tell_warning
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()
@@ -89,6 +91,10 @@ def main() -> None:
     if status == _INTERRUPTED:
         _fail("interrupted; nothing was saved", "usage", "", 1, as_json=as_json)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _tell_warning(message: Warning | str, *place: object, **more: object) -> None:
+    tell(f"warning: {message}")
 
 
 class _Termination:

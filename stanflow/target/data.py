@@ -2,7 +2,8 @@
 
 The rules are those of Stan's JSON format
 (https://mc-stan.org/docs/cmdstan-guide/json_apdx.html): rectangular arrays of numbers, an object
-``{"1": ..., "2": ...}`` for a tuple, ``[re, im]`` for a complex number, no missing values.
+``{"1": ..., "2": ...}`` for a tuple, ``[re, im]`` for a complex number, NaN and infinities as such
+or as text, no missing values.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from stanflow.errors import DataError, reason
 from stanflow.target.declarations import Declaration, StanType, UnknownValueError, evaluate
 from stanflow.target.program import StanProgram
+from stanflow.target.rdump import RDumpError, read_rdump
 
 DataLike = str | PathLike[str] | Mapping[str, Any] | None
 
@@ -43,10 +45,13 @@ class StanData:
         The data as Stan JSON, only the variables that the program declares.
     ignored : tuple of str
         Variables given that the program does not declare. Stan ignores these, too.
+    with_nan : tuple of str
+        Variables with elements that are NaN.
     """
 
     json: str
     ignored: tuple[str, ...] = ()
+    with_nan: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -62,8 +67,9 @@ def bind_data(program: StanProgram, data: DataLike) -> StanData:
     program : StanProgram
         The program.
     data : path, str, mapping or None
-        A Stan JSON file, JSON text (starting with ``{``), or a mapping from variable names to
-        numbers, booleans (0 and 1), lists, tuples or anything numpy takes as an array.
+        A Stan JSON file, one in R's dump format (its name ends in ``.R``), JSON text (starting with
+        ``{``), or a mapping from variable names to numbers, booleans (0 and 1), lists, tuples or
+        anything numpy takes as an array.
 
     Returns
     -------
@@ -72,8 +78,8 @@ def bind_data(program: StanProgram, data: DataLike) -> StanData:
     Raises
     ------
     DataError
-        The file is missing or not JSON; a variable is missing, of the wrong type or shape, out of
-        its declared bounds, or has a missing value; there are data but no data block.
+        The file is missing or cannot be read as that; a variable is missing, of the wrong type or
+        shape, out of its declared bounds, or has a missing value; there are data but no data block.
 
     Examples
     --------
@@ -108,7 +114,7 @@ def _bind(program: StanProgram, data: DataLike) -> StanData:
     if not program.data_declarations:  # not followed here: the engine checks alone
         return StanData(_to_json({name: _unchecked(value) for name, value in values.items()}))
     ignored = tuple(name for name in values if name not in reader.json)
-    return StanData(_to_json(reader.json), ignored)
+    return StanData(_to_json(reader.json), ignored, tuple(reader.with_nan))
 
 
 # ---- Reading ----------------------------------------------------------------------------------
@@ -132,7 +138,8 @@ def _read(data: DataLike) -> tuple[dict[str, Any], str]:
     if isinstance(data, str) and text.lstrip().startswith("{"):
         return _parse(text, "the data"), "the data"
     try:
-        return _parse(Path(text).read_bytes().decode("utf-8-sig"), text), text
+        content = Path(text).read_bytes().decode("utf-8-sig")
+        return (_parse_rdump if _is_rdump(text) else _parse)(content, text), text
     except FileNotFoundError:
         raise DataError(f"there is no data file at {text}") from None
     except UnicodeDecodeError as error:
@@ -141,6 +148,17 @@ def _read(data: DataLike) -> tuple[dict[str, Any], str]:
         raise DataError(f"{text} cannot be read: {reason(error)}") from None
     except ValueError as error:  # a file name with a NUL byte
         raise DataError(f"{text!r} cannot be read: {reason(error)}") from None
+
+
+def _is_rdump(path: str) -> bool:
+    return Path(path).suffix.lower() == ".r"
+
+
+def _parse_rdump(text: str, source: str) -> dict[str, Any]:
+    try:
+        return read_rdump(text)
+    except RDumpError as error:
+        raise DataError(f"{source} is not in R's dump format: {error}") from None
 
 
 def _parse(text: str, source: str) -> dict[str, Any]:
@@ -175,6 +193,7 @@ class _Reader:
         self.lenient = lenient  # Python and numpy booleans count as 0 and 1
         self.known: dict[str, Any] = {}
         self.json: dict[str, Any] = {}
+        self.with_nan: dict[str, None] = {}
 
     def read(self, declaration: Declaration, values: Mapping[str, Any]) -> None:
         self.declaration = declaration
@@ -251,13 +270,11 @@ class _Reader:
             raise self._error(
                 name, f"must be numbers, as in {self._declared}, not {_describe(value)}"
             )
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            raise self._error(
-                name,
-                f"has NaN{_at(np.isnan(array))}; Stan has no missing values, so leave such "
-                "entries out or make them parameters",
-            )
-        return self._integers(array, name) if kind.is_integer else array.astype(np.float64)
+        if kind.is_integer:
+            return self._integers(array, name)
+        if np.isnan(array).any():
+            self.with_nan[self.declaration.name] = None
+        return array.astype(np.float64)
 
     def _as_array(self, value: Any, name: str) -> npt.NDArray[Any]:
         try:
@@ -353,18 +370,21 @@ class _Reader:
                 limit = np.broadcast_to(evaluate(expression, self.known), array.shape)
             except (UnknownValueError, ValueError):
                 continue
-            outside = array < limit if bound == "lower" else array > limit
+            # NaN is neither within bounds nor outside; Stan refuses it.
+            outside = ~(array >= limit if bound == "lower" else array <= limit)
             if outside.any():
                 found = array[outside].flat[0] if array.ndim else array.item()
                 edge = limit[outside].flat[0] if array.ndim else limit.item()
                 side = "below its lower" if bound == "lower" else "above its upper"
+                if np.isnan(found):
+                    side = f"not within its {bound}"
                 raise self._error(
                     name, f"has {found:g}{_at(outside)}, {side} bound {edge:g}, in {self._declared}"
                 )
 
 
 def _plain(value: Any) -> Any:
-    """Return lists, tuples, arrays, series and Stan's spelled-out infinities as plain lists."""
+    """Return lists, tuples, arrays, series and numbers that Stan spells out as plain lists."""
     if isinstance(value, str):
         return _SPECIAL_NUMBERS.get(value, value)
     if isinstance(value, list | tuple):
@@ -372,7 +392,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         raise TypeError
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        return np.ma.filled(value.astype(np.float64), np.nan).tolist()
+        plain = value.data.astype(object)
+        plain[np.ma.getmaskarray(value)] = None
+        return plain.tolist()
     if hasattr(value, "detach"):  # a torch tensor, perhaps with a gradient
         value = value.detach()
     if hasattr(value, "__array__"):
@@ -391,18 +413,24 @@ def _unchecked(value: Any) -> Any:
         return _unchecked(plain)
     if isinstance(plain, bool):
         return int(plain)
-    if isinstance(plain, float) and np.isinf(plain):
-        return "Infinity" if plain > 0 else "-Infinity"
-    return plain
+    return _spelled(plain) if isinstance(plain, float) and not np.isfinite(plain) else plain
 
 
 def _encode(array: npt.NDArray[Any]) -> Any:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         spelled = array.astype(object)
-        spelled[np.isposinf(array)] = "Infinity"
-        spelled[np.isneginf(array)] = "-Infinity"
+        spelled[np.isnan(array)] = _spelled(np.nan)
+        for infinity in (np.inf, -np.inf):
+            spelled[array == infinity] = _spelled(infinity)
         return spelled.tolist()
     return array.tolist()
+
+
+def _spelled(number: float) -> str:
+    """Return a number that JSON lacks as Stan spells it."""
+    if np.isnan(number):
+        return "NaN"
+    return "Infinity" if number > 0 else "-Infinity"
 
 
 def _to_json(values: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -124,6 +125,12 @@ class StanModel(Target):
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}")
         self.data = bind_data(self.program, data)
+        if self.data.with_nan:
+            warnings.warn(
+                f"these data have NaN, which most statements turn into an error: "
+                f"{', '.join(self.data.with_nan)}",
+                stacklevel=2,
+            )
         self._seed = seed
         self._open(engine, threads)
 

@@ -193,8 +193,10 @@ class StanProgram:
 
     def _find_included(self, include: Include, text: str, label: str) -> Path:
         for folder in self.search_path:
-            if (folder / include.file).is_file():
-                return (folder / include.file).resolve()
+            # As the Stan compiler does, which puts folder and name together however that begins.
+            for found in (folder / include.file.lstrip("/"), folder / include.file):
+                if found.is_file():
+                    return found.resolve()
         searched = ", ".join(map(str, self.search_path))
         raise ProgramError(
             f"{label}, line {_line(text, include.start)}: the include file {include.file!r} is in "

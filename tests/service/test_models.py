@@ -104,12 +104,12 @@ def test_what_does_not_fit_the_program_is_refused(server, what, asked, kind, say
 
 @ON_SQLITE
 def test_a_program_that_loops_is_ended_and_others_go_on(serving, tmp_path):
-    with serving(tmp_path / "data", "--call-seconds", 3) as server:
+    with serving(tmp_path / "data", "--call-seconds", 8) as server:
         model = server.model(LOOP, "loop")
         response = server.client.post(
             f"/v1/models/{model}/log_prob", json={"unconstrained": [[0.0]]}
         )
         assert (response.status_code, response.json()["kind"]) == (422, "limit")
-        assert "3 seconds" in response.json()["detail"]
+        assert "8 seconds" in response.json()["detail"]
         assert server.model()
         assert list((tmp_path / "data" / "calls").iterdir()) == []

@@ -40,6 +40,19 @@ def test_include_paths_are_searched_before_the_own_folder(tmp_path):
     assert StanProgram.from_file(tmp_path / "main.stan").expanded == "// own"
 
 
+@pytest.mark.parametrize("include_paths", [[], ["stan"]])
+def test_a_name_that_begins_with_a_slash_is_looked_for_in_the_folders_searched(
+    tmp_path, include_paths
+):
+    """As packages of rstantools have it."""
+    (tmp_path / "stan" / "include").mkdir(parents=True)
+    (tmp_path / "stan" / "include" / "x.stan").write_text("real x;")
+    main = tmp_path / "main.stan" if include_paths else tmp_path / "stan" / "main.stan"
+    main.write_text("parameters {\n#include /include/x.stan\n}")
+    program = StanProgram.from_file(main, [tmp_path / folder for folder in include_paths])
+    assert "real x;" in program.expanded
+
+
 def test_a_missing_include_is_reported_with_file_line_and_folders(tmp_path):
     write(tmp_path, main="// first\n#include part.stan", part="\n\n#include gone.stan")
     with pytest.raises(ProgramError, match=r"part\.stan, line 3: .*'gone\.stan'.*--include-path"):
