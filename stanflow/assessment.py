@@ -15,6 +15,7 @@ from stanflow.estimates.boundary import find_boundary
 from stanflow.estimates.draws import FlowDraws, draw, draw_log_densities, pool
 from stanflow.estimates.elbo import estimate_elbo
 from stanflow.estimates.importance import estimate_evidence, renormalized
+from stanflow.estimates.improper import unbounded_directions
 from stanflow.estimates.probe import Probe, probe
 from stanflow.estimates.tails import check_tails
 from stanflow.estimates.verdict import Diagnostics, judge
@@ -90,6 +91,7 @@ class Assessment:
     report: Mapping[str, Any]
 
 
+@np.errstate(all="ignore")  # what is not finite is counted, and judged
 def assess(
     flow: Flow,
     model: StanModel,
@@ -165,6 +167,7 @@ def assess(
                 model.unconstrained_names,
                 dict(zip(constrained.columns, constrained.values.T, strict=True)),
             ),
+            unbounded=tuple(unbounded_directions(model, drawn.z, model.unconstrained_names)),
             breakdown=breakdown,
         )
     )

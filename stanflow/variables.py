@@ -13,7 +13,9 @@ import pandas as pd
 import stanio
 
 from stanflow.errors import UsageError
+from stanflow.target.empty_variables import empty_variables
 from stanflow.target.loaded import FloatArray
+from stanflow.target.program import StanProgram
 
 
 class StanVariables(ABC):
@@ -23,9 +25,13 @@ class StanVariables(ABC):
     ----------
     columns : tuple of str
         The program's scalars as Stan names them: ``mu``, ``theta.1``.
+    program, data : str
+        The program's text, and its data as Stan JSON.
     """
 
     columns: tuple[str, ...]
+    program: str
+    data: str
 
     @property
     @abstractmethod
@@ -78,9 +84,12 @@ class StanVariables(ABC):
             There is no such variable.
         """
         parsed = self._parsed()
-        if var not in parsed:
+        if var in parsed:
+            return np.asarray(parsed[var].extract_reshape(self.pooled))
+        shape = empty_variables(StanProgram.from_string(self.program), self.data).get(var)
+        if shape is None:
             raise self._unknown(var)
-        return np.asarray(parsed[var].extract_reshape(self.pooled))
+        return np.empty((len(self.pooled), *shape))
 
     def stan_variables(self) -> dict[str, npt.NDArray[Any]]:
         """Return every variable's draws, by name."""

@@ -125,7 +125,8 @@ def _bridge(fit: Fit, nuts: NutsFit, model: StanModel | None) -> EvidenceEntry:
     if fit.report.get("resampled"):
         raise UsageError("the fit's draws were resampled, so they are not the flow's own")
     if model is None:
-        model = StanModel(stan_code=fit.program, data=fit.data, engine="embedded")
+        seed = fit.report.get("model_seed", 0)
+        model = StanModel(stan_code=fit.program, data=fit.data, engine="embedded", seed=seed)
     z, lost = _unconstrained(nuts, model)
     chains, draws, dim = z.shape
     flat = z.reshape(-1, dim)

@@ -18,6 +18,7 @@ from stanflow.reference.result import NutsFit
 from stanflow.result import Fit
 from stanflow.target.declarations import find_blocks, parse_declarations
 from stanflow.target.loaded import FloatArray
+from stanflow.target.program import StanProgram
 from stanflow.variables import bracketed
 
 _FEWEST_DRAWS = 4
@@ -162,6 +163,19 @@ def same_posterior(first: Fit | NutsFit, reference: Fit | NutsFit) -> None:
                 f"{ours[:12]}..., {reference.report['model']}: {theirs[:12]}...), so their draws "
                 "cannot be compared; run both on the same program and data"
             )
+    sources = _source_of_random_data(first), _source_of_random_data(reference)
+    if sources[0] != sources[1] and StanProgram.from_string(first.program).draws_data:
+        raise UsageError(
+            "the program draws random numbers in its transformed data block, so these runs have "
+            f"different data ({' and '.join(sources)}) and cannot be compared; run both with one "
+            "seed and one engine"
+        )
+
+
+def _source_of_random_data(run: Fit | NutsFit) -> str:
+    """Name the seed and the engine of a run's transformed data block."""
+    seed = run.report.get("model_seed", run.report.get("seed"))
+    return f"seed {seed} of the {run.report.get('engine')} engine"
 
 
 def align(first: Fit | NutsFit, reference: Fit | NutsFit) -> Sides:

@@ -11,6 +11,7 @@ from stanflow.target.loaded import FloatArray
 
 _FEWEST_REJECTED = 10
 _BEYOND = 0.9  # of the rejected draws
+_OVERFLOWN = 1e100
 _ON_THIS_SIDE = 0.05  # of the rejected draws
 
 
@@ -96,6 +97,8 @@ def find_boundary(
         float(values[order[end]]) if beyond[:, found].mean() > _ON_THIS_SIDE else None
         for end, beyond in ((0, below), (-1, above))
     ]
+    if all(end is None or abs(end) > _OVERFLOWN for end in ends):
+        return None
     if (steps >= 0).all():
         return Boundary(name, *ends)
     return Boundary(name, *reversed(ends)) if (steps <= 0).all() else None

@@ -37,6 +37,7 @@ _LARGEST_GAP_OF_ESTIMATES = 0.1  # nats, from raw and smoothed weights
 _LARGEST_GAP_UNNOTICED, _LARGEST_GAP, _STANDARD_ERRORS = 0.03, 0.1, 2.5  # nats, from bridging
 _LARGEST_RHAT = 1.6  # of short chains, as the probe's are
 _LARGEST_KL = 0.1  # nats
+_LARGEST_IN_FULL = 1000
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Diagnostics:
         What the ELBO and the importance estimate have in addition to the probe's estimate.
     boundary : Boundary or None
         Beyond which value of which parameter draws are rejected.
+    unbounded : tuple of str
+        Parameters along which the density does not fall.
     breakdown : str
         How training broke down for good; empty if it did not.
     """
@@ -96,6 +99,7 @@ class Diagnostics:
     tails: TailCheck
     constant: float
     boundary: Boundary | None = None
+    unbounded: tuple[str, ...] = ()
     breakdown: str = ""
 
 
@@ -161,15 +165,24 @@ def judge(diagnostics: Diagnostics) -> Verdict:
             ),
             (),
         )
-    name: VerdictName = "unreliable" if objections[0].fatal else "usable"
+    fatal = objections[0].fatal
+    name: VerdictName = "unreliable" if fatal else "usable"
     reasons = tuple(objection.reason for objection in objections)
-    advice = dict.fromkeys(
-        o.advice for o in objections if o.fatal == objections[0].fatal or o.is_cause
-    )
+    causes = [o for o in objections if o.is_cause]
+    graver = causes if diagnostics.unbounded else [o for o in objections if o.fatal == fatal]
+    advice = dict.fromkeys(o.advice for o in [*graver, *causes])
     return Verdict(name, reasons, tuple(advice))
 
 
 def _objections(diagnostics: Diagnostics) -> Iterator[_Objection]:
+    if diagnostics.unbounded:
+        along = ", ".join(diagnostics.unbounded)
+        yield _Objection(
+            True,
+            f"the posterior may be improper: its density does not fall along {along}, however far",
+            f"give {along} a proper prior",
+            is_cause=True,
+        )
     if diagnostics.breakdown:
         yield _Objection(True, diagnostics.breakdown, _CHECK)
     yield from _to_coverage(diagnostics.probe)
@@ -336,8 +349,8 @@ def _to_halves(diagnostics: Diagnostics) -> Iterator[_Objection]:
     if score.max() > stats.norm.isf(_FALSE_ALARMS / 2 / z.shape[1]):
         yield _Objection(
             True,
-            f"two halves of the draws disagree: a weighted mean differs by {score.max():.1f} "
-            "standard errors",
+            f"two halves of the draws disagree: a weighted mean differs by "
+            f"{_plain(score.max())} standard errors",
             _MORE_DRAWS,
         )
 
@@ -363,7 +376,7 @@ def _to_unweighted_draws(diagnostics: Diagnostics) -> Iterator[_Objection]:
     quantile = stats.norm.isf(_FALSE_ALARMS / 2 / z.shape[1])
     if (shift > _LARGEST_SHIFT + quantile * error).any():
         yield _Objection(
-            False, f"weighting moves a mean by {shift.max():.2f} standard deviations", _WEIGHT
+            False, f"weighting moves a mean by {_plain(shift.max())} standard deviations", _WEIGHT
         )
     # A standard deviation's own error is about that of a mean, for tails not much heavier than
     # the normal's.
@@ -371,7 +384,7 @@ def _to_unweighted_draws(diagnostics: Diagnostics) -> Iterator[_Objection]:
     if beyond_error.max() > math.log1p(_WIDEST):
         yield _Objection(
             True,
-            f"weighting widens a standard deviation by {np.expm1(log_ratio.max()):.0%}: the flow "
+            f"weighting widens a standard deviation {_factor(log_ratio.max())}: the flow "
             "is too narrow for weights to mend",
             _MORE_FLOW,
         )
@@ -380,3 +393,13 @@ def _to_unweighted_draws(diagnostics: Diagnostics) -> Iterator[_Objection]:
         yield _Objection(
             False, f"weighting changes a standard deviation by {np.expm1(worst):+.0%}", _WEIGHT
         )
+
+
+def _plain(number: float) -> str:
+    return f"{number:.2f}" if number < _LARGEST_IN_FULL else "more than 1000"
+
+
+def _factor(log_ratio: float) -> str:
+    if log_ratio > math.log(_LARGEST_IN_FULL):
+        return "more than a thousandfold"
+    return f"by {math.expm1(log_ratio):.0%}"

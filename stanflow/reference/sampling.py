@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import re
 import time
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -31,7 +30,6 @@ from stanflow.reference.run import (
     NutsRun,
     NutsSettings,
 )
-from stanflow.target.declarations import find_blocks
 from stanflow.target.model import StanModel
 from stanflow.target.native import load
 from stanflow.target.stan_headers import StanHeaders
@@ -47,7 +45,6 @@ _LARGEST_RHAT = 1.01
 _ENOUGH_ESS_PER_CHAIN = 100
 _SMALLEST_BFMI = 0.3
 _VERSIONED = ("cmdstanpy", "stanli", "arviz", "numpy")
-_RANDOM_NUMBERS = re.compile(r"\w+_rng\s*\(")
 
 
 def nuts(
@@ -322,7 +319,7 @@ def _warnings(
             f"{WARMUP_THAT_ADAPTS_THE_METRIC}, Stan does not adapt the metric"
         )
     same_random_data = model.engine == report["engine"] and model.seed == settings.seed
-    if _draws_its_own_data(model) and not same_random_data:
+    if model.program.draws_data and not same_random_data:
         lines.append(
             "the program draws random numbers in its transformed data block, here by the seed "
             f"{settings.seed} of {report['engine_version']}: this posterior differs from that of "
@@ -352,8 +349,3 @@ def _convergence_warnings(settings: NutsSettings, found: Convergence) -> list[st
             f"{ess.idxmin()}: run the chains longer"
         )
     return lines
-
-
-def _draws_its_own_data(model: StanModel) -> bool:
-    transformed_data = find_blocks(model.program.expanded).get("transformed data", "")
-    return _RANDOM_NUMBERS.search(transformed_data) is not None

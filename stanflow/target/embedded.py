@@ -11,24 +11,37 @@ is confirmed on a known pair of programs before it is relied on.
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import bridgestan
 import stanli
 
-from stanflow.errors import BeyondEmbeddedError, DataError, EngineError
+from stanflow.errors import BeyondEmbeddedError, DataError, EngineError, one_line
 from stanflow.target.compiler_messages import compiler_error, with_own_places
 from stanflow.target.data import StanData
+from stanflow.target.failing_statement import failing_statement
 from stanflow.target.loaded import FloatArray, LoadedModel
 from stanflow.target.mending import mend
 from stanflow.target.printing import PrintSink, print_to_stderr
 from stanflow.target.program import StanProgram
 
 _LIMITS = ("stanli compile:", "mir:", "stanli prepare_data: unsupported")
+_SIGNS_OF_THE_DATA = ("out of bounds", "far too large size")
+_NEGATIVE_SIZE = (
+    "invalid or overflowing extent",
+    "a parameter has a negative or far too large size",
+)
+_RAISED_AT = re.compile(r"\bline \d+")
+_PART_OF_THE_ENGINE = re.compile(
+    r"(stanli( MIR check)?|mir|(stanli )?(compile|prepare_data|write_array)|element|range"
+    r"|parameter read shape|\w+_lp[dm]f(?=: stanli))(: *| +(?=\w+:))"
+)
+_LEFT_OUT = re.compile(r"no compiled path: ([^(]*?) \((.*?)\)\. Unset", re.DOTALL)
 _NO_INTERPRETER = "STANLI_NO_INTERPRETER"
 _MIR_PREFIX = "STANLI2:"
 _DENSITY_CALL = re.compile(
@@ -69,17 +82,18 @@ def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
     printing = print_to_stderr(library)
 
     def construct(mir: str) -> bridgestan.StanModel:
-        try:
-            model: bridgestan.StanModel = stanli.bridgestan_model(
-                mir=mir, data=data.json, name=program.name, seed=seed, capture_stan_prints=False
-            )
-        except RuntimeError as error:
-            raise _construction_error(program, str(error)) from None
+        model: bridgestan.StanModel = stanli.bridgestan_model(
+            mir=mir, data=data.json, name=program.name, seed=seed, capture_stan_prints=False
+        )
         return model
 
-    stan_model = construct(mir)
-    with printing.muted():
-        _refuse_missing_quantities(program, stan_model, lambda: construct(mir))
+    try:
+        stan_model = construct(mir)
+        with printing.muted():
+            _check_quantities(program, stan_model, lambda: construct(mir))
+    except RuntimeError as error:
+        with printing.muted():
+            raise _construction_error(program, str(error), construct) from None
     return LoadedModel(
         stan_model=stan_model,
         engine="embedded",
@@ -125,21 +139,51 @@ def mended(program: StanProgram) -> StanProgram:
 
 
 def _construction_error(
-    program: StanProgram, message: str
+    program: StanProgram, message: str, construct: Callable[[str], bridgestan.StanModel]
 ) -> DataError | EngineError | MemoryError:
     if "bad_alloc" in message:
         return MemoryError(message)
-    if message.startswith(_LIMITS) and "extent" not in message:
-        limit = " ".join(message.partition(":")[2].split("|")[0].split())
-        return BeyondEmbeddedError(
-            f"the embedded engine cannot run {program.label} ({limit})", message
-        )
-    problem = " ".join(message.removeprefix("stanli MIR check:").removeprefix("stanli").split())
-    problem = with_own_places(program, problem)
-    return DataError(f"{program.label} refuses the data: {problem}", message)
+    left_out = _LEFT_OUT.search(message)
+    what, problem = left_out[1] if left_out else "", with_own_places(program, _problem(message))
+    if not _RAISED_AT.search(problem):
+        place = failing_statement(program, lambda code: _fails_alike(message, code, construct))
+        problem += f" ({place})" if place else ""
+    is_limit = left_out is not None or message.startswith(_LIMITS)
+    if not is_limit or any(sign in problem for sign in _SIGNS_OF_THE_DATA):
+        refuses = f"cannot compute its {what} with these data" if what else "refuses the data"
+        return DataError(f"{program.label} {refuses}: {problem}", message)
+    of = f"compute the {what} of" if what else "run"
+    return BeyondEmbeddedError(
+        f"the embedded engine cannot {of} {program.label}: {problem}", message
+    )
 
 
-def _refuse_missing_quantities(
+def _problem(message: str) -> str:
+    """Return what is wrong, without the names of the engine's parts."""
+    left_out = _LEFT_OUT.search(message)
+    problem = one_line((left_out[2] if left_out else message).split("|")[0])
+    while found := _PART_OF_THE_ENGINE.match(problem):
+        problem = problem[found.end() :]
+    return problem.replace(*_NEGATIVE_SIZE)
+
+
+def _fails_alike(
+    message: str, code: str, construct: Callable[[str], bridgestan.StanModel]
+) -> bool | None:
+    """Return whether a text fails with a message; None where it is no program."""
+    try:
+        mir = str(stanli.stan_to_mir(code))
+    except RuntimeError:
+        return None
+    try:
+        with _without_interpreter() if _LEFT_OUT.search(message) else contextlib.nullcontext():
+            construct(mir)
+    except RuntimeError as error:
+        return _problem(str(error)) == _problem(message)
+    return False
+
+
+def _check_quantities(
     program: StanProgram, model: bridgestan.StanModel, construct: Callable[[], object]
 ) -> None:
     """Raise where the engine left out transformed parameters and generated quantities.
@@ -150,15 +194,15 @@ def _refuse_missing_quantities(
     declared = any(map(program.has_text, ("transformed parameters", "generated quantities")))
     if not declared or model.param_num(include_tp=True, include_gq=True) > model.param_num():
         return
+    with _without_interpreter():
+        construct()
+
+
+@contextlib.contextmanager
+def _without_interpreter() -> Iterator[None]:
     os.environ[_NO_INTERPRETER] = "1"
     try:
-        construct()
-    except (DataError, EngineError) as error:
-        raise BeyondEmbeddedError(
-            f"the embedded engine cannot compute the transformed parameters and generated "
-            f"quantities of {program.label}",
-            error.detail,
-        ) from None
+        yield
     finally:
         del os.environ[_NO_INTERPRETER]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -24,8 +25,10 @@ from stanflow.errors import (
 from stanflow.target import batch
 from stanflow.target.agreement import kept_agreement
 from stanflow.target.compiler_messages import with_own_places
-from stanflow.target.data import DataLike, bind_data
+from stanflow.target.data import DataLike, StanData, bind_data
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
+from stanflow.target.embedded import compile_program
+from stanflow.target.empty_variables import empty_variables
 from stanflow.target.engine import EngineChoice, open_model
 from stanflow.target.loaded import EngineName, FloatArray
 from stanflow.target.program import StanProgram
@@ -124,7 +127,7 @@ class StanModel(Target):
             raise UsageError("give the Stan program either as a file or as code")
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}")
-        self.data = bind_data(self.program, data)
+        self.data = _bind_or_refuse_the_program(self.program, data)
         if self.data.with_nan:
             warnings.warn(
                 f"these data have NaN, which most statements turn into an error: "
@@ -300,15 +303,17 @@ class StanModel(Target):
         Parameters
         ----------
         parameters : mapping
-            A value of its declared shape for each parameter of the program.
+            A value of its declared shape for each parameter of the program; those without elements
+            may be left out.
 
         Raises
         ------
         DataError
             A parameter is missing, of the wrong shape, or violates its constraint.
         """
+        given = self._empty_parameters | dict(parameters)
         try:
-            z = np.asarray(self._loaded.stan_model.param_unconstrain_json(dict(parameters)))
+            z = np.asarray(self._loaded.stan_model.param_unconstrain_json(given))
         except (RuntimeError, TypeError) as error:
             problem = one_line(error)
             raise DataError(f"these parameters cannot be unconstrained: {problem}") from None
@@ -319,6 +324,11 @@ class StanModel(Target):
                 "boundary of its constraint"
             )
         return z
+
+    @cached_property
+    def _empty_parameters(self) -> dict[str, FloatArray]:
+        empty = empty_variables(self.program, self.data.json, ("parameters",))
+        return {name: np.zeros(shape) for name, shape in empty.items()}
 
     @cached_property
     def normalizing_constant(self) -> NormalizingConstant:
@@ -433,3 +443,13 @@ class StanModel(Target):
         with self._loaded.printing.muted():
             loaded = self._decision.load(program, self.data, self._seed)
         return replace(self._evaluator, stan_model=loaded.stan_model)
+
+
+def _bind_or_refuse_the_program(program: StanProgram, data: DataLike) -> StanData:
+    """Bind data; where they do not fit, the program itself may be wrong, and that is said first."""
+    try:
+        return bind_data(program, data)
+    except DataError:
+        with contextlib.suppress(EngineError):
+            compile_program(program)
+        raise

@@ -24,6 +24,7 @@ from stanflow.target.declarations import (
     parse_declarations,
 )
 
+_RANDOM_NUMBERS = re.compile(r"_rng\s*\(")
 _INCLUDED_ONCE = ".stanfunctions"
 _NOT_AN_IDENTIFIER = re.compile(r"\W+")
 
@@ -139,7 +140,16 @@ class StanProgram:
 
     def has_text(self, name: str) -> bool:
         """Whether the program has the block and something in it."""
-        return bool(self._blocks.get(name, "").strip())
+        return bool(self.block_text(name).strip())
+
+    def block_text(self, name: str) -> str:
+        """Return the text inside a block, comments blanked out; nothing where there is none."""
+        return self._blocks.get(name, "")
+
+    @property
+    def draws_data(self) -> bool:
+        """Whether the transformed data block draws random numbers, so that seeds decide on data."""
+        return _RANDOM_NUMBERS.search(self.block_text("transformed data")) is not None
 
     def without_block(self, name: str) -> StanProgram:
         """Return the program, includes expanded, without one of its blocks."""
@@ -152,12 +162,12 @@ class StanProgram:
     @cached_property
     def data_declarations(self) -> tuple[Declaration, ...]:
         """The declarations of the data block, in order; empty where there is none."""
-        return parse_declarations(self._blocks.get("data", ""))
+        return parse_declarations(self.block_text("data"))
 
     @cached_property
     def parameter_declarations(self) -> tuple[Declaration, ...]:
         """The declarations of the parameters block, in order; empty where there is none."""
-        return parse_declarations(self._blocks.get("parameters", ""))
+        return parse_declarations(self.block_text("parameters"))
 
     @cached_property
     def _blocks(self) -> dict[str, str]:

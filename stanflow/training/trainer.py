@@ -109,6 +109,7 @@ class TrainResult:
         return sum(math.isnan(step.gradient_norm) for step in self.trace)
 
 
+@np.errstate(all="ignore")  # what is not finite is counted, and reported
 def train(
     flow: Flow | Callable[[Start], Flow],
     target: Target,
