@@ -16,7 +16,7 @@ from stanflow.estimates.draws import FlowDraws, draw, draw_log_densities, pool
 from stanflow.estimates.elbo import estimate_elbo
 from stanflow.estimates.importance import estimate_evidence, renormalized
 from stanflow.estimates.improper import unbounded_directions
-from stanflow.estimates.probe import Probe, probe
+from stanflow.estimates.probe import FEWEST_EVALUATIONS, Probe, probe
 from stanflow.estimates.tails import check_tails
 from stanflow.estimates.verdict import Diagnostics, judge
 from stanflow.flow.realnvp import Flow
@@ -25,7 +25,8 @@ from stanflow.target.model import ConstrainedDraws, StanModel
 
 _POINTS_TO_VERIFY = 10
 _PROBE_SHARE_OF_TRAINING, _TAILS_SHARE_OF_TRAINING = 0.1, 0.04
-_MOST_TAIL_DRAWS = 16_000
+SHARE_OF_TRAINING = _PROBE_SHARE_OF_TRAINING + _TAILS_SHARE_OF_TRAINING
+_FEWEST_TAIL_DRAWS, _MOST_TAIL_DRAWS = 1000, 16_000
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class Assessment:
     report: Mapping[str, Any]
 
 
+def evaluations_to_judge(draws: int) -> int:
+    """Return how many evaluations of the target judging by so many draws takes at least."""
+    return draws + FEWEST_EVALUATIONS + _FEWEST_TAIL_DRAWS
+
+
 @np.errstate(all="ignore")  # what is not finite is counted, and judged
 def assess(
     flow: Flow,
@@ -145,7 +151,7 @@ def assess(
         flow,
         model,
         importance.log_evidence - constant.value,
-        min(_MOST_TAIL_DRAWS, max(1000, int(_TAILS_SHARE_OF_TRAINING * trained_by))),
+        min(_MOST_TAIL_DRAWS, max(_FEWEST_TAIL_DRAWS, int(_TAILS_SHARE_OF_TRAINING * trained_by))),
         plan.tail_seed,
     )
     constrained = model.constrain(drawn.z, seed=plan.generated_seed)

@@ -21,6 +21,7 @@ import pandas as pd
 
 import stanflow
 from stanflow.assessment import DrawPlan, assess
+from stanflow.budget import share_time
 from stanflow.errors import UsageError
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import Flow, build_flow
@@ -139,6 +140,12 @@ def fit(
         "train_config": asdict(train_config),
         "versions": _versions(),
     }
+    timed_config = train_config
+    if train_config.max_seconds is not None:
+        left = train_config.max_seconds - (time.perf_counter() - began)
+        seconds, evidence_draws = share_time(model, left, draws, evidence_draws)
+        timed_config = replace(train_config, max_seconds=seconds)
+        plan = replace(plan, evidence_draws=evidence_draws)
     kept = None
     if checkpoint is not None:
         kept = Checkpoint(Path(checkpoint), _identity(what, wiring), checkpoint_every)
@@ -151,7 +158,7 @@ def fit(
             )
         build = partial(_build, flow_config, model, flow_seed, wiring)
         report_step = on_step or (lambda step: None)
-        result = train(build, model, train_config, train_seed, report_step, checkpoint=kept)
+        result = train(build, model, timed_config, train_seed, report_step, checkpoint=kept)
     network, trace = result.flow, _trace(result)
     if wiring is None and network.wiring is not None:
         result.gradient_evaluations += 2 * model.dim * points_looked_at(model.dim)

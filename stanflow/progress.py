@@ -40,6 +40,8 @@ class TrainProgress:
     def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
+        else:
+            print("looking for where the posterior is", file=sys.stderr, flush=True)
         return self
 
     def __exit__(
@@ -77,7 +79,7 @@ class _Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self._progress = Progress(
-            TextColumn("training"),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TextColumn("ELBO {task.fields[elbo]:.2f}"),
@@ -87,7 +89,11 @@ class _Bar:
             refresh_per_second=5,
         )
         self._task = self._progress.add_task(
-            "training", total=total, elbo=math.nan, seconds=0.0, rejected=0
+            "looking for where the posterior is",
+            total=total,
+            elbo=math.nan,
+            seconds=0.0,
+            rejected=0,
         )
 
     def start(self) -> None:
@@ -98,5 +104,10 @@ class _Bar:
 
     def show(self, step: TrainStep, elbo: float, rejected: int) -> None:
         self._progress.update(
-            self._task, completed=step.step, elbo=elbo, seconds=step.seconds, rejected=rejected
+            self._task,
+            description="training",
+            completed=step.step,
+            elbo=elbo,
+            seconds=step.seconds,
+            rejected=rejected,
         )

@@ -81,7 +81,8 @@ def fit(
         ),
     ] = None,
     max_seconds: Annotated[
-        float | None, typer.Option(help="Stop training after this long.", show_default=False)
+        float | None,
+        typer.Option(help="Take about this long for all of the fit.", show_default=False),
     ] = None,
     draws: Annotated[
         int, typer.Option(min=2, max=10**8, help="Draws to take from the trained flow.")

@@ -31,7 +31,7 @@ from stanflow.target.printing import PrintSink, print_to_stderr
 from stanflow.target.program import StanProgram
 
 _LIMITS = ("stanli compile:", "mir:", "stanli prepare_data: unsupported")
-_SIGNS_OF_THE_DATA = ("out of bounds", "far too large size")
+_SIGNS_OF_THE_DATA = ("out of bounds", "extent", "far too large size")
 _NEGATIVE_SIZE = (
     "invalid or overflowing extent",
     "a parameter has a negative or far too large size",

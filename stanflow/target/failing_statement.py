@@ -31,7 +31,7 @@ def failing_statement(program: StanProgram, fails: Callable[[str], bool | None])
 
     Examples
     --------
-    >>> program = StanProgram.from_string("model {\\n real a = 1;\\n real b = f();\\n}")
+    >>> program = StanProgram.from_string("model {\n real a = 1;\n real b = f();\n}")
     >>> failing_statement(program, lambda code: "f()" in code)
     'the Stan program, line 3'
     """
@@ -42,7 +42,7 @@ def failing_statement(program: StanProgram, fails: Callable[[str], bool | None])
         if time.monotonic() > deadline:
             return None
         if any(fails(edited(code, [edit])) is False for edit in _removals(tokens, statement)):
-            label, line = program.origin(code.count("\\n", 0, tokens.start[statement.start]) + 1)
+            label, line = program.origin(code.count("\n", 0, tokens.start[statement.start]) + 1)
             return f"{label}, line {line}"
     return None
 

@@ -38,8 +38,8 @@ class TrainConfig:
     max_steps : int, optional
         Most steps to take; by default 4000, fewer above 2500 dimensions, where each takes long.
     max_seconds : float, optional
-        Stop after this long, wherever the steps are. Except with a constant learning rate, the
-        rate falls towards that moment.
+        Stop after this long, wherever the steps are; `stanflow.fit` judges within it, too. Except
+        with a constant learning rate, the rate falls towards that moment.
     min_steps : int
         Steps before the trace may say that the ELBO no longer rises.
     learning_rate : float, optional

@@ -36,6 +36,7 @@ _MOST_RETURNS = 10
 _NUMBERS_WORTH_A_SECOND_THREAD = 16_384
 _DRAWS_TO_JUDGE = 20_000
 _HIGHEST_K_TO_END_WITH = 0.55
+_START_SHARE = 0.3  # of the time
 _EXPLODED = 1e12  # in units of the start: no posterior is there
 
 
@@ -171,7 +172,10 @@ def train(
         def ends_the_start() -> bool:
             if interruption.terminated:  # nothing is learnt yet that could be kept
                 raise KeyboardInterrupt
-            return state is None and reason_to_stop() is not None
+            out_of_time = time.perf_counter() - began >= _START_SHARE * (
+                config.max_seconds or math.inf
+            )
+            return state is None and (interruption.requested or out_of_time)
 
         # A run that goes on needs the very start that it had, even where its time is spent.
         start = begin(target, config, seed, ends_the_start)

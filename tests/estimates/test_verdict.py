@@ -74,6 +74,10 @@ BAD = {
     "bridge below": (bridge(-12.2), "0.21 nats above that by bridge"),
     "light tails": (replace(GOOD, tails=TailCheck(0.02, 16_000)), "too light: at least 2.00%"),
     "rejections": (replace(GOOD, rejected_share=0.4), "40.0% of the flow's draws have no finite"),
+    "improper": (
+        replace(GOOD, unbounded=("mu",)),
+        "may be improper: its density does not fall along mu",
+    ),
     "breakdown": (replace(GOOD, breakdown="training broke down"), "training broke down"),
     "skipped": (replace(GOOD, skipped_steps=200), "200 of 1000 training steps"),
     "few steps": (replace(GOOD, trace=GOOD.trace[:99]), "99 training steps are too few"),
@@ -162,3 +166,9 @@ def test_the_gravest_comes_first_and_its_advice_alone_counts():
     assert verdict.advice == (
         "use a heavier base (--base student-t), or train longer (--max-steps)",
     )
+
+
+def test_no_number_is_told_that_means_nothing():
+    for huge in (weights(60 * Z[:, 1]), replace(GOOD, z=np.full((S, D), 1e30) * (Z > 3.3))):
+        said = " ".join(judge(huge).reasons)
+        assert not re.search(r"\d{6}", said), said

@@ -84,3 +84,54 @@ def test_a_cliff_is_fitted_and_the_missing_bound_is_named(seed):
     told = " ".join([*fit.report["reasons"], *fit.report["advice"]])
     assert "nearly all of them where sigma is above 2" in told
     assert "declare <upper=2> or so for sigma" in told
+
+
+IMPROPER = {
+    "mu": ("parameters { real mu; real b; } model { b ~ normal(0, 1); }", {}),
+    "a with b": (
+        "data { vector[5] y; } parameters { real a; real b; } model { y ~ normal(a + b, 1); }",
+        {"y": [1, 2, 3, 1, 2]},
+    ),
+    "b": (
+        """
+        data { vector[6] x; array[6] int y; } parameters { real a; real b; }
+        model { y ~ bernoulli_logit(a + b * x); }
+        """,
+        {"x": [-3, -2, -1, 1, 2, 3], "y": [0, 0, 0, 1, 1, 1]},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "parameter", ["mu", *(pytest.param(p, marks=slow) for p in list(IMPROPER)[1:])]
+)
+def test_an_improper_posterior_is_told_along_which_parameters(parameter):
+    """And without a RuntimeWarning, which here would be an error."""
+    fit = fitted(*IMPROPER[parameter], seed=1)
+    assert fit.verdict == "unreliable"
+    reason = f"may be improper: its density does not fall along {parameter}, however far"
+    assert any(reason in said for said in fit.report["reasons"])
+    assert fit.report["advice"] == [f"give {parameter} a proper prior"]
+
+
+def test_heavy_tails_are_not_called_improper():
+    fit = fitted("parameters { vector[2] x; } model { x ~ student_t(1, 0, 1); }", {}, seed=1)
+    assert not any("improper" in said for said in fit.report["reasons"])
+
+
+DEAR = """
+data { int n; } parameters { vector[4] x; }
+model { real s = 0; for (i in 1:n) s += sin(x[1] * i); target += 1e-9 * s; x ~ std_normal(); }
+"""
+
+
+@slow
+def test_a_fit_of_a_dear_program_keeps_to_its_time():
+    """It takes ten times as long without; what is judged by fewer draws says so."""
+    model = stanflow.StanModel(stan_code=DEAR, data={"n": 5000}, engine="embedded")
+    fit = stanflow.fit(
+        model, draws=1000, training=stanflow.TrainConfig(max_seconds=60), progress=False
+    )
+    assert fit.report["stopped"] == "max_seconds"
+    assert fit.report["seconds"] < 75
+    assert 1000 <= fit.report["evidence_draws"] <= 20_000

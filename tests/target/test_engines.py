@@ -389,7 +389,7 @@ def test_quantities_that_the_embedded_engine_would_leave_out_are_refused():
     parameters { real x; } model { x ~ normal(0, 1); }
     generated quantities { complex z = to_complex(x, 2); }
     """
-    with pytest.raises(EngineError, match=r"cannot compute the .* generated quantities"):
+    with pytest.raises(EngineError, match=r"cannot compute the generated quantities"):
         StanModel(stan_code=code, engine="embedded")
     assert "STANLI_NO_INTERPRETER" not in os.environ
     empty = "parameters { real x; } model { x ~ normal(0, 1); } generated quantities { if (1) { } }"
