@@ -59,7 +59,10 @@ def test_limits_of_the_verdict_are_those_of_the_code():
             f"above {v._MISSING_MASS:.0%}",
             f"above {v._MISSING_MASS_NOTICED:.1%}",
         ),
-        "chains from elsewhere: R-hat": (f"{v._LARGEST_RHAT} or more", ""),
+        "chains from elsewhere: R-hat": (
+            f"{v._LARGEST_RHAT} or more",
+            "the same, where all else vouches",
+        ),
         "tails too light for": (
             f"above {v._MISSING_TAIL:.2%} of the posterior",
             f"above {v._MISSING_TAIL_NOTICED:.2%}",
@@ -88,6 +91,8 @@ def test_limits_of_the_verdict_are_those_of_the_code():
             f"above {v._GAIN_STILL_RISING} nats and 3 se",
         ),
         "training steps": (f"below {v._FEWEST_STEPS}", ""),
+        "training broke down for good": ("yes", ""),
+        "the posterior may be improper": ("yes", ""),
         "halves of the draws": (f"differ (chance {v._FALSE_ALARMS:.0e})", ""),
         "weighting moves a mean, beyond its error": ("", f"above {v._LARGEST_SHIFT} sds"),
         "weighting changes an sd, beyond its error": (
