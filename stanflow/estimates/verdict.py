@@ -196,7 +196,7 @@ def _objections(diagnostics: Diagnostics) -> Iterator[_Objection]:
 
 
 def _to_coverage(probe: Probe) -> Iterator[_Objection]:
-    share = float(expit(probe.log_missing_mass))  # of what the flow holds and what it misses
+    share = _missing_share(probe)
     if share > _MISSING_MASS_NOTICED:
         yield _Objection(
             share > _MISSING_MASS,
@@ -205,6 +205,11 @@ def _to_coverage(probe: Probe) -> Iterator[_Objection]:
             "and the evidence is too low by that share",
             _COMPARE,
         )
+
+
+def _missing_share(probe: Probe) -> float:
+    """Return the share of what the flow holds and what it misses that it misses."""
+    return float(expit(probe.log_missing_mass))
 
 
 def _to_mixing(diagnostics: Diagnostics, *, vouched: bool) -> Iterator[_Objection]:
@@ -216,8 +221,8 @@ def _to_mixing(diagnostics: Diagnostics, *, vouched: bool) -> Iterator[_Objectio
         "the chains started elsewhere did not come together (R-hat of their log weights "
         f"{probe.rhat:.2f}), so they "
     )
-    gap = _gap_to_bridge(diagnostics)
-    if vouched and probe.escaped == 0 and abs(gap) < _LARGEST_GAP:
+    found_nothing = _missing_share(probe) <= _MISSING_MASS_NOTICED
+    if vouched and found_nothing and abs(_gap_to_bridge(diagnostics)) < _LARGEST_GAP:
         yield _Objection(
             False,
             apart + "say less of what the flow may lack; its weights, both halves of its draws and "

@@ -60,7 +60,10 @@ BAD = {
     "smoothing matters": (importance(smoothed_log_evidence=-9.8), "0.19 nats apart"),
     "missing mode": (probe(escaped=9, log_missing_mass=math.log(0.4)), "about 29% of the post"),
     "more than it has": (probe(escaped=9, log_missing_mass=2.0), "about 88% of the post"),
-    "chains apart, one away": (probe(rhat=2.0, escaped=1), "do not vouch for the flow"),
+    "chains apart, mass found": (
+        probe(rhat=2.0, escaped=1, log_missing_mass=math.log(0.01)),
+        "do not vouch for the flow",
+    ),
     "chains apart, no bridge": (probe(rhat=2.0, bridge=None), "do not vouch for the flow"),
     "chains apart, bridge beside": (
         probe(rhat=2.0, bridge=BridgeEstimate(-11.85, 0.1, True, 5)),
@@ -88,6 +91,10 @@ BAD = {
 }
 DOUBTFUL = {
     "chains apart": (probe(rhat=2.0), "say less of what the flow may lack"),
+    "chains stuck where there is no mass": (
+        probe(rhat=2.0, escaped=15, log_missing_mass=-340.0),
+        "say less of what the flow may lack",
+    ),
     "no R-hat": (probe(rhat=math.nan), "say less of what the flow may lack"),
     "k": (importance(pareto_k=0.55), "Pareto k-hat is 0.55, above 0.5"),
     "some missing": (probe(escaped=1, log_missing_mass=math.log(0.01)), "about 1% of the post"),

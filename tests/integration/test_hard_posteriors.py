@@ -86,6 +86,36 @@ def test_a_cliff_is_fitted_and_the_missing_bound_is_named(seed):
     assert "declare <upper=2> or so for sigma" in told
 
 
+def test_chains_that_do_not_mix_do_not_condemn_a_hierarchical_regression():
+    """Half of those started elsewhere are stuck where there is no mass; all else is right."""
+    rng = np.random.default_rng(3)
+    groups, each = 12, 8
+    g = np.repeat(np.arange(1, groups + 1), each)
+    x = 10 * rng.normal(size=groups * each)
+    slopes, levels = rng.normal(2, 0.3, groups), rng.normal(50, 5, groups)
+    y = levels[g - 1] + slopes[g - 1] * x + rng.normal(0, 0.5, groups * each)
+    fit = fitted(
+        """
+        data { int N; int J; array[N] int g; vector[N] x; vector[N] y; }
+        parameters {
+          real ma; real mb; real<lower=0> sa; real<lower=0> sb; real<lower=0> s;
+          vector[J] a; vector[J] b;
+        }
+        model {
+          ma ~ normal(0, 100); mb ~ normal(0, 10);
+          sa ~ normal(0, 10); sb ~ normal(0, 5); s ~ normal(0, 5);
+          a ~ normal(ma, sa); b ~ normal(mb, sb); y ~ normal(a[g] + b[g] .* x, s);
+        }
+        """,
+        {"N": len(y), "J": groups, "g": g, "x": x, "y": y},
+        seed=1,
+    )
+    assert fit.report["probe"]["rhat"] > 1.6
+    assert fit.pareto_k < 0.5
+    assert fit.verdict == "usable"
+    assert "say less of what the flow may lack" in fit.report["reasons"][0]
+
+
 IMPROPER = {
     "mu": ("parameters { real mu; real b; } model { b ~ normal(0, 1); }", {}),
     "a with b": (
