@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -156,27 +156,28 @@ def assess(
     )
     constrained = model.constrain(drawn.z, seed=plan.generated_seed)
     skipped = int(np.isnan(trace["gradient_norm"]).sum())
-    verdict = judge(
-        Diagnostics(
-            elbo=elbo,
-            importance=importance,
-            z=drawn.z,
-            rejected_share=densities.rejected_share,
-            trace=trace["elbo"].to_numpy(),
-            skipped_steps=skipped,
-            probe=found,
-            tails=tails,
-            constant=constant.value,
-            boundary=find_boundary(
-                drawn.z,
-                drawn.rejected,
-                model.unconstrained_names,
-                dict(zip(constrained.columns, constrained.values.T, strict=True)),
-            ),
-            unbounded=tuple(unbounded_directions(model, drawn.z, model.unconstrained_names)),
-            breakdown=breakdown,
-        )
+    diagnostics = Diagnostics(
+        elbo=elbo,
+        importance=importance,
+        z=drawn.z,
+        rejected_share=densities.rejected_share,
+        trace=trace["elbo"].to_numpy(),
+        skipped_steps=skipped,
+        probe=found,
+        tails=tails,
+        constant=constant.value,
+        boundary=find_boundary(
+            drawn.z,
+            drawn.rejected,
+            model.unconstrained_names,
+            dict(zip(constrained.columns, constrained.values.T, strict=True)),
+        ),
+        breakdown=breakdown,
     )
+    verdict, looked = judge(diagnostics), 0
+    if verdict.name != "good":
+        unbounded, looked = unbounded_directions(model, drawn.z, model.unconstrained_names)
+        verdict = judge(replace(diagnostics, unbounded=unbounded))
     report = {
         "elbo": elbo.value,
         "elbo_se": elbo.se,
@@ -201,7 +202,10 @@ def assess(
         drawn=drawn,
         constrained=constrained,
         log_weights=renormalized(importance.log_weights[: plan.draws]),
-        gradient_evaluations=densities.evaluated + found.gradient_evaluations + tails.evaluations,
+        gradient_evaluations=densities.evaluated
+        + found.gradient_evaluations
+        + tails.evaluations
+        + looked,
         report=report,
     )
 

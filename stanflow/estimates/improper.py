@@ -10,19 +10,21 @@ from stanflow.target.loaded import FloatArray
 _RADII = np.array([3.0, 10.0, 30.0, 100.0, 300.0])  # in standard deviations of the draws
 _FEWEST_RADII = 3
 _SLOWEST_FALL = -0.95  # of a log density by the log of the distance: -1 is the limit
-_MOST_DIMENSIONS = 1000
+_MOST_DIMENSIONS = 200
 _DIFFERENCE = 1e-3  # standard deviations
 _QUARTILES_OF_NORMAL = 1.349
 _LEAST_LOADING = 0.3
 _MOST_NAMED = 3
 
 
-def unbounded_directions(target: Target, z: FloatArray, names: tuple[str, ...]) -> list[str]:
+def unbounded_directions(
+    target: Target, z: FloatArray, names: tuple[str, ...]
+) -> tuple[tuple[str, ...], int]:
     """Name the parameters along which the density does not fall, far from where the draws are.
 
     Along a line, a density that falls more slowly than one over the distance has no finite
     integral. The lines looked at go through the draws' median: along each coordinate, and in the
-    direction of least curvature there. Above 1000 dimensions none is looked at.
+    direction of least curvature there. Above 200 dimensions none is looked at.
 
     Parameters
     ----------
@@ -35,9 +37,11 @@ def unbounded_directions(target: Target, z: FloatArray, names: tuple[str, ...]) 
 
     Returns
     -------
-    list of str
-        Names, those of a direction between coordinates joined by "with"; empty where it falls along
+    names : tuple of str
+        Those of a direction between coordinates are joined by "with"; empty where it falls along
         all.
+    evaluations : int
+        Evaluations of the target that it took.
 
     Examples
     --------
@@ -48,11 +52,11 @@ def unbounded_directions(target: Target, z: FloatArray, names: tuple[str, ...]) 
     ... )
     >>> z = np.random.default_rng(1).normal(size=(100, 2))
     >>> unbounded_directions(model, z, model.unconstrained_names)
-    ['y']
+    (('y',), 34)
     """
     dim = z.shape[1]
     if dim > _MOST_DIMENSIONS:
-        return []
+        return (), 0
     first, median, third = np.quantile(z, [0.25, 0.5, 0.75], axis=0)
     scale = np.maximum((third - first) / _QUARTILES_OF_NORMAL, np.finfo(np.float64).tiny)
     flattest = _flattest_direction(target, median, scale)
@@ -62,11 +66,12 @@ def unbounded_directions(target: Target, z: FloatArray, names: tuple[str, ...]) 
         for j, direction in enumerate(directions)
         if any(_does_not_fall(target, median, sign * direction * scale) for sign in (1, -1))
     ]
-    named = [names[j] for j in found if j < dim]
+    evaluations = 2 * dim + 2 * len(_RADII) * len(directions)
+    named = tuple(names[j] for j in found if j < dim)
     if named or not found:
-        return named[:_MOST_NAMED]
+        return named[:_MOST_NAMED], evaluations
     loaded = np.flatnonzero(np.abs(flattest) > _LEAST_LOADING * np.abs(flattest).max())
-    return [" with ".join(names[j] for j in loaded[:_MOST_NAMED])]
+    return (" with ".join(names[j] for j in loaded[:_MOST_NAMED]),), evaluations
 
 
 def _does_not_fall(target: Target, origin: FloatArray, direction: FloatArray) -> bool:

@@ -123,7 +123,7 @@ _MORE_DRAWS = "take more draws (--draws)"
 _REPARAMETRIZE = "reparametrize the program, or use NUTS"
 _COMPARE = "run NUTS with several chains and compare (`stanflow nuts`, `stanflow compare`)"
 _CONSTRAIN = "declare the constraints that the model block relies on"
-_CHECK = "check the program's constraints and priors, or take a lower --learning-rate"
+_CHECK = "check the program's constraints and priors, or use NUTS"
 _WEIGHT = "use importance-weighted draws"
 
 
