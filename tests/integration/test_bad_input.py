@@ -52,7 +52,7 @@ DATA = {
     "wrong type": ({"N": 2.5, "y": [1, 2]}, "N is declared `int<lower=0> N`"),
     "text": ({"N": 2, "y": ["a", 2]}, "y must be numbers, as in `vector[N] y`; it has 'a' at [1]"),
     "out of bounds": ({"N": -1, "y": []}, "N has -1, below its lower bound 0"),
-    "NaN": ({"N": 2, "y": [1, float("nan")]}, "y has NaN at [2]"),
+    "NaN": ({"N": float("nan"), "y": []}, "N is declared `int<lower=0> N`"),
     "null": ({"N": 2, "y": [1, None]}, "y has a missing value (null) at [2]"),
     "ragged": ({"N": 2, "y": [[1], [2, 3]]}, "y is not rectangular"),
 }
@@ -99,6 +99,15 @@ def test_data(folder, case):
     assert_refused(
         folder, ["model.stan", "data.json"], "data", f"data.json: the data variable {message}"
     )
+
+
+def test_nan_that_the_program_does_not_expect(folder):
+    (folder / "data.json").write_text('{"N": 2, "y": [1, NaN]}')
+    done = run("fit", "model.stan", "data.json", "--engine", "embedded", cwd=folder)
+    warning, *_, error = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert warning == "warning: these data have NaN, which most statements turn into an error: y"
+    assert "random variable[2] is nan" in error.lower()
 
 
 @pytest.mark.parametrize(
