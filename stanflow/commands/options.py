@@ -9,7 +9,10 @@ import typer
 
 Model = Annotated[Path, typer.Argument(help="The Stan program, a .stan file.", show_default=False)]
 Data = Annotated[
-    Path | None, typer.Argument(help="Its data, a Stan JSON file.", show_default=False)
+    Path | None,
+    typer.Argument(
+        help="Its data: a Stan JSON file, or one in R's dump format (.R).", show_default=False
+    ),
 ]
 Engine = Annotated[
     Literal["auto", "embedded", "native", "bridgestan"],

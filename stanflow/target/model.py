@@ -73,7 +73,8 @@ class StanModel(Target):
     stan_file : path, optional
         The program; give this or `stan_code`.
     data : path, str, mapping or None
-        A Stan JSON file, or a mapping from variable names to numbers, lists or arrays.
+        A Stan JSON file, one in R's dump format (its name ends in ``.R``), or a mapping from
+        variable names to numbers, lists or arrays.
     stan_code : str, optional
         The program as text.
     include_paths : iterable of path
