@@ -141,11 +141,11 @@ def test_numbers_without_end_are_sent(client, tmp_path):
 
 @ON_SQLITE
 def test_data_without_a_value_are_refused_as_here(client, tmp_path):
-    (tmp_path / "data.json").write_text('{"y": NaN}')
+    (tmp_path / "data.json").write_text('{"y": null}')
     with pytest.raises(DataError) as here:
-        bind_data(StanProgram.from_string(NORMAL), {"y": float("nan")})
+        bind_data(StanProgram.from_string(NORMAL), {"y": None})
     model = client.model(stan_code=NORMAL)
-    for data in ({"y": float("nan")}, tmp_path / "data.json"):
+    for data in ({"y": None}, tmp_path / "data.json"):
         with pytest.raises(ServiceError) as there:
             client.nuts(model, data).result()
         assert str(there.value) == str(here.value)
