@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from stanflow.estimates.curvature import curvature
 from stanflow.target.density import Target
 from stanflow.target.loaded import FloatArray
 
@@ -86,9 +87,5 @@ def _does_not_fall(target: Target, origin: FloatArray, direction: FloatArray) ->
 
 def _flattest_direction(target: Target, origin: FloatArray, scale: FloatArray) -> FloatArray:
     """Return the direction of least curvature of the log density, in units of the scale."""
-    offsets = _DIFFERENCE * np.diag(scale)
-    there = target.log_density_gradient(np.concatenate([origin + offsets, origin - offsets]))
-    ahead, behind = np.split(np.nan_to_num(there.gradient * scale), 2)
-    curvature = (ahead - behind) / (2 * _DIFFERENCE)
-    values, directions = np.linalg.eigh(curvature + curvature.T)
+    values, directions = np.linalg.eigh(curvature(target, origin, scale, _DIFFERENCE))
     return np.asarray(directions[:, np.argmin(np.abs(values))])

@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 from scipy.special import digamma, logsumexp
 
+from stanflow.estimates.curvature import curvature
 from stanflow.flow.realnvp import Flow
 from stanflow.target.density import Target
 from stanflow.target.loaded import FloatArray
@@ -106,11 +107,7 @@ def _local_proposal(target: Target, visited: FloatArray) -> _LocalStudentT:
     """Shape a proposal by the curvature of log p at the mean of a chain's points, (n, D)."""
     centre, dim = visited.mean(axis=0), visited.shape[1]
     scale = np.maximum(visited.std(axis=0), 1e-12 * (1 + np.abs(centre)))
-    offsets = _DIFFERENCE * np.diag(scale)
-    gradient = target.log_density_gradient(np.concatenate([centre + offsets, centre - offsets]))
-    difference = (gradient.gradient[:dim] - gradient.gradient[dim:]) * scale
-    precision = -np.nan_to_num(difference + difference.T) / (4 * _DIFFERENCE)
-    curvatures, directions = np.linalg.eigh(precision)
+    curvatures, directions = np.linalg.eigh(-curvature(target, centre, scale, _DIFFERENCE))
     shape = scale[:, None] * directions / np.sqrt(np.maximum(curvatures, _FLATTEST))
     if dim >= _NEWTON_FROM:
         centre = _newton_step(target, centre, shape)
