@@ -31,12 +31,12 @@ from stanflow.target.printing import PrintSink, print_to_stderr
 from stanflow.target.program import StanProgram
 
 _LIMITS = ("stanli compile:", "mir:", "stanli prepare_data: unsupported")
-_SIGNS_OF_THE_DATA = ("out of bounds", "extent", "far too large size")
+_SIGNS_OF_THE_DATA = ("out of bounds", "extent")
 _NEGATIVE_SIZE = (
     "invalid or overflowing extent",
     "a parameter has a negative or far too large size",
 )
-_RAISED_AT = re.compile(r"\bline \d+")
+_PLACE = re.compile(r"\bline \d+")
 _PART_OF_THE_ENGINE = re.compile(
     r"(stanli( MIR check)?|mir|(stanli )?(compile|prepare_data|write_array)|element|range"
     r"|parameter read shape|\w+_lp[dm]f(?=: stanli))(: *| +(?=\w+:))"
@@ -145,11 +145,11 @@ def _construction_error(
         return MemoryError(message)
     left_out = _LEFT_OUT.search(message)
     what, problem = left_out[1] if left_out else "", with_own_places(program, _problem(message))
-    if not _RAISED_AT.search(problem):
+    if not _PLACE.search(problem):
         place = failing_statement(program, lambda code: _fails_alike(message, code, construct))
         problem += f" ({place})" if place else ""
     is_limit = left_out is not None or message.startswith(_LIMITS)
-    if not is_limit or any(sign in problem for sign in _SIGNS_OF_THE_DATA):
+    if not is_limit or any(sign in message for sign in _SIGNS_OF_THE_DATA):
         refuses = f"cannot compute its {what} with these data" if what else "refuses the data"
         return DataError(f"{program.label} {refuses}: {problem}", message)
     of = f"compute the {what} of" if what else "run"
