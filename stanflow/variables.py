@@ -13,7 +13,7 @@ import pandas as pd
 import stanio
 
 from stanflow.errors import UsageError
-from stanflow.target.empty_variables import empty_variables
+from stanflow.target.declared_sizes import empty_variables
 from stanflow.target.loaded import FloatArray
 from stanflow.target.program import StanProgram
 

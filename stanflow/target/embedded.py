@@ -24,6 +24,7 @@ import stanli
 from stanflow.errors import BeyondEmbeddedError, DataError, EngineError, one_line
 from stanflow.target.compiler_messages import compiler_error, with_own_places
 from stanflow.target.data import StanData
+from stanflow.target.declared_sizes import declared_sizes
 from stanflow.target.failing_statement import failing_statement
 from stanflow.target.loaded import FloatArray, LoadedModel
 from stanflow.target.mending import mend
@@ -32,10 +33,8 @@ from stanflow.target.program import StanProgram
 
 _LIMITS = ("stanli compile:", "mir:", "stanli prepare_data: unsupported")
 _SIGNS_OF_THE_DATA = ("out of bounds", "extent")
-_NEGATIVE_SIZE = (
-    "invalid or overflowing extent",
-    "a parameter has a negative or far too large size",
-)
+_IMPOSSIBLE_SIZE = "invalid or overflowing extent"
+_LARGEST_SIZE = 2**31 - 1
 _PLACE = re.compile(r"\bline \d+")
 _PART_OF_THE_ENGINE = re.compile(
     r"(stanli( MIR check)?|mir|(stanli )?(compile|prepare_data|write_array)|element|range"
@@ -93,7 +92,7 @@ def load(program: StanProgram, data: StanData, seed: int) -> LoadedModel:
             _check_quantities(program, stan_model, lambda: construct(mir))
     except RuntimeError as error:
         with printing.muted():
-            raise _construction_error(program, str(error), construct) from None
+            raise _construction_error(program, data, str(error), construct) from None
     return LoadedModel(
         stan_model=stan_model,
         engine="embedded",
@@ -139,13 +138,18 @@ def mended(program: StanProgram) -> StanProgram:
 
 
 def _construction_error(
-    program: StanProgram, message: str, construct: Callable[[str], bridgestan.StanModel]
+    program: StanProgram,
+    data: StanData,
+    message: str,
+    construct: Callable[[str], bridgestan.StanModel],
 ) -> DataError | EngineError | MemoryError:
     if "bad_alloc" in message:
         return MemoryError(message)
     left_out = _LEFT_OUT.search(message)
     what, problem = left_out[1] if left_out else "", with_own_places(program, _problem(message))
-    if not _PLACE.search(problem):
+    if _IMPOSSIBLE_SIZE in problem:
+        problem = problem.replace(_IMPOSSIBLE_SIZE, _impossible_size(program, data))
+    elif not _PLACE.search(problem):
         place = failing_statement(program, lambda code: _fails_alike(message, code, construct))
         problem += f" ({place})" if place else ""
     is_limit = left_out is not None or message.startswith(_LIMITS)
@@ -164,7 +168,17 @@ def _problem(message: str) -> str:
     problem = one_line((left_out[2] if left_out else message).split("|")[0])
     while found := _PART_OF_THE_ENGINE.match(problem):
         problem = problem[found.end() :]
-    return problem.replace(*_NEGATIVE_SIZE)
+    return problem
+
+
+def _impossible_size(program: StanProgram, data: StanData) -> str:
+    """Name a parameter whose size is negative or far too large."""
+    sizes = declared_sizes(program, data.json, ("parameters",))
+    for name, of_name in sizes.items():
+        for size in of_name:
+            if not 0 <= size <= _LARGEST_SIZE:
+                return f"the parameter {name} has the size {size}"
+    return "a parameter has a negative or far too large size"
 
 
 def _fails_alike(

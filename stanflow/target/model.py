@@ -28,7 +28,7 @@ from stanflow.target.compiler_messages import with_own_places
 from stanflow.target.data import DataLike, StanData, bind_data
 from stanflow.target.density import DensityBatch, NormalizingConstant, Target
 from stanflow.target.embedded import compile_program
-from stanflow.target.empty_variables import empty_variables
+from stanflow.target.declared_sizes import empty_variables
 from stanflow.target.engine import EngineChoice, open_model
 from stanflow.target.loaded import EngineName, FloatArray
 from stanflow.target.program import StanProgram

@@ -48,7 +48,7 @@ FAULTS = {
     ),
     "size": (
         HEAD + "parameters { vector[N - 5] x; } model { x ~ normal(0, 1); }",
-        "refuses the data: a parameter has a negative or far too large size",
+        "refuses the data: the parameter x has the size -2",
     ),
 }
 

@@ -1,10 +1,11 @@
-"""Variables that a program declares and that have no elements with its data.
+"""The sizes of variables that a program declares, with its data.
 
-They have no columns among its draws, so no engine tells of them.
+Variables without elements have no columns among the draws, so no engine tells of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -48,6 +49,22 @@ def empty_variables(
     >>> empty_variables(program, '{"N": 0}')
     {'x': (0,), 'y': (2, 0)}
     """
+    sizes = declared_sizes(program, data, blocks)
+    return {name: shape for name, shape in sizes.items() if shape and math.prod(shape) == 0}
+
+
+def declared_sizes(
+    program: StanProgram, data: str, blocks: Iterable[str]
+) -> dict[str, tuple[int, ...]]:
+    """Return the sizes in the declarations of a program's blocks, by variable.
+
+    Variables whose sizes depend on transformed data are not among them.
+
+    Parameters
+    ----------
+    program, data, blocks
+        As of `empty_variables`.
+    """
     values = json.loads(data)
     known = {
         name: np.asarray(value) if isinstance(value, list) else value
@@ -55,12 +72,8 @@ def empty_variables(
     }
     found: dict[str, tuple[int, ...]] = {}
     for declaration in _declarations(program, blocks):
-        try:
-            sizes = tuple(evaluate(size, known) for size in declaration.type.sizes)
-        except UnknownValueError:
-            continue
-        if sizes and math.prod(sizes) == 0:
-            found[declaration.name] = sizes
+        with contextlib.suppress(UnknownValueError):
+            found[declaration.name] = tuple(evaluate(s, known) for s in declaration.type.sizes)
     return found
 
 
