@@ -42,6 +42,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 # Whether what constraints.txt pins is known to be vulnerable.
 audit: $(INSTALLED)
@@ -53,7 +54,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt stanflow/target/batch.c $(wildcard stanflow/flow/*.[ch])
+$(INSTALLED): pyproject.toml setup.py constraints.txt stanflow/stan/batch.c $(wildcard stanflow/flow/*.[ch])
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 		$(BIN)/python -m pip install --quiet --editable '.[cmdstan,native,serve,test,lint]'
@@ -70,4 +71,4 @@ constraints:
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
-	rm -f stanflow/target/_batch*.so stanflow/flow/_coupling*.so
+	rm -f stanflow/stan/_batch*.so stanflow/flow/_coupling*.so

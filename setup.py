@@ -6,8 +6,8 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "stanflow.target._batch",
-            sources=["stanflow/target/batch.c"],
+            "stanflow.stan._batch",
+            sources=["stanflow/stan/batch.c"],
             extra_compile_args=["-O3", "-std=c11", "-pthread"],
             extra_link_args=["-pthread"],
             optional=True,

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from gradient_throughput import medians
 
-from stanflow.target import batch, native
-from stanflow.target.model import StanModel
-from stanflow.target.program import StanProgram
+from stanflow.stan import batch, native
+from stanflow.stan.model import StanModel
+from stanflow.stan.program import StanProgram
 
 ZOO = Path(__file__).parents[1] / "stan_models"
 PROGRAMS = (

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from models import eight_schools, horseshoe
 
-from stanflow.target import batch
-from stanflow.target.model import StanModel
+from stanflow.stan import batch
+from stanflow.stan.model import StanModel
 
 BATCH = 256
 DRAWS_CONSTRAINED = 10_000
@@ -113,8 +113,8 @@ def constraining(model: StanModel) -> dict[str, Any]:
 def import_cost() -> float:
     """Milliseconds that loading the compiled loop adds to a process that has bridgestan."""
     code = (
-        "import time, stanflow.target.loaded; start = time.perf_counter(); "
-        "from stanflow.target import batch; assert batch.compiled_loop() is not None; "
+        "import time, stanflow.stan.loaded; start = time.perf_counter(); "
+        "from stanflow.stan import batch; assert batch.compiled_loop() is not None; "
         "print(1e3 * (time.perf_counter() - start))"
     )
     runs = [

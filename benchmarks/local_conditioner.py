@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from models import horseshoe
+from models import begin_and_train, horseshoe
 
 from stanflow.estimates.draws import draw_log_densities
 from stanflow.estimates.elbo import estimate_elbo
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.wiring import Wiring
-from stanflow.target.density import NormalizingConstant
+from stanflow.stan.density import NormalizingConstant
 from stanflow.training.config import TrainConfig
-from stanflow.training.trainer import train
 
 PROPORTIONAL = NormalizingConstant(0.0, False, "left out here")
 
@@ -61,7 +60,7 @@ def fit(d: int, flow: FlowConfig, training: TrainConfig, *, wired: bool) -> dict
     wiring = coefficient_scale_pairs(model.unconstrained_names, flow.layers) if wired else None
     trained = build_flow(flow, model.dim, seed=1, wiring=wiring)
     start = time.perf_counter()
-    result = train(trained, model, training, seed=1)
+    result = begin_and_train(trained, model, training, 1)
     seconds = time.perf_counter() - start
     elbo = estimate_elbo(draw_log_densities(trained, model, 10_000, seed=2), PROPORTIONAL)
     return {

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stanflow.target.density import DensityBatch, NormalizingConstant, Target
-from stanflow.target.model import StanModel
+from stanflow.flow.realnvp import Flow
+from stanflow.stan.density import CountingTarget, DensityBatch, NormalizingConstant, Target
+from stanflow.stan.model import StanModel
+from stanflow.training.config import TrainConfig
+from stanflow.training.limits import Limits
+from stanflow.training.start import begin
+from stanflow.training.trainer import TrainResult, TrainStep, train
 
 MODELS = Path(__file__).parents[1] / "stan_models"
 
@@ -59,3 +65,17 @@ class StandardNormal(Target):
 
     def starting_points(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(-2, 2, size=(n, self._dim))
+
+
+def begin_and_train(
+    flow: Flow,
+    model: Target,
+    config: TrainConfig,
+    seed: int,
+    on_step: Callable[[TrainStep], None] = lambda step: None,
+) -> TrainResult:
+    """Train a flow from where its configuration says that training begins."""
+    target = CountingTarget(model)
+    with Limits(config.max_seconds) as limits:
+        start = begin(target, config, seed, limits.end_the_start)
+        return train(flow, target, start, config, seed, limits=limits, on_step=on_step)

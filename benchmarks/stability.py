@@ -18,7 +18,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from models import funnel
+from models import begin_and_train, funnel
 
 from stanflow.errors import NumericsError
 from stanflow.estimates.draws import draw_log_densities
@@ -26,10 +26,10 @@ from stanflow.estimates.elbo import estimate_elbo
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import Flow, build_flow
 from stanflow.flow.sweep import Sweep
-from stanflow.target.model import StanModel
+from stanflow.stan.model import StanModel
 from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import GradientEstimator
-from stanflow.training.trainer import TrainStep, train
+from stanflow.training.trainer import TrainStep
 
 DEPTHS = (4, 16, 64)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -69,7 +69,7 @@ def run(depth: int, variant: str, steps: int) -> dict[str, Any]:
     result: dict[str, Any] = {"layers": depth, "variant": variant, "elbo": None, "elbo_se": None}
     result |= {"gradient_variance": None, "broke_down": None}
     try:
-        train(flow, model, training, 1, trace.append)
+        begin_and_train(flow, model, training, 1, trace.append)
         result["gradient_variance"] = gradient_variance(flow, model)
         drawn = draw_log_densities(flow, model, 10_000, seed=3)
         elbo = estimate_elbo(drawn, model.normalizing_constant)

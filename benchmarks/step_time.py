@@ -29,7 +29,7 @@ from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.sweep import Sweep
 from stanflow.flow.wiring import Wiring
-from stanflow.target.density import Target
+from stanflow.stan.density import Target
 from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import GradientEstimator
 from stanflow.training.optimizers import FlatAdam

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 import stanflow
-from stanflow.assessment import DrawPlan, assess
+from stanflow.fitting.assessment import DrawPlan, assess
+from stanflow.stan.density import CountingTarget
 
 MIXTURE = """
 data { int D; real w; real s; }
@@ -80,7 +81,9 @@ def frozen(model: stanflow.StanModel, seed: int, log_scale: float) -> dict[str, 
         flow.output.log_scale[1] += log_scale
         flow.output.shift[1] += (1 - np.exp(log_scale)) * centre
     plan = DrawPlan(4000, 4000, *range(5))
-    return dict(assess(flow, model, plan, trace=fit.trace, trained_by=384_000).report)
+    return dict(
+        assess(flow, model, plan, target=CountingTarget(model, 384_000), trace=fit.steps).report
+    )
 
 
 def cases() -> Iterator[Case]:

@@ -25,11 +25,11 @@ from typing import Any
 
 from models import MODELS, eight_schools, horseshoe
 
-from stanflow.fitting import fit
+from stanflow.fitting.fit import fit
+from stanflow.fitting.result import Fit
 from stanflow.reference.diagnostics import convergence
 from stanflow.reference.sampling import nuts
-from stanflow.result import Fit
-from stanflow.target.model import StanModel
+from stanflow.stan.model import StanModel
 from stanflow.training.config import TrainConfig
 
 ESS = 400
@@ -59,8 +59,7 @@ def measure(model: StanModel, warmup: int, seed: int, init: Fit | None) -> dict[
     run = nuts(
         model, seed=seed, warmup=warmup, draws=DRAWS, init=init, engine="embedded", progress=False
     )
-    columns = list(model.parameter_columns)
-    found = convergence(columns, run.values[..., : len(columns)])
+    found = convergence(run.values[..., : len(model.parameter_columns)])
     warmup_cost = run.report["warmup_gradient_evaluations"]
     sampling_cost = run.report["sampling_gradient_evaluations"]
     ess, rhat = found.min_ess_bulk, found.max_rhat

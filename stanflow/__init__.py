@@ -17,33 +17,31 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
-    from stanflow.client import Client
     from stanflow.comparison.compare import compare
     from stanflow.comparison.result import Comparison
     from stanflow.errors import StanFlowError
-    from stanflow.fitting import fit
+    from stanflow.fitting.fit import fit
+    from stanflow.fitting.result import Fit, load
     from stanflow.flow.config import FlowConfig
-    from stanflow.reference.result import NutsFit
+    from stanflow.reference.result import NutsFit, load_nuts
     from stanflow.reference.sampling import nuts
-    from stanflow.result import Fit
-    from stanflow.storage.fit_folder import load
-    from stanflow.storage.nuts_folder import load_nuts
-    from stanflow.target.model import StanModel
+    from stanflow.service.client import Client
+    from stanflow.stan.model import StanModel
     from stanflow.training.config import TrainConfig
 
 _HOMES = {
-    "Client": "stanflow.client",
+    "Client": "stanflow.service.client",
     "Comparison": "stanflow.comparison.result",
-    "Fit": "stanflow.result",
+    "Fit": "stanflow.fitting.result",
     "FlowConfig": "stanflow.flow.config",
     "NutsFit": "stanflow.reference.result",
     "StanFlowError": "stanflow.errors",
-    "StanModel": "stanflow.target.model",
+    "StanModel": "stanflow.stan.model",
     "TrainConfig": "stanflow.training.config",
     "compare": "stanflow.comparison.compare",
-    "fit": "stanflow.fitting",
-    "load": "stanflow.storage.fit_folder",
-    "load_nuts": "stanflow.storage.nuts_folder",
+    "fit": "stanflow.fitting.fit",
+    "load": "stanflow.fitting.result",
+    "load_nuts": "stanflow.reference.result",
     "nuts": "stanflow.reference.sampling",
 }
 

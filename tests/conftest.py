@@ -10,9 +10,9 @@ import pytest
 from hypothesis import settings
 
 from stanflow.errors import EngineError
-from stanflow.target import native, stan_wheel
-from stanflow.target.stan_headers import StanHeaders
-from stanflow.target.toolchain import Toolchain
+from stanflow.stan import native, stan_wheel
+from stanflow.stan.stan_headers import StanHeaders
+from stanflow.stan.toolchain import Toolchain
 
 # The same examples on every run, and no clock: machines are shared and noisy.
 settings.register_profile("stanflow", derandomize=True, deadline=None)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from stanflow.target import embedded
-from stanflow.target.data import StanData
-from stanflow.target.loaded import LoadedModel
-from stanflow.target.program import StanProgram
+from stanflow.stan import embedded
+from stanflow.stan.data import StanData
+from stanflow.stan.loaded import LoadedModel
+from stanflow.stan.program import StanProgram
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

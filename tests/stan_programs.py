@@ -7,9 +7,9 @@ from pathlib import Path
 
 import stanli
 
-from stanflow.target import native
-from stanflow.target.program import StanProgram
-from stanflow.target.toolchain import Toolchain
+from stanflow.stan import native
+from stanflow.stan.program import StanProgram
+from stanflow.stan.toolchain import Toolchain
 
 
 def compile_programs_of(file: Path, toolchain: Toolchain) -> None:

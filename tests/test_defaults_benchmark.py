@@ -24,7 +24,7 @@ from benchmarks.defaults.runs import Finished, elbo_after, smoothed, thinned
 from benchmarks.defaults.store import Key, Results
 from benchmarks.defaults.tables import tables, zoo_summary
 from benchmarks.defaults.targets import EVIDENCE, HORSESHOE, LARGER, ZOO
-from stanflow.target.model import StanModel
+from stanflow.stan.model import StanModel
 
 BY_NAME = {target.name: target for target in (*ZOO, *LARGER, *EVIDENCE, *HORSESHOE)}
 KEY = Key("zoo", "bernoulli", 1, "default")

@@ -73,7 +73,7 @@ def _by_nuts(target: Target) -> tuple[dict[str, Any], dict[str, dict[str, Any]],
     import arviz
 
     from stanflow.reference.sampling import nuts
-    from stanflow.target.model import StanModel
+    from stanflow.stan.model import StanModel
 
     mcse: Any = arviz.mcse
     adapt_delta = CAREFUL_ADAPT_DELTA if target.careful else ADAPT_DELTA

@@ -15,7 +15,7 @@ from benchmarks.models import MODELS
 
 ROOT = MODELS.parent
 _NO_PART_IN_A_FIT = {
-    "comparison", "reference", "service", "doctor.py", "notebook.py", "findings.py", "progress.py",
+    "cli", "comparison", "reference", "report", "service", "notebook.py", "findings.py", "progress.py",
 }  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def code_version() -> str:
     package = ROOT / "stanflow"
     for path in sorted(package.rglob("*")):
         inside = path.relative_to(package)
-        if path.suffix in {".py", ".c", ".h"} and inside.parts[0] not in _NO_PART_IN_A_FIT:
+        if path.suffix in {".py", ".c", ".h"} and _NO_PART_IN_A_FIT.isdisjoint(inside.parts):
             hashed.update(f"{inside}\n".encode() + path.read_bytes())
     return hashed.hexdigest()[:12]
 

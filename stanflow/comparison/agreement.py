@@ -30,8 +30,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from stanflow.arrays import FloatArray
 from stanflow.comparison.joint import MmdTest, SlicedWasserstein
-from stanflow.target.loaded import FloatArray
 
 Level = Literal["agree", "close", "differ"]
 LEVELS: tuple[Level, ...] = ("agree", "close", "differ")

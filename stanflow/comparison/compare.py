@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from stanflow.arrays import FloatArray
 from stanflow.comparison import agreement
 from stanflow.comparison.agreement import LEVELS, Agreement
-from stanflow.comparison.convergence import convergence_problems
 from stanflow.comparison.correlations import MOST_SCALARS, correlation_table
 from stanflow.comparison.evidence import Evidence
 from stanflow.comparison.evidence import estimate as estimate_evidence
@@ -28,10 +28,9 @@ from stanflow.comparison.montecarlo import Estimates
 from stanflow.comparison.result import Comparison
 from stanflow.comparison.sides import Side, Sides, align, hash_of, same_posterior
 from stanflow.errors import UsageError
+from stanflow.fitting.result import Fit
 from stanflow.reference.result import NutsFit
-from stanflow.result import Fit
-from stanflow.target.loaded import FloatArray
-from stanflow.target.model import StanModel
+from stanflow.stan.model import StanModel
 
 __all__ = ["Comparison", "compare"]
 
@@ -227,8 +226,7 @@ def _cautions(sides: Sides) -> list[str]:
     for side, other in ((sides.reference, sides.first), (sides.first, sides.reference)):
         run, report = side.run, side.run.report
         if isinstance(run, NutsFit):
-            problems = convergence_problems(run, [sides.names[j] for j in sides.joint])
-            cautions += [f"{side.label}: {problem}" for problem in problems]
+            cautions += [f"{side.label}: {warning}" for warning in report["warnings"]]
             if report.get("initialized_from") == "flow" and isinstance(other.run, Fit):
                 cautions.append(
                     f"{side.label}: its chains started at draws of a flow, so it may miss what the "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
-from stanflow.target.loaded import FloatArray
+from stanflow.arrays import FloatArray
+from stanflow.statistics.markov_chains import mcse_mean
+from stanflow.statistics.ranks import average_ranks
 
 MOST_SCALARS = 1000
 _PAIRS_EXAMINED = 20
@@ -63,7 +63,7 @@ def correlation_table(
 def _ranks(values: FloatArray) -> FloatArray:
     """Return the ranks of each column's pooled draws on (0, 1), of shape (S, n)."""
     pooled = values.reshape(-1, values.shape[-1])
-    return np.asarray((stats.rankdata(pooled, axis=0) - 0.5) / len(pooled))
+    return np.asarray((np.apply_along_axis(average_ranks, 0, pooled) - 0.5) / len(pooled))
 
 
 def _correlation(ranks: FloatArray) -> FloatArray:
@@ -77,12 +77,9 @@ def _error(shape: tuple[int, ...], ranks: FloatArray, i: int, j: int) -> float:
     Spearman and Kendall correlation measures"),
     ``12 [F(x) G(y) + E(G(Y); X > x) + E(F(X); Y > y)]`` but for a constant.
     """
-    from stanflow.quiet_arviz import arviz
-
-    mcse: Any = arviz.mcse
     u, v = ranks[:, i], ranks[:, j]
     influence = 12 * (u * v + _mean_above(u, v) + _mean_above(v, u))
-    return float(mcse(influence.reshape(shape[:2]), method="mean"))
+    return mcse_mean(influence.reshape(shape[:2]))
 
 
 def _mean_above(u: FloatArray, v: FloatArray) -> npt.NDArray[np.float64]:

@@ -11,13 +11,13 @@ import numpy as np
 import stanio
 import torch
 
+from stanflow.arrays import FloatArray
 from stanflow.comparison.sides import variable_of
 from stanflow.errors import DataError, NumericsError, StanFlowError, UsageError
 from stanflow.estimates.bridge import bridge_evidence
+from stanflow.fitting.result import Fit
 from stanflow.reference.result import NutsFit
-from stanflow.result import Fit
-from stanflow.target.loaded import FloatArray
-from stanflow.target.model import StanModel
+from stanflow.stan.model import StanModel
 
 _MOST_NUTS_DRAWS = 2000
 _LARGEST_SHARE_LOST = 0.01

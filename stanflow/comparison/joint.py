@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import pdist, squareform
 
-from stanflow.target.loaded import FloatArray
+from stanflow.arrays import FloatArray
 
 PROJECTIONS = 100
 _SLICED_PERMUTATIONS = 99

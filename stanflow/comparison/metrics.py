@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from stanflow.arrays import FloatArray
 from stanflow.comparison.montecarlo import QUANTILES, Estimates
-from stanflow.target.loaded import FloatArray
 
 _NORMAL_WIDTH = float(stats.norm.ppf(0.95) - stats.norm.ppf(0.05))  # in standard deviations
 _LABELS = tuple(f"{p:.0%}" for p in QUANTILES)

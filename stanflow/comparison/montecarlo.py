@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from stanflow.target.loaded import FloatArray
+from stanflow.arrays import FloatArray
+from stanflow.statistics.markov_chains import mcse_mean, mcse_quantile, mcse_sd
 
 QUANTILES = (0.05, 0.5, 0.95)
 
@@ -54,7 +54,7 @@ class Estimates:
 
 
 def from_chains(values: FloatArray) -> Estimates:
-    """Estimate from Markov chains, errors by ArviZ's ``mcse`` with its effective sample sizes.
+    """Estimate from Markov chains, with the errors of `statistics.markov_chains`.
 
     Parameters
     ----------
@@ -68,9 +68,6 @@ def from_chains(values: FloatArray) -> Estimates:
     >>> bool(abs(found.mean[0]) < 4 * found.mean_se[0] < 0.1)
     True
     """
-    from stanflow.quiet_arviz import arviz
-
-    mcse: Any = arviz.mcse
     n = values.shape[-1]
     mean_se, sd_se, heavy = np.empty(n), np.empty(n), np.empty(n, dtype=np.bool_)
     ess, ess_sd = np.empty(n), np.empty(n)
@@ -79,10 +76,10 @@ def from_chains(values: FloatArray) -> Estimates:
         mean, sd = values.mean(axis=(0, 1)), values.std(axis=(0, 1), ddof=1)
         for j in range(n):
             x = np.ascontiguousarray(values[..., j])
-            mean_se[j] = mcse(x, method="mean")
-            sd_se[j] = mcse(x, method="sd")
+            mean_se[j] = mcse_mean(x)
+            sd_se[j] = mcse_sd(x)
             quantiles[:, j] = np.quantile(x, QUANTILES)
-            quantile_se[:, j] = [mcse(x, method="quantile", prob=p) for p in QUANTILES]
+            quantile_se[:, j] = [mcse_quantile(x, p) for p in QUANTILES]
             square = (x - mean[j]) ** 2
             ess[j] = (sd[j] / mean_se[j]) ** 2
             ess_sd[j] = np.var(square) / (4 * sd[j] ** 2 * sd_se[j] ** 2)

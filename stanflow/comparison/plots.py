@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
+from stanflow.arrays import FloatArray
 from stanflow.comparison.metrics import WEIGHTED
 from stanflow.report.figures import (
     BINS,
@@ -25,8 +26,7 @@ from stanflow.report.figures import (
     panels,
     view,
 )
-from stanflow.summary import number
-from stanflow.target.loaded import FloatArray
+from stanflow.statistics.summary import number
 
 if TYPE_CHECKING:
     from stanflow.comparison.result import Comparison

@@ -10,12 +10,12 @@ import pandas as pd
 
 from stanflow.comparison import plots
 from stanflow.comparison.metrics import WEIGHTED
-from stanflow.comparison.result import describe_side
+from stanflow.comparison.sides import describe_side
+from stanflow.fitting.result import Fit
 from stanflow.report import figures
 from stanflow.report.page import Plot, plot, render_page
 from stanflow.report.ran import NOTHING, configuration, engine, entry, versions
-from stanflow.result import Fit
-from stanflow.summary import number
+from stanflow.statistics.summary import number
 
 if TYPE_CHECKING:
     from stanflow.comparison.result import Comparison

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from os import PathLike
@@ -15,10 +14,10 @@ import pandas as pd
 from stanflow.comparison.agreement import CLOSE_TOLERANCE, TOLERANCE
 from stanflow.comparison.evidence import Evidence
 from stanflow.comparison.metrics import WEIGHTED
-from stanflow.comparison.sides import Sides
+from stanflow.comparison.sides import Sides, describe_side
+from stanflow.fitting.result import Fit
 from stanflow.reference.result import NutsFit
-from stanflow.result import Fit
-from stanflow.summary import number
+from stanflow.statistics.summary import number
 
 ROWS_SHOWN = 30
 _NAMES_SHOWN = 5
@@ -217,19 +216,6 @@ def short_table(comparison: Comparison, rows: int = ROWS_SHOWN) -> pd.DataFrame:
         columns["off by, weighted"] = table[f"mean_error{WEIGHTED}"].map("{:+.3f}".format)
         columns["sd ratio, weighted"] = weighted_ratio.map("{:.3f}".format)
     return pd.DataFrame({**columns, "": table["level"] + star})
-
-
-def describe_side(side: Mapping[str, Any]) -> str:
-    """Say what made a side's draws: kind, engine, numbers of draws, seed."""
-    if side["kind"] == "nuts":
-        what = f"{side['label']} ({side['chains']} chains of {side['draws']} draws"
-    else:
-        family = side.get("family", "flow")
-        what = f"{side['label']} ({family}, {side['draws']} draws"
-    engine = side.get("engine_version") or side.get("engine")
-    by = f", {engine}" if engine else ""
-    seed = f", seed {side['seed']}" if "seed" in side else ""
-    return f"{what}{by}{seed})"
 
 
 def _capital(sentence: str) -> str:

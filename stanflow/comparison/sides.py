@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
 
+from stanflow.arrays import FloatArray
 from stanflow.comparison.montecarlo import Estimates, from_chains, from_independent
 from stanflow.errors import UsageError
+from stanflow.fitting.result import Fit
 from stanflow.reference.result import NutsFit
-from stanflow.result import Fit
-from stanflow.target.declarations import find_blocks, parse_declarations
-from stanflow.target.loaded import FloatArray
-from stanflow.target.program import StanProgram
-from stanflow.variables import bracketed
+from stanflow.stan.declarations import find_blocks, parse_declarations
+from stanflow.stan.program import StanProgram
+from stanflow.stan.variables import bracketed
+from stanflow.statistics.importance_weights import normalized
 
 _FEWEST_DRAWS = 4
 _RELATIVE_ROUNDING = 1e-12
@@ -274,7 +274,7 @@ def _chains(run: Fit | NutsFit) -> FloatArray:
 def _weights(run: Fit | NutsFit) -> FloatArray | None:
     if isinstance(run, NutsFit) or run.log_weights is None or np.isnan(run.log_weights).any():
         return None
-    return np.asarray(np.exp(run.log_weights - logsumexp(run.log_weights)))
+    return np.asarray(np.exp(normalized(run.log_weights)))
 
 
 def hash_of(run: Fit | NutsFit, key: str) -> str:
@@ -308,3 +308,16 @@ def _constant(
     return (
         f"constant ({float(pair[stuck].flat[0]):.6g}) in {labels[stuck]}, but not on the other side"
     )
+
+
+def describe_side(side: Mapping[str, Any]) -> str:
+    """Say what made a side's draws: kind, engine, numbers of draws, seed."""
+    if side["kind"] == "nuts":
+        what = f"{side['label']} ({side['chains']} chains of {side['draws']} draws"
+    else:
+        family = side.get("family", "flow")
+        what = f"{side['label']} ({family}, {side['draws']} draws"
+    engine = side.get("engine_version") or side.get("engine")
+    by = f", {engine}" if engine else ""
+    seed = f", seed {side['seed']}" if "seed" in side else ""
+    return f"{what}{by}{seed})"

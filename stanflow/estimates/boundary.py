@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stanflow.target.loaded import FloatArray
+from stanflow.arrays import FloatArray
 
 _FEWEST_REJECTED = 10
 _BEYOND = 0.9  # of the rejected draws

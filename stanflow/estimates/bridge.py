@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import NumericsError
-from stanflow.target.loaded import FloatArray
+from stanflow.statistics.markov_chains import ess_mean
 
 _MOST_ITERATIONS = 1000
 _TOLERANCE = 1e-10
@@ -117,9 +118,7 @@ def _relative_variance(x: FloatArray) -> float:
 
 
 def _effective_sample_size(chains: FloatArray) -> float:
-    from stanflow.quiet_arviz import arviz
-
     if chains.shape[-1] < 4 or np.ptp(chains) == 0:
         return float(chains.size)
-    ess = float(arviz.ess(chains, method="mean"))
+    ess = ess_mean(chains)
     return min(ess, float(chains.size)) if math.isfinite(ess) else float(chains.size)

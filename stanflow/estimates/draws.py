@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import NumericsError
 from stanflow.flow.realnvp import Flow
-from stanflow.target.density import Target
-from stanflow.target.loaded import FloatArray
+from stanflow.stan.density import Target
 
 _CHUNK = 4096
 _MOST_TRIES_A_DRAW = 50

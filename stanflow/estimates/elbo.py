@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stanflow.estimates.draws import LogDensities
-from stanflow.target.density import NormalizingConstant
+from stanflow.stan.density import NormalizingConstant
 
 
 @dataclass(frozen=True)

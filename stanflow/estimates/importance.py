@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
+from stanflow.arrays import FloatArray
 from stanflow.estimates.draws import LogDensities
-from stanflow.target.density import NormalizingConstant
-from stanflow.target.loaded import FloatArray
-
-_FEWEST_FOR_A_TAIL = 25
-_HIGHEST_WITHOUT_A_TAIL = 1.5  # times the mean weight
+from stanflow.stan.density import NormalizingConstant
+from stanflow.statistics.importance_weights import effective_sample_size, pareto_smoothed
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,7 @@ class ImportanceEstimate:
     normalized : bool
         Whether Stan's dropped constants are included.
     pareto_k : float
-        The estimated shape of the weights' upper tail, k-hat; infinity where there are too few
-        draws to tell, and 0 where no weight is more than 1.5 times their mean: there is no tail
-        then that draws could rest on, and its shape may come out as anything.
+        The estimated shape of the weights' upper tail, k-hat; see `pareto_smoothed`.
     ess : float
         ``1 / sum w^2`` of the smoothed weights, which add up to one: how many draws of the
         posterior itself the S draws are worth.
@@ -56,9 +52,8 @@ class ImportanceEstimate:
 def estimate_evidence(draws: LogDensities, constant: NormalizingConstant) -> ImportanceEstimate:
     """Estimate the evidence, ``Z = E_q[p(z) / q(z)]``, from independent draws.
 
-    The weights' upper tail is smoothed, and judged, by PSIS (Vehtari, Simpson, Gelman, Yao, Gabry
-    2024, "Pareto smoothed importance sampling", arXiv 1507.02646), in ArviZ's implementation.
-    Draws that the target refuses have weight zero.
+    The weights' upper tail is smoothed, and judged, by `pareto_smoothed`. Draws that the target
+    refuses have weight zero.
 
     Parameters
     ----------
@@ -80,7 +75,7 @@ def estimate_evidence(draws: LogDensities, constant: NormalizingConstant) -> Imp
     True
     """
     log_ratio = draws.log_ratio
-    log_weights, pareto_k = smoothed_log_weights(log_ratio)
+    log_weights, pareto_k = pareto_smoothed(log_ratio)
     shift = float(log_ratio.max())
     w = np.exp(log_ratio - shift)
     mean = w.sum() / draws.evaluated
@@ -97,41 +92,9 @@ def estimate_evidence(draws: LogDensities, constant: NormalizingConstant) -> Imp
         smoothed_log_evidence=smoothed_total + offset,
         normalized=constant.known,
         pareto_k=pareto_k,
-        ess=float(1 / np.exp(2 * log_weights).sum()),
+        ess=effective_sample_size(log_weights),
         log_weights=log_weights,
     )
-
-
-def smoothed_log_weights(log_ratio: FloatArray) -> tuple[FloatArray, float]:
-    """Return Pareto-smoothed log weights, normalised, and k-hat.
-
-    Parameters
-    ----------
-    log_ratio : array of shape (S,)
-        ``log p - log q`` of each draw.
-    """
-    log_weights = renormalized(log_ratio)
-    if len(log_ratio) < _FEWEST_FOR_A_TAIL:
-        return log_weights, math.inf
-    if log_weights.max() <= math.log(_HIGHEST_WITHOUT_A_TAIL / len(log_weights)):
-        return log_weights, 0.0
-    from stanflow.quiet_arviz import arviz
-
-    with np.errstate(over="ignore"):  # in a sum of which the reciprocal is taken
-        smoothed, pareto_k = arviz.psislw(log_ratio)
-    return np.asarray(smoothed, dtype=np.float64), float(pareto_k)
-
-
-def renormalized(log_weights: FloatArray) -> FloatArray:
-    """Return log weights whose exponentials add up to one.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> np.exp(renormalized(np.zeros(4)))
-    array([0.25, 0.25, 0.25, 0.25])
-    """
-    return log_weights - float(logsumexp(log_weights))
 
 
 def highest_pareto_k(draws: int) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from stanflow.estimates.curvature import curvature
-from stanflow.target.density import Target
-from stanflow.target.loaded import FloatArray
+from stanflow.arrays import FloatArray
+from stanflow.stan.curvature import curvature
+from stanflow.stan.density import Target
 
 _RADII = np.array([3.0, 10.0, 30.0, 100.0, 300.0])  # in standard deviations of the draws
 _FEWEST_RADII = 3
@@ -18,9 +18,7 @@ _LEAST_LOADING = 0.3
 _MOST_NAMED = 3
 
 
-def unbounded_directions(
-    target: Target, z: FloatArray, names: tuple[str, ...]
-) -> tuple[tuple[str, ...], int]:
+def unbounded_directions(target: Target, z: FloatArray, names: tuple[str, ...]) -> tuple[str, ...]:
     """Name the parameters along which the density does not fall, far from where the draws are.
 
     Along a line, a density that falls more slowly than one over the distance has no finite
@@ -38,26 +36,24 @@ def unbounded_directions(
 
     Returns
     -------
-    names : tuple of str
-        Those of a direction between coordinates are joined by "with"; empty where it falls along
-        all.
-    evaluations : int
-        Evaluations of the target that it took.
+    tuple of str
+        Their names; those of a direction between coordinates are joined by "with". Empty where the
+        density falls along all.
 
     Examples
     --------
-    >>> from stanflow.target.model import StanModel
+    >>> from stanflow.stan.model import StanModel
     >>> model = StanModel(
     ...     stan_code="parameters { real x; real y; } model { x ~ cauchy(0, 1); }",
     ...     engine="embedded",
     ... )
     >>> z = np.random.default_rng(1).normal(size=(100, 2))
     >>> unbounded_directions(model, z, model.unconstrained_names)
-    (('y',), 34)
+    ('y',)
     """
     dim = z.shape[1]
     if dim > _MOST_DIMENSIONS:
-        return (), 0
+        return ()
     first, median, third = np.quantile(z, [0.25, 0.5, 0.75], axis=0)
     scale = np.maximum((third - first) / _QUARTILES_OF_NORMAL, np.finfo(np.float64).tiny)
     flattest = _flattest_direction(target, median, scale)
@@ -67,12 +63,11 @@ def unbounded_directions(
         for j, direction in enumerate(directions)
         if any(_does_not_fall(target, median, sign * direction * scale) for sign in (1, -1))
     ]
-    evaluations = 2 * dim + 2 * len(_RADII) * len(directions)
     named = tuple(names[j] for j in found if j < dim)
     if named or not found:
-        return named[:_MOST_NAMED], evaluations
+        return named[:_MOST_NAMED]
     loaded = np.flatnonzero(np.abs(flattest) > _LEAST_LOADING * np.abs(flattest).max())
-    return (" with ".join(names[j] for j in loaded[:_MOST_NAMED]),), evaluations
+    return (" with ".join(names[j] for j in loaded[:_MOST_NAMED]),)
 
 
 def _does_not_fall(target: Target, origin: FloatArray, direction: FloatArray) -> bool:

@@ -6,13 +6,12 @@ import math
 
 import numpy as np
 import torch
-from scipy import stats
 from scipy.special import digamma, logsumexp
 
-from stanflow.estimates.curvature import curvature
+from stanflow.arrays import FloatArray
 from stanflow.flow.realnvp import Flow
-from stanflow.target.density import Target
-from stanflow.target.loaded import FloatArray
+from stanflow.stan.curvature import curvature
+from stanflow.stan.density import Target
 
 _IMPORTANCE_UP_TO = 400  # dimensions
 _NEWTON_FROM = 20  # dimensions
@@ -91,16 +90,19 @@ class _LocalStudentT:
     def __init__(self, centre: FloatArray, shape: FloatArray) -> None:
         self._centre, self._shape = centre, shape
         self._inverse = np.linalg.inv(shape)
-        self._t = stats.multivariate_t(np.zeros(len(centre)), df=_DEGREES_OF_FREEDOM)
 
     def draw(self, rng: np.random.Generator) -> FloatArray:
-        t = self._t.rvs(size=_DRAWS_A_CHAIN, random_state=rng)
-        return self._centre + np.reshape(t, (-1, len(self._centre))) @ self._shape.T
+        df = _DEGREES_OF_FREEDOM
+        spread = np.sqrt(df / rng.chisquare(df, size=(_DRAWS_A_CHAIN, 1)))
+        normal = rng.standard_normal((_DRAWS_A_CHAIN, len(self._centre)))
+        return np.asarray(self._centre + spread * normal @ self._shape.T)
 
     def log_density(self, z: FloatArray) -> FloatArray:
-        log_det = np.linalg.slogdet(self._shape)[1]
-        log_density = self._t.logpdf((z - self._centre) @ self._inverse.T)
-        return np.asarray(np.reshape(log_density, len(z)) - log_det)
+        df, dim = _DEGREES_OF_FREEDOM, len(self._centre)
+        squared = (((z - self._centre) @ self._inverse.T) ** 2).sum(axis=1)
+        log_constant = math.lgamma((df + dim) / 2) - math.lgamma(df / 2)
+        log_constant -= dim / 2 * math.log(df * math.pi) + np.linalg.slogdet(self._shape)[1]
+        return np.asarray(log_constant - (df + dim) / 2 * np.log1p(squared / df))
 
 
 def _local_proposal(target: Target, visited: FloatArray) -> _LocalStudentT:

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import override
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import NumericsError
 from stanflow.estimates.bridge import BridgeEstimate, bridge_evidence
 from stanflow.estimates.draws import FlowDraws
 from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
 from stanflow.flow.realnvp import Flow
-from stanflow.target.density import DensityBatch, NormalizingConstant, Target
-from stanflow.target.loaded import FloatArray
-from stanflow.training.chains import MOST_CLIMBS, Chains, Metric
+from stanflow.sampling.chains import MOST_CLIMBS, Chains, Metric
+from stanflow.stan.density import Target
+from stanflow.statistics.markov_chains import rhat
 
 _MOST_CHAINS, _FEWEST_CHAINS = 32, 8
 _TRANSITIONS, _LEAPFROG_STEPS = 50, 8
@@ -56,8 +56,6 @@ class Probe:
         R-hat of the log weights over the chains, all of them: how far they are from having reached
         one distribution. Noise of 0.5 nats is added to them, so that it is no matter where the log
         weights of a flow that is nearly the posterior are a little different.
-    gradient_evaluations : int
-        Gradients of the target's log density.
     """
 
     chains: int
@@ -65,7 +63,6 @@ class Probe:
     log_missing_mass: float
     bridge: BridgeEstimate | None
     rhat: float
-    gradient_evaluations: int
 
 
 def probe(
@@ -97,15 +94,13 @@ def probe(
     seed : int
         For starting points and momenta.
     """
-    from stanflow.quiet_arviz import arviz
-
     rng = np.random.default_rng(seed)
     chains = int(
         np.clip(gradient_evaluations // _EVALUATIONS_A_CHAIN, _FEWEST_CHAINS, _MOST_CHAINS)
     )
-    counted, z = _Counted(target), drawn.z
+    z = drawn.z
     metric = Metric(z, factor=flow.correlated_units)
-    walking = Chains(counted, _starts(counted, z, chains, rng), metric, rng)
+    walking = Chains(target, _starts(target, z, chains, rng), metric, rng)
     walking.climb(level=float(np.quantile(drawn.densities.log_p, 0.1)), first_step=0.1)
     points, densities = _mix(walking)
     log_weights = log_weights_at(flow, points, densities) - log_evidence
@@ -114,13 +109,12 @@ def probe(
     missing = -math.inf
     if escaped.any():
         missing = log_missing_mass(
-            flow, counted, points[:, escaped], densities[:, escaped], log_evidence, rng=rng
+            flow, target, points[:, escaped], densities[:, escaped], log_evidence, rng=rng
         )
     bridge = _bridge(drawn, densities, log_weights + log_evidence, ~escaped)
     comparable = np.nan_to_num(log_weights, posinf=_BEYOND_COMPARISON, neginf=-_BEYOND_COMPARISON)
     blurred = comparable + _NEGLIGIBLE * rng.standard_normal(comparable.shape)
-    rhat = float(arviz.rhat(blurred.T))
-    return Probe(chains, int(escaped.sum()), missing, bridge, rhat, counted.evaluations)
+    return Probe(chains, int(escaped.sum()), missing, bridge, rhat(blurred.T))
 
 
 def _mix(chains: Chains) -> tuple[FloatArray, FloatArray]:
@@ -157,30 +151,3 @@ def _starts(target: Target, z: FloatArray, chains: int, rng: np.random.Generator
     around = rng.choice(z, size=wanted, replace=len(z) < wanted)
     centre = np.median(z, axis=0)
     return np.concatenate([like_stan, centre + _OVERDISPERSION * (around - centre)])
-
-
-class _Counted(Target):
-    """A target that counts its evaluations."""
-
-    def __init__(self, target: Target) -> None:
-        self.evaluations = 0
-        self._target = target
-
-    @property
-    @override
-    def dim(self) -> int:
-        return self._target.dim
-
-    @property
-    @override
-    def normalizing_constant(self) -> NormalizingConstant:
-        return self._target.normalizing_constant
-
-    @override
-    def log_density_gradient(self, z: FloatArray) -> DensityBatch:
-        self.evaluations += len(z)
-        return self._target.log_density_gradient(z)
-
-    @override
-    def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
-        return self._target.starting_points(n, rng)

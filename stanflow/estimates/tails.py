@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from stanflow.arrays import FloatArray
 from stanflow.estimates.missing_mass import LOG_WEIGHT_OF_MISSING
 from stanflow.flow.realnvp import Flow
 from stanflow.flow.sweep import Sweep
-from stanflow.target.density import Target
-from stanflow.target.loaded import FloatArray
+from stanflow.stan.density import Target
 
 _HEAVIEST_LEFT_OUT = 3
 _LARGEST_EXPONENT = 700.0  # of a finite exponential
@@ -29,12 +29,9 @@ class TailCheck:
         Share of the posterior where ``p / q`` is above 100 times the evidence and p is finite,
         estimated without the three heaviest draws, which may carry anything: so rather too low
         than too high.
-    evaluations : int
-        Evaluations of the target's log density.
     """
 
     missing: float
-    evaluations: int
 
 
 def check_tails(flow: Flow, target: Target, log_evidence: float, n: int, seed: int) -> TailCheck:
@@ -72,7 +69,7 @@ def check_tails(flow: Flow, target: Target, log_evidence: float, n: int, seed: i
         missing = np.isfinite(log_p) & (log_weight > LOG_WEIGHT_OF_MISSING)
         log_ratio.append(np.where(missing, log_weight - log_widening, -np.inf))
     ratio = np.sort(np.exp(np.minimum(np.concatenate(log_ratio), _LARGEST_EXPONENT)))
-    return TailCheck(float(ratio[:-_HEAVIEST_LEFT_OUT].sum() / n), n)
+    return TailCheck(float(ratio[:-_HEAVIEST_LEFT_OUT].sum() / n))
 
 
 @torch.no_grad()

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
-from scipy.special import expit
+from scipy.special import expit, ndtri
 
+from stanflow.arrays import FloatArray
 from stanflow.estimates.boundary import Boundary
 from stanflow.estimates.elbo import Elbo
-from stanflow.estimates.importance import ImportanceEstimate, highest_pareto_k, renormalized
+from stanflow.estimates.importance import ImportanceEstimate, highest_pareto_k
 from stanflow.estimates.probe import Probe
 from stanflow.estimates.tails import TailCheck
-from stanflow.target.loaded import FloatArray
-from stanflow.training.schedule import gain_of_medians
+from stanflow.statistics.importance_weights import normalized
+from stanflow.statistics.medians import gain_of_medians
 
 VerdictName = Literal["good", "usable", "unreliable"]
 
@@ -351,7 +351,7 @@ def _to_halves(diagnostics: Diagnostics) -> Iterator[_Objection]:
     )
     with np.errstate(all="ignore"):
         score = np.nan_to_num(np.abs(means[0] - means[1]) / np.sqrt(variances[0] + variances[1]))
-    if score.max() > stats.norm.isf(_FALSE_ALARMS / 2 / z.shape[1]):
+    if score.max() > -ndtri(_FALSE_ALARMS / 2 / z.shape[1]):
         yield _Objection(
             True,
             f"two halves of the draws disagree: a weighted mean differs by "
@@ -362,7 +362,7 @@ def _to_halves(diagnostics: Diagnostics) -> Iterator[_Objection]:
 
 def _weighted_mean(z: FloatArray, log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Self-normalised weighted mean of each coordinate, and its variance by the delta method."""
-    weights = np.exp(renormalized(log_weights))
+    weights = np.exp(normalized(log_weights))
     mean = weights @ z
     return mean, (weights**2) @ (z - mean) ** 2
 
@@ -370,7 +370,7 @@ def _weighted_mean(z: FloatArray, log_weights: FloatArray) -> tuple[FloatArray, 
 def _to_unweighted_draws(diagnostics: Diagnostics) -> Iterator[_Objection]:
     """Weighting must not change what the draws say by more than a little."""
     z, log_weights = diagnostics.z, diagnostics.importance.log_weights[: len(diagnostics.z)]
-    weights = np.exp(renormalized(log_weights))
+    weights = np.exp(normalized(log_weights))
     mean, variance = _weighted_mean(z, log_weights)
     plain_sd = z.std(axis=0)
     sd = np.sqrt(weights @ (z - mean) ** 2)
@@ -378,7 +378,7 @@ def _to_unweighted_draws(diagnostics: Diagnostics) -> Iterator[_Objection]:
         shift = np.nan_to_num(np.abs(z.mean(axis=0) - mean) / sd)
         error = np.nan_to_num(np.sqrt(variance) / sd)
         log_ratio = np.nan_to_num(np.log(sd / plain_sd))
-    quantile = stats.norm.isf(_FALSE_ALARMS / 2 / z.shape[1])
+    quantile = -ndtri(_FALSE_ALARMS / 2 / z.shape[1])
     if (shift > _LARGEST_SHIFT + quantile * error).any():
         yield _Objection(
             False, f"weighting moves a mean by {_plain(shift.max())} standard deviations", _WEIGHT

@@ -12,6 +12,7 @@ import ctypes
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,9 +23,11 @@ from stanflow.flow import compiled
 from stanflow.flow.bijection import Bijection, Passes
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.network import MOST_COORDINATES_OF_A_SMALL_NETWORK, is_small
-from stanflow.flow.realnvp import Flow
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
 from stanflow.flow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from stanflow.flow.realnvp import Flow
 
 
 def passes_of(flow: Flow, workspace: Workspace, flat_gradient: Tensor | None) -> list[Passes]:

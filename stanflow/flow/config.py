@@ -9,6 +9,11 @@ from typing import Literal, get_args
 from stanflow.errors import UsageError
 
 Family = Literal["realnvp", "fullrank", "meanfield"]
+FAMILY_NAMES = {
+    "realnvp": "Real NVP",
+    "fullrank": "a full-rank affine flow",
+    "meanfield": "a mean-field flow",
+}
 BaseName = Literal["student-t", "gaussian"]
 ClampName = Literal["asymmetric", "symmetric", "tanh", "none"]
 ActivationName = Literal["relu", "leaky_relu", "elu", "tanh"]

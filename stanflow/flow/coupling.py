@@ -11,6 +11,7 @@ from stanflow.flow.bijection import Bijection, Passes
 from stanflow.flow.clamp import make_clamp
 from stanflow.flow.conditioner import GlobalConditioner, LocalConditioner
 from stanflow.flow.config import FlowConfig
+from stanflow.flow.coupling_passes import CouplingPasses
 from stanflow.flow.wiring import Halves
 from stanflow.flow.workspace import Workspace
 
@@ -75,6 +76,4 @@ class AffineCoupling(Bijection):
 
     @override
     def passes(self, workspace: Workspace) -> Passes:
-        from stanflow.flow.coupling_passes import CouplingPasses
-
         return CouplingPasses(self, workspace)

@@ -13,15 +13,19 @@ What is kept of a push is a, the hidden activations, e^s and ``b e^s ds/du``. J^
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 from typing_extensions import override
 
 from stanflow.flow import compiled
 from stanflow.flow.bijection import Passes
-from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.elementwise import CompiledElementwise, make_elementwise
 from stanflow.flow.network import SmallNetwork, make_network
 from stanflow.flow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from stanflow.flow.coupling import AffineCoupling
 
 
 class CouplingPasses(Passes):

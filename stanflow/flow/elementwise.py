@@ -6,7 +6,7 @@ Both do the same; `compiled` (coupling.c) fuses each pass and so goes over memor
 from __future__ import annotations
 
 import ctypes
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -14,8 +14,10 @@ from typing_extensions import override
 
 from stanflow.flow import compiled
 from stanflow.flow.bijection import gradient_of
-from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from stanflow.flow.coupling import AffineCoupling
 
 
 class Elementwise(Protocol):

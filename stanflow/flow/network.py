@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -11,8 +11,11 @@ from typing_extensions import override
 
 from stanflow.flow import compiled
 from stanflow.flow.bijection import gradient_of
-from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from stanflow.flow.coupling import AffineCoupling
+
 
 MOST_COORDINATES_OF_A_SMALL_NETWORK = 32
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import UsageError
 from stanflow.flow.affine import FixedAffine, LowerTriangular, ShiftScale
 from stanflow.flow.base import Base, Gaussian, StudentT
@@ -18,8 +19,8 @@ from stanflow.flow.config import MOST_PARTNERS, FlowConfig
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.loft import Loft
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
+from stanflow.flow.sweep import Sweep
 from stanflow.flow.wiring import Wiring
-from stanflow.target.loaded import FloatArray
 
 _MOST_TAIL = 0.7  # of a log power: from half to twice
 _DRAWS_AT_ONCE = 1024
@@ -153,8 +154,6 @@ class Flow(nn.Module):
         log_q : Tensor of shape (n,), float64
             Log density of the flow at z.
         """
-        from stanflow.flow.sweep import Sweep
-
         z = torch.empty(n, self.dim, dtype=self._flat.dtype, device=self._flat.device)
         log_q = torch.empty(n, dtype=torch.float64, device=self._flat.device)
         sweep: Sweep | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
@@ -11,8 +11,10 @@ from stanflow.flow import compiled
 from stanflow.flow.chain import passes_of
 from stanflow.flow.config import Memory
 from stanflow.flow.coupling import AffineCoupling
-from stanflow.flow.realnvp import Flow
 from stanflow.flow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from stanflow.flow.realnvp import Flow
 
 
 class Sweep:

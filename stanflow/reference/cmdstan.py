@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import stanio
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import EngineError, NumericsError, reason
 from stanflow.reference.cmdstan_program import Executable
 from stanflow.reference.progress import NutsProgress
@@ -30,9 +31,8 @@ from stanflow.reference.run import (
     complaint,
     split_warmup,
 )
-from stanflow.target.batch import available_cores
-from stanflow.target.loaded import FloatArray
-from stanflow.target.model import StanModel
+from stanflow.stan.batch import available_cores
+from stanflow.stan.model import StanModel
 
 _SIGNIFICANT_FIGURES = 17  # a float64 survives being written and read
 _SECONDS_BETWEEN_LOOKS = 0.05

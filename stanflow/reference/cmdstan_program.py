@@ -14,9 +14,9 @@ from os import PathLike
 from pathlib import Path
 
 from stanflow.errors import EngineError, one_line, reason
-from stanflow.target.cache import keep_file, models_folder, writing_to_cache
-from stanflow.target.compiler_messages import compiler_error
-from stanflow.target.program import StanProgram
+from stanflow.stan.cache import keep_file, models_folder, writing_to_cache
+from stanflow.stan.compiler_messages import compiler_error
+from stanflow.stan.program import StanProgram
 
 _INSTALL_PACKAGE = "pip install 'stanflow[cmdstan]'"
 _NEEDED_TO_COMPILE = ("bin/stanc", "src/cmdstan/main.cpp")

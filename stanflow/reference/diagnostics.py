@@ -1,19 +1,23 @@
-"""Whether chains have converged, and what their draws are worth: by ArviZ."""
+"""Whether chains have converged, and what their draws are worth."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from stanflow.target.loaded import FloatArray
+from stanflow.arrays import FloatArray
+from stanflow.statistics.markov_chains import bfmi, ess_bulk, ess_tail, mcse_mean, rhat
 
-_DIAGNOSTICS = ("MCSE", "ESS_bulk", "ESS_tail", "R_hat")
+_DIAGNOSTICS: dict[str, Callable[[FloatArray], float]] = {
+    "MCSE": mcse_mean,
+    "ESS_bulk": ess_bulk,
+    "ESS_tail": ess_tail,
+    "R_hat": rhat,
+}
 _ROUNDING = 8 * np.finfo(np.float64).eps
-_FEWEST_DRAWS = 4  # that ArviZ takes
 
 
 @dataclass(frozen=True)
@@ -22,37 +26,35 @@ class Convergence:
 
     Attributes
     ----------
-    table : pandas.DataFrame
+    columns : mapping of str to array of shape (n,)
         MCSE (of the mean), ESS_bulk, ESS_tail and R_hat (rank-normalized, split; Vehtari et al.
-        2021), one row a scalar. NaN where they mean nothing: for a scalar that never changes, such
+        2021) of each scalar. NaN where they mean nothing: for a scalar that never changes, such
         as the fixed element of a Cholesky factor, or that is not finite in some draw; R_hat also
         with a single chain.
     constant, not_finite : int
         How many scalars these are.
     """
 
-    table: pd.DataFrame
+    columns: dict[str, FloatArray]
     constant: int
     not_finite: int
 
     @property
     def max_rhat(self) -> float | None:
         """The largest R-hat; None where there is none."""
-        return _extreme(self.table["R_hat"].max())
+        return _extreme(self.columns["R_hat"], np.max)
 
     @property
     def min_ess_bulk(self) -> float | None:
         """The smallest bulk effective sample size; None where there is none."""
-        return _extreme(self.table["ESS_bulk"].min())
+        return _extreme(self.columns["ESS_bulk"], np.min)
 
 
-def convergence(columns: list[str], values: FloatArray) -> Convergence:
+def convergence(values: FloatArray) -> Convergence:
     """Diagnose each scalar.
 
     Parameters
     ----------
-    columns : list of str
-        Names.
     values : array of shape (chains, draws, n)
         Draws.
 
@@ -60,36 +62,26 @@ def convergence(columns: list[str], values: FloatArray) -> Convergence:
     --------
     >>> draws = np.random.default_rng(1).normal(size=(4, 500, 2))
     >>> draws[..., 1] = 1.0
-    >>> found = convergence(["x", "one"], draws)
+    >>> found = convergence(draws)
     >>> bool(found.max_rhat < 1.02), found.constant
     (True, 1)
     """
-    import xarray as xr
-
-    az = _arviz()
-
-    finite = np.isfinite(values).all(axis=(0, 1))
+    finite = np.asarray(np.isfinite(values).all(axis=(0, 1)))
     varies = np.zeros_like(finite)
     varies[finite] = _varies(values[..., finite])
-    found = {name: np.full(len(columns), np.nan) for name in _DIAGNOSTICS}
-    chains, draws, _ = values.shape
-    if varies.any() and draws >= _FEWEST_DRAWS:
-        some = xr.Dataset({"x": (("chain", "draw", "column"), values[..., varies])})
-        with np.errstate(all="ignore"):  # of values whose squares overflow
-            found["MCSE"][varies] = az.mcse(some, method="mean").x.values
-            found["ESS_bulk"][varies] = az.ess(some, method="bulk").x.values
-            found["ESS_tail"][varies] = az.ess(some, method="tail").x.values
-            if chains > 1:
-                found["R_hat"][varies] = az.rhat(some).x.values
-    table = pd.DataFrame(found, index=pd.Index(columns, name="name"))
-    return Convergence(table, int((finite & ~varies).sum()), int((~finite).sum()))
+    columns = {name: np.full(len(finite), np.nan) for name in _DIAGNOSTICS}
+    with np.errstate(all="ignore"):  # of values whose squares overflow
+        for j in np.flatnonzero(varies):
+            for name, diagnose in _DIAGNOSTICS.items():
+                columns[name][j] = diagnose(values[..., j])
+    return Convergence(columns, int((finite & ~varies).sum()), int((~finite).sum()))
 
 
 def min_bfmi(energy: FloatArray) -> float | None:
     """Return the smallest E-BFMI of the chains, whose energies have shape (chains, draws)."""
     if not np.isfinite(energy).all() or not (np.ptp(energy, axis=1) > 0).all():
         return None
-    return _extreme(float(np.min(_arviz().bfmi(energy))))
+    return _extreme(bfmi(energy), np.min)
 
 
 def _varies(values: FloatArray) -> npt.NDArray[np.bool_]:
@@ -100,12 +92,7 @@ def _varies(values: FloatArray) -> npt.NDArray[np.bool_]:
     return varies
 
 
-def _arviz() -> Any:
-    """ArviZ, without types."""
-    from stanflow.quiet_arviz import arviz
-
-    return arviz
-
-
-def _extreme(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _extreme(values: FloatArray, of: Callable[[FloatArray], float]) -> float | None:
+    known = values[~np.isnan(values)]
+    extreme = float(of(known)) if len(known) else np.nan
+    return extreme if np.isfinite(extreme) else None

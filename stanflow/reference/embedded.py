@@ -12,6 +12,7 @@ import numpy as np
 import stanli
 from typing_extensions import override
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import (
     DataError,
     EngineError,
@@ -27,12 +28,11 @@ from stanflow.reference.run import (
     parameters_of,
     split_warmup,
 )
-from stanflow.target import embedded
-from stanflow.target.batch import available_cores
-from stanflow.target.loaded import FloatArray
-from stanflow.target.model import StanModel
-from stanflow.target.printing import print_to_stderr
-from stanflow.target.program import StanProgram
+from stanflow.stan import embedded
+from stanflow.stan.batch import available_cores
+from stanflow.stan.model import StanModel
+from stanflow.stan.printing import print_to_stderr
+from stanflow.stan.program import StanProgram
 
 _REPORTS_A_CHAIN = 100
 _ITERATION = re.compile(r"Chain \[(\d+)\] Iteration: +(\d+)")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import DataError, UsageError
 from stanflow.reference.run import ChainStarts, Metric, parameters_of
-from stanflow.target.loaded import FloatArray
-from stanflow.target.model import StanModel
+from stanflow.stan.model import StanModel
 
 if TYPE_CHECKING:
-    from stanflow.result import Fit
+    from stanflow.fitting.result import Fit
 
 _STARTS_TRIED = 100
 _ENOUGH_DRAWS = 100

@@ -16,6 +16,7 @@ import bridgestan
 import numpy as np
 import stanio
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import NumericsError
 from stanflow.reference.progress import NutsProgress
 from stanflow.reference.run import (
@@ -27,8 +28,7 @@ from stanflow.reference.run import (
     complaint,
     split_warmup,
 )
-from stanflow.target.batch import available_cores
-from stanflow.target.loaded import FloatArray
+from stanflow.stan.batch import available_cores
 
 _FUNCTION = "stanflow_nuts"
 _SECONDS_BETWEEN_LOOKS = 0.05

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
+from stanflow.arrays import FloatArray
 from stanflow.reference.diagnostics import Convergence, convergence
-from stanflow.summary import FitSummary, summarize
-from stanflow.target.loaded import FloatArray
-from stanflow.variables import StanVariables, bracketed
-
-if TYPE_CHECKING:
-    from os import PathLike
-    from pathlib import Path
-
-    import arviz
+from stanflow.reference.folder import groups_of, read, save
+from stanflow.stan.variables import StanVariables, bracketed
+from stanflow.statistics.summary import Summary, summarize
 
 _ORDER = ["Mean", "MCSE", "StdDev", "5%", "50%", "95%", "ESS_bulk", "ESS_tail", "R_hat"]
 _ENGINES = {
@@ -114,9 +111,9 @@ class NutsFit(StanVariables):
     @cached_property
     def convergence(self) -> Convergence:
         """R-hat and effective sample sizes of every scalar."""
-        return convergence([bracketed(column) for column in self.columns], self.values)
+        return convergence(self.values)
 
-    def summary(self) -> FitSummary:
+    def summary(self) -> Summary:
         """Return mean, sd, quantiles, MCSE, ESS and R-hat of every scalar, and what is wrong.
 
         The result prints itself; its attribute ``table`` is a DataFrame.
@@ -129,20 +126,27 @@ class NutsFit(StanVariables):
             f"{report['seconds']:.1f} s, {report['engine_version']}"
         )
         names = [bracketed(column) for column in self.columns]
-        table = summarize(names, self.pooled).join(self.convergence.table)[_ORDER]
-        return FitSummary(heading, table, tuple(report["warnings"] or [_NOTHING_WRONG]))
+        columns = summarize(self.pooled) | self.convergence.columns
+        return Summary(
+            heading,
+            tuple(names),
+            {name: columns[name] for name in _ORDER},
+            tuple(report["warnings"] or [_NOTHING_WRONG]),
+        )
 
-    def to_arviz(self) -> arviz.InferenceData:
-        """Return the draws as ArviZ InferenceData: posterior, sample_stats, and further groups.
+    def to_arviz(self) -> Any:
+        """Return the draws as the installed ArviZ's inference data.
 
-        The variable ``log_lik`` goes to log_likelihood, and ``y_rep`` to posterior_predictive.
+        That is an ``arviz.InferenceData``, and from ArviZ 1.0 on an ``xarray.DataTree``, with the
+        groups posterior, sample_stats, and further ones: the variable ``log_lik`` goes to
+        log_likelihood, and ``y_rep`` to posterior_predictive.
         """
-        from stanflow.storage.nuts_folder import to_inference_data
+        from stanflow.runs.arviz_data import to_arviz
 
-        return to_inference_data(self)
+        return to_arviz(groups_of(self))
 
     def save(self, folder: str | PathLike[str], *, force: bool = False) -> Path:
-        """Write the run to a folder; `stanflow.storage.nuts_folder.load_nuts` reads it back.
+        """Write the run to a folder; `stanflow.load_nuts` reads it back.
 
         Parameters
         ----------
@@ -156,9 +160,23 @@ class NutsFit(StanVariables):
         UsageError
             The folder holds something, or cannot be written.
         """
-        from stanflow.storage.nuts_folder import save_nuts
+        return save(self, folder, force=force)
 
-        return save_nuts(self, folder, force=force)
+
+def load_nuts(folder: str | PathLike[str]) -> NutsFit:
+    """Read a NUTS run written by `NutsFit.save` or ``stanflow nuts``.
+
+    Parameters
+    ----------
+    folder : path
+        The run's folder.
+
+    Raises
+    ------
+    UsageError
+        The folder does not hold a whole NUTS run.
+    """
+    return NutsFit(**read(folder))
 
 
 _NOTHING_WRONG = "no divergences, every R-hat at most 1.01, and effective sample sizes suffice"

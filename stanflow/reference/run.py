@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 import stanio
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import UsageError, one_line
-from stanflow.target.loaded import FloatArray
-from stanflow.target.model import StanModel
+from stanflow.stan.model import StanModel
 
 Metric = Literal["diag_e", "dense_e"]
 

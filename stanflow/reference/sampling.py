@@ -30,14 +30,14 @@ from stanflow.reference.run import (
     NutsRun,
     NutsSettings,
 )
-from stanflow.target.model import StanModel
-from stanflow.target.native import load
-from stanflow.target.stan_headers import StanHeaders
-from stanflow.target.stan_wheel import find_headers
-from stanflow.variables import bracketed
+from stanflow.stan.model import StanModel
+from stanflow.stan.native import load
+from stanflow.stan.stan_headers import StanHeaders
+from stanflow.stan.stan_wheel import find_headers
+from stanflow.stan.variables import bracketed
 
 if TYPE_CHECKING:
-    from stanflow.result import Fit
+    from stanflow.fitting.result import Fit
 
 NutsEngine = Literal["auto", "cmdstan", "native", "embedded"]
 
@@ -183,7 +183,7 @@ def nuts(
         "data_sha256": model.data.hash,
         "columns": list(model.columns),
     }
-    found = convergence([bracketed(column) for column in model.columns], run.values)
+    found = convergence(run.values)
     bfmi = min_bfmi(run.statistics["energy__"])
     report |= {
         "max_rhat": found.max_rhat,
@@ -307,7 +307,7 @@ def _warnings(
         )
     if bfmi is not None and bfmi < _SMALLEST_BFMI:
         lines.append(f"E-BFMI is {bfmi:.2f} in some chain, below 0.3: tails may be missing")
-    lines += _convergence_warnings(settings, found)
+    lines += _convergence_warnings(settings, found, model.columns)
     if found.not_finite:
         lines.append(
             f"{report['not_finite_draws']} of {total} draws have values that are not finite, in "
@@ -328,24 +328,29 @@ def _warnings(
     return lines
 
 
-def _convergence_warnings(settings: NutsSettings, found: Convergence) -> list[str]:
-    rhat, ess = found.table["R_hat"], found.table[["ESS_bulk", "ESS_tail"]].min(axis=1)
+def _convergence_warnings(
+    settings: NutsSettings, found: Convergence, columns: tuple[str, ...]
+) -> list[str]:
+    rhat = found.columns["R_hat"]
+    ess = np.fmin(found.columns["ESS_bulk"], found.columns["ESS_tail"])
     lines = []
     if settings.chains == 1:
         lines.append("there is one chain, so there is no R-hat: convergence is not checked")
     elif found.max_rhat is None:
         lines.append("no scalar has an R-hat: none of them varies, or draws are too few")
     elif found.max_rhat > _LARGEST_RHAT:
+        worst = bracketed(columns[int(np.nanargmax(rhat))])
         lines.append(
             f"R-hat is above {_LARGEST_RHAT} for {(rhat > _LARGEST_RHAT).sum()} of {len(rhat)} "
-            f"scalars, at most {found.max_rhat:.3f} for {rhat.idxmax()}: the chains disagree; run "
+            f"scalars, at most {found.max_rhat:.3f} for {worst}: the chains disagree; run "
             "them longer"
         )
     enough = _ENOUGH_ESS_PER_CHAIN * settings.chains
     if bool((ess < enough).any()):
+        worst = bracketed(columns[int(np.nanargmin(ess))])
         lines.append(
             f"the effective sample size is below {enough} (100 a chain) for "
             f"{(ess < enough).sum()} of {len(ess)} scalars, at least {np.nanmin(ess):.0f} for "
-            f"{ess.idxmin()}: run the chains longer"
+            f"{worst}: run the chains longer"
         )
     return lines

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 from matplotlib.artist import Artist
@@ -9,10 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from stanflow.arrays import FloatArray
 from stanflow.estimates.importance import highest_pareto_k
-from stanflow.result import Fit
-from stanflow.target.loaded import FloatArray
-from stanflow.variables import bracketed
+from stanflow.stan.variables import bracketed
+
+if TYPE_CHECKING:
+    from stanflow.fitting.result import Fit
 
 # From the palette of Okabe and Ito, which the colour-blind tell apart.
 DRAWS, WEIGHTS = "#D55E00", "#009E73"

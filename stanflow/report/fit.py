@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from scipy.special import logsumexp
 
+from stanflow.arrays import FloatArray
 from stanflow.estimates.importance import highest_pareto_k
+from stanflow.flow.config import FAMILY_NAMES
 from stanflow.report import figures
 from stanflow.report.page import Plot, plot, render_page
 from stanflow.report.ran import NOTHING, configuration, engine, entry, versions
-from stanflow.result import FAMILIES, Fit
-from stanflow.summary import summarize
-from stanflow.target.agreement import second_engine
-from stanflow.target.loaded import FloatArray
-from stanflow.variables import bracketed
+from stanflow.stan.agreement import second_engine
+from stanflow.stan.variables import bracketed
+from stanflow.statistics.importance_weights import normalized
+from stanflow.statistics.summary import summarize
+
+if TYPE_CHECKING:
+    from stanflow.fitting.result import Fit
 
 ROWS_SHOWN = 200
 _VERDICTS = {
@@ -35,6 +38,7 @@ _ENDINGS = {
 }
 _INCLUDED, _MISSING = "included", "missing"
 _DIGITS_OF_A_SPREAD = 3
+_HEAD = ["Mean", "StdDev", "5%", "50%", "95%"]
 _MOST_DECIMALS, _LARGEST_IN_FULL = 6, 1e7
 
 
@@ -42,7 +46,6 @@ def render(fit: Fit) -> str:
     """Return the page's HTML."""
     report, weights = fit.report, _weights(fit)
     verdict, k = report.get("verdict"), report.get("pareto_k")
-    tables = _tables(fit, weights)
     return render_page(
         "fit.html.jinja",
         report=report,
@@ -54,8 +57,8 @@ def render(fit: Fit) -> str:
         plots=_plots(fit, weights),
         weighted=weights is not None,
         distrusted=k is not None and not k < _limit(fit),
-        head=[name for table in tables for name in table],
-        rows=_rows(tables),
+        head=_HEAD if weights is None else 2 * _HEAD,
+        rows=_rows(fit, weights),
         scalars=len(fit.columns),
         histograms=figures.MARGINALS,
         hidden=max(len(fit.columns) - ROWS_SHOWN, 0),
@@ -66,13 +69,13 @@ def render(fit: Fit) -> str:
 
 def _weights(fit: Fit) -> FloatArray | None:
     """Return weights that add up to one, or None where there is nothing left to weight."""
-    if fit.report.get("resampled") or not np.isfinite(total := logsumexp(fit.log_weights)):
+    if fit.report.get("resampled") or not np.isfinite(logsumexp(fit.log_weights)):
         return None
-    return np.asarray(np.exp(fit.log_weights - total))
+    return np.asarray(np.exp(normalized(fit.log_weights)))
 
 
 def _family(report: Mapping[str, Any]) -> str:
-    return FAMILIES.get(str(report.get("family")), "a flow of unknown family")
+    return FAMILY_NAMES.get(str(report.get("family")), "a flow of unknown family")
 
 
 def _limit(fit: Fit) -> float:
@@ -187,21 +190,17 @@ def _plots(fit: Fit, weights: FloatArray | None) -> dict[str, Plot]:
 # ---- The table --------------------------------------------------------------------------------
 
 
-def _tables(fit: Fit, weights: FloatArray | None) -> list[pd.DataFrame]:
-    """Return the summary of the first scalars, and with weights that with them."""
+def _rows(fit: Fit, weights: FloatArray | None) -> list[list[str]]:
+    """Return the summary of the first scalars, and with weights that with them, beside it."""
     names = [bracketed(column) for column in fit.columns[:ROWS_SHOWN]]
     values = fit.values[:, :ROWS_SHOWN]
     with np.errstate(all="ignore"):  # squares of huge values overflow
-        plain = summarize(names, values)
-        return [plain] if weights is None else [plain, summarize(names, values, weights)]
-
-
-def _rows(tables: list[pd.DataFrame]) -> list[list[str]]:
-    names, spreads = tables[0].index, tables[0]["StdDev"]
-    numbers = np.hstack([table.to_numpy(dtype=np.float64) for table in tables])
+        plain = summarize(values)
+        weighted = {} if weights is None else summarize(values, weights)
+    numbers = np.column_stack([*plain.values(), *weighted.values()])
     return [
-        [str(name), *_cells(row, float(spread))]
-        for name, spread, row in zip(names, spreads, numbers, strict=True)
+        [name, *_cells(row, float(spread))]
+        for name, spread, row in zip(names, plain["StdDev"], numbers, strict=True)
     ]
 
 

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 import stanflow
 from stanflow.errors import UsageError, reason
-from stanflow.storage.output import replace_file
+from stanflow.files import write_file
 
 _OWN_PACKAGE = "stanflow.report"
 _DOTS_PER_INCH = 130
@@ -88,7 +88,7 @@ def write_page(page: str, path: Path) -> Path:
         if path.is_dir():
             raise UsageError(f"{path} is a folder; name a file for the report")
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, page.encode(errors="replace"))
+        write_file(path, page.encode(errors="replace"))
     except (OSError, ValueError) as error:
         raise UsageError(f"the report cannot be written to {path}: {reason(error)}") from None
     return path

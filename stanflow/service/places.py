@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stanflow.target.cache import cache_folder
+from stanflow.stan.cache import cache_folder
 
 
 def without_places(text: str, folder: Path) -> str:

@@ -17,7 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from stanflow.service.logs import BoundedLog
 from stanflow.service.task import Failure, Outcome, Task, outcome_after
-from stanflow.target.cache import cache_folder
+from stanflow.stan.cache import cache_folder
 
 _WORKER, _LOG, _TEMPORARY = "stanflow.service.worker", "worker.log", "tmp"
 _KEPT_VARIABLES = frozenset(

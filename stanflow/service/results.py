@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from stanflow.files import CHECKSUMS, verify_checksum
 from stanflow.service.problems import ProblemError
-from stanflow.storage.checksums import CHECKSUMS, verify_checksum
 
 
 def result_file(folder: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stanflow.errors import UsageError
-from stanflow.target.batch import available_cores
+from stanflow.stan.batch import available_cores
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MEGABYTE = 2**20

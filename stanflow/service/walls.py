@@ -14,7 +14,7 @@ from pathlib import Path
 import stanflow
 from stanflow.service import landlock
 from stanflow.service.task import RUN, Task
-from stanflow.target.cache import cache_folder
+from stanflow.stan.cache import cache_folder
 
 _SYSTEM = (
     "/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.conf",

@@ -15,21 +15,21 @@ import numpy.typing as npt
 import pyarrow
 
 from stanflow.errors import DataError, EngineError, ProgramError
+from stanflow.files import write_checksums
+from stanflow.runs.folder import CHECKPOINT
 from stanflow.service.disk import require_room
 from stanflow.service.json_values import finite
 from stanflow.service.task import DRAWS, PROGRESS, REPORT, RUN, Task, TaskKind
-from stanflow.storage.checksums import write_checksums
-from stanflow.storage.output import CHECKPOINT
-from stanflow.target.comments import with_newlines, without_includes_in_comments
-from stanflow.target.embedded import compile_program
-from stanflow.target.model import StanModel
-from stanflow.target.program import StanProgram
+from stanflow.stan.comments import with_newlines, without_includes_in_comments
+from stanflow.stan.embedded import compile_program
+from stanflow.stan.model import StanModel
+from stanflow.stan.program import StanProgram
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from stanflow.fitting.result import Fit
     from stanflow.reference.result import NutsFit
-    from stanflow.result import Fit
     from stanflow.training.trainer import TrainStep
 
 Array = npt.NDArray[Any]
@@ -101,8 +101,8 @@ def transform_inits_task(task: Task, folder: Path) -> dict[str, Any]:
 
 def fit_task(task: Task, folder: Path) -> dict[str, Any]:
     """Fit a flow, going on from a checkpoint that an earlier process left."""
-    from stanflow.fitting import fit
-    from stanflow.presets import settings
+    from stanflow.fitting.fit import fit
+    from stanflow.fitting.presets import settings
 
     options = dict(task.options)
     seed, draws = options.pop("seed"), options.pop("draws")
@@ -152,7 +152,7 @@ def nuts_task(task: Task, folder: Path) -> dict[str, Any]:
 def comparison_task(task: Task, folder: Path) -> dict[str, Any]:
     """Compare two runs."""
     from stanflow.comparison.compare import compare
-    from stanflow.storage.runs import load_run
+    from stanflow.comparison.loading import load_run
 
     # Jobs' folders lie beside each other, and are named by their ids.
     folders = (folder.parent / task.options[side] / RUN for side in ("fit", "reference"))

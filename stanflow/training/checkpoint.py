@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import UsageError, one_line, reason
-from stanflow.storage.output import replace_file
-from stanflow.target.loaded import FloatArray
+from stanflow.files import write_file
 
 _FORMAT = "4"
 _LARGEST_SHARE_OF_TIME = 0.05
@@ -107,7 +107,7 @@ class Checkpoint:
             "sha256": _hash(tensors),
         }
         try:
-            replace_file(self._path, save(tensors, metadata))
+            write_file(self._path, save(tensors, metadata))
         except OSError as error:
             raise UsageError(
                 f"the checkpoint {self._path} cannot be written: {reason(error)}; the one before "

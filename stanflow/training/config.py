@@ -14,6 +14,7 @@ Start = Literal["ensemble", "mean-field", "none"]
 Schedule = Literal["plateau", "cosine", "constant"]
 Precision = Literal["float32", "float64"]
 Device = Literal["cpu", "cuda"]
+StopReason = Literal["converged", "max_steps", "max_seconds", "interrupted", "breakdown"]
 
 _CHOICES = {
     "gradient": Gradient,
@@ -127,6 +128,16 @@ class TrainConfig:
             if value not in get_args(choices):
                 options = " or ".join(get_args(choices))
                 raise UsageError(f"{name} must be {options}, not {value!r}")
+
+    def check_device(self) -> None:
+        """Raise UsageError where the device is not there."""
+        if self.device == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                raise UsageError(
+                    "there is no CUDA device that torch can use here; take device='cpu'"
+                )
 
     def draws_a_step(self, dim: int) -> int:
         """Return the batch in D dimensions."""

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stanflow.target.density import Target
-from stanflow.target.loaded import FloatArray
+from stanflow.arrays import FloatArray
+from stanflow.stan.density import Target
 
 _PARTS_ON_A_GPU = 4
 

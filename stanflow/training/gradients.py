@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from stanflow.arrays import FloatArray
 from stanflow.flow.sweep import Sweep
-from stanflow.target.density import Target
-from stanflow.target.loaded import FloatArray
+from stanflow.stan.density import Target
 from stanflow.training.config import Gradient
 from stanflow.training.exchange import Exchange
 

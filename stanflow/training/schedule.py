@@ -8,10 +8,9 @@ from collections import deque
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 from typing_extensions import override
 
-from stanflow.target.loaded import FloatArray
+from stanflow.statistics.medians import gain_of_medians
 from stanflow.training.config import TrainConfig
 
 _FINAL_SHARE = 0.01
@@ -236,18 +235,6 @@ def make_schedule(config: TrainConfig, dim: int) -> Schedule:
     if config.schedule == "plateau":
         return Plateau(config, dim)
     return (Cosine if config.schedule == "cosine" else Constant)(config, dim)
-
-
-def gain_of_medians(before: FloatArray, after: FloatArray) -> tuple[float, float]:
-    """Return by how much a median rose, and the standard error of that; outliers move neither."""
-    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
-    if min(len(before), len(after)) < 2:
-        return math.nan, math.nan
-    variances = [
-        (math.pi / 2) * stats.median_abs_deviation(part, scale="normal") ** 2 / len(part)
-        for part in (before, after)
-    ]
-    return float(np.median(after) - np.median(before)), math.sqrt(sum(variances))
 
 
 def _half_cosine(progress: float) -> float:

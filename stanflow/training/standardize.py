@@ -13,10 +13,10 @@ import torch
 from scipy import linalg
 from typing_extensions import override
 
+from stanflow.arrays import FloatArray
 from stanflow.flow.affine import FixedAffine
 from stanflow.flow.realnvp import Flow
-from stanflow.target.density import DensityBatch, NormalizingConstant, Target
-from stanflow.target.loaded import FloatArray
+from stanflow.stan.density import DensityBatch, NormalizingConstant, Target
 
 
 class StandardizedTarget(Target):

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stanflow.target.density import DensityBatch, Target
-from stanflow.target.loaded import FloatArray
-from stanflow.training.chains import Chains, Metric
+from stanflow.arrays import FloatArray
+from stanflow.sampling.chains import Chains, Metric
+from stanflow.stan.density import DensityBatch, Target
 from stanflow.training.config import TrainConfig
 from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.warmstart import LocationScale, mean_field_start
@@ -40,14 +40,11 @@ class Start:
         If there is one, ``F^-1 u`` takes the place of u; lower-triangular.
     points : array of shape (n, D)
         About where the posterior's mass is, in its own units.
-    gradient_evaluations : int
-        Gradients of the target's log density that it took.
     """
 
     location: FloatArray
     log_scale: FloatArray
     points: FloatArray
-    gradient_evaluations: int
     factor: FloatArray | None = None
 
 
@@ -86,7 +83,7 @@ def begin(
     dim = target.dim
     if config.start == "none":
         points = target.starting_points(_POINTS, rng)
-        return Start(np.zeros(dim), np.zeros(dim), points, 0)
+        return Start(np.zeros(dim), np.zeros(dim), points)
     fitted = mean_field_start(target, rng, should_stop)
     if config.start == "mean-field" or should_stop():
         return _of_mean_field(fitted, rng)
@@ -99,7 +96,7 @@ def _of_mean_field(fitted: LocationScale, rng: np.random.Generator) -> Start:
     dim = len(fitted.location)
     points = _normal_draws(fitted.location, fitted.log_scale, rng)
     widening = math.log(3) * _share_of_widening(dim)
-    return Start(fitted.location, fitted.log_scale + widening, points, fitted.gradient_evaluations)
+    return Start(fitted.location, fitted.log_scale + widening, points)
 
 
 def _of_ensemble(
@@ -108,8 +105,7 @@ def _of_ensemble(
     rng: np.random.Generator,
     should_stop: Callable[[], bool],
 ) -> Start:
-    draws, evaluations = _run_ensemble(target, fitted, rng, should_stop)
-    evaluations += fitted.gradient_evaluations
+    draws = _run_ensemble(target, fitted, rng, should_stop)
     location = np.median(draws, axis=0)
     log_scale = np.log(_spread(draws))
     points = rng.choice(draws, size=min(_POINTS, len(draws)), replace=False)
@@ -118,23 +114,21 @@ def _of_ensemble(
     for share in _WIDENINGS:
         wide = log_scale + share * widening
         tried = target.log_density_gradient(_normal_draws(location, wide, rng))
-        evaluations += _POINTS
         rejected = float(np.mean(~tried.accepted))
         if rejected < least:
             least, best = rejected, wide
         if rejected <= _MOST_REJECTED:
             break
-    return Start(location, best, points, evaluations)
+    return Start(location, best, points)
 
 
 def _whitened(start: Start, target: Target, rng: np.random.Generator) -> Start:
     in_units = StandardizedTarget(target, start.location, start.log_scale)
-    normal, evaluations = whitening(in_units, in_units.in_units(start.points), rng)
-    evaluations += start.gradient_evaluations
+    normal = whitening(in_units, in_units.in_units(start.points), rng)
     if normal is None:
-        return replace(start, gradient_evaluations=evaluations)
+        return start
     location = start.location + np.exp(start.log_scale) * normal.location
-    return replace(start, location=location, factor=normal.factor, gradient_evaluations=evaluations)
+    return replace(start, location=location, factor=normal.factor)
 
 
 def _run_ensemble(
@@ -142,8 +136,8 @@ def _run_ensemble(
     fitted: LocationScale,
     rng: np.random.Generator,
     should_stop: Callable[[], bool],
-) -> tuple[FloatArray, int]:
-    """Return the chains' draws after the first third, (n, D), and the gradients they took."""
+) -> FloatArray:
+    """Return the chains' draws after the first third, (n, D)."""
     few = target.dim <= _MANY_DIMENSIONS
     n_chains = _CHAINS if few else _CHAINS_IN_MANY_DIMENSIONS
     transitions = _TRANSITIONS if few else _TRANSITIONS_IN_MANY_DIMENSIONS
@@ -164,8 +158,7 @@ def _run_ensemble(
             chains.adapt(Metric(recent, _spread(recent)))
         if should_stop():
             break
-    draws = np.concatenate(recorded[len(recorded) // 3 :])
-    return draws, chains.evaluations + _POINTS
+    return np.concatenate(recorded[len(recorded) // 3 :])
 
 
 def _normal_draws(

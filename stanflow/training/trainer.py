@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
 
-from stanflow.errors import UsageError
-from stanflow.estimates.importance import renormalized, smoothed_log_weights
+from stanflow.arrays import FloatArray
 from stanflow.flow.realnvp import Flow
 from stanflow.flow.sweep import Sweep
-from stanflow.target.density import Target
-from stanflow.target.loaded import FloatArray
+from stanflow.stan.density import CountingTarget
+from stanflow.statistics.importance_weights import normalized, pareto_smoothed
 from stanflow.training.caution import Caution, caution
 from stanflow.training.checkpoint import Checkpoint, TrainState, as_tensor
-from stanflow.training.config import TrainConfig
+from stanflow.training.config import StopReason, TrainConfig
 from stanflow.training.gradients import BatchResult, GradientEstimator
-from stanflow.training.interruption import Interruption
+from stanflow.training.limits import Limits
 from stanflow.training.optimizers import FlatAdam
 from stanflow.training.safeguard import Safeguard
 from stanflow.training.schedule import make_schedule
 from stanflow.training.standardize import StandardizedTarget
-from stanflow.training.start import Start, begin
-
-StopReason = Literal["converged", "max_steps", "max_seconds", "interrupted", "breakdown"]
+from stanflow.training.start import Start
 
 _FAILED_STEPS_IN_A_ROW = 100
 _MOST_RETURNS = 10
 _NUMBERS_WORTH_A_SECOND_THREAD = 16_384
 _DRAWS_TO_JUDGE = 20_000
 _HIGHEST_K_TO_END_WITH = 0.55
-_START_SHARE = 0.3  # of the time
 _EXPLODED = 1e12  # in units of the start: no posterior is there
 
 
@@ -91,9 +85,7 @@ class TrainResult:
     returns : int
         How often training broke down, went back to where it was sound, and on more slowly.
     gradient_evaluations : int
-        Gradients of the target's log density, the warm start's included.
-    seconds : float
-        Wall time, the warm start included.
+        Of the target's log density so far, the start's included.
     """
 
     flow: Flow
@@ -102,7 +94,6 @@ class TrainResult:
     breakdown: str = ""
     returns: int = 0
     gradient_evaluations: int = 0
-    seconds: float = 0.0
 
     @property
     def skipped_steps(self) -> int:
@@ -112,18 +103,21 @@ class TrainResult:
 
 @np.errstate(all="ignore")  # what is not finite is counted, and reported
 def train(
-    flow: Flow | Callable[[Start], Flow],
-    target: Target,
+    flow: Flow,
+    target: CountingTarget,
+    start: Start,
     config: TrainConfig,
     seed: int,
-    on_step: Callable[[TrainStep], None] = lambda step: None,
     *,
+    limits: Limits,
+    on_step: Callable[[TrainStep], None] = lambda step: None,
     checkpoint: Checkpoint | None = None,
+    state: TrainState | None = None,
 ) -> TrainResult:
     """Fit a flow to a target by stochastic gradients of the ELBO and Adam.
 
-    Unless the configuration says otherwise, training runs in float32 and in units that are found
-    first (see `start.begin`); the flow is in float64, in the target's units, on the CPU afterwards.
+    Unless the configuration says otherwise, training runs in float32, and in the units of the
+    start; the flow is in float64, in the target's units, on the CPU afterwards.
 
     A draw that the target gives no finite log density or gradient takes no part in its step; a step
     whose gradient is not finite, as where a draw itself is not, is skipped and counted. Where
@@ -135,64 +129,40 @@ def train(
 
     Parameters
     ----------
-    flow : Flow or callable
-        Untrained, and trained in place; or what makes it once the start is known.
-    target : Target
+    flow : Flow
+        Untrained, and trained in place.
+    target : CountingTarget
         The density.
+    start : Start
+        From `start.begin`.
     config : TrainConfig
         Settings.
     seed : int
-        For the starting points and the draws.
+        For the draws.
+    limits : Limits
+        Active; when to end.
     on_step : callable
         Called after every step.
     checkpoint : Checkpoint, optional
-        Where the state is kept as training goes on; a run that finds one there goes on from it, to
-        the numbers that it would have reached without a break.
-
-    Raises
-    ------
-    InitializationError
-        The log density is not finite at any starting point.
-    UsageError
-        The device is not there.
+        Where the state is kept as training goes on.
+    state : TrainState, optional
+        What such a checkpoint holds: the run goes on from there, to the numbers that it would have
+        reached without a break.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("there is no CUDA device that torch can use here; take device='cpu'")
     batch = config.draws_a_step(target.dim)
-    state = None if checkpoint is None else checkpoint.read()
-    began = time.perf_counter() - (0.0 if state is None else state.seconds)
-    with Interruption() as interruption, _threads_that_pay(batch * target.dim) as threads:
-
-        def reason_to_stop() -> StopReason | None:
-            if interruption.requested:
-                return "interrupted"
-            out_of_time = time.perf_counter() - began >= (config.max_seconds or math.inf)
-            return "max_seconds" if out_of_time else None
-
-        def ends_the_start() -> bool:
-            if interruption.terminated:  # nothing is learnt yet that could be kept
-                raise KeyboardInterrupt
-            out_of_time = time.perf_counter() - began >= _START_SHARE * (
-                config.max_seconds or math.inf
-            )
-            return state is None and (interruption.requested or out_of_time)
-
-        # A run that goes on needs the very start that it had, even where its time is spent.
-        start = begin(target, config, seed, ends_the_start)
-        made = flow if isinstance(flow, Flow) else flow(start)
+    with _threads_that_pay(batch * target.dim) as threads:
         units = StandardizedTarget(target, start.location, start.log_scale, start.factor)
-        run = _Run(made, units, config, seed, threads)
-        result = TrainResult(run.flow, gradient_evaluations=start.gradient_evaluations)
+        run = _Run(flow, units, config, seed, threads)
+        result = TrainResult(run.flow)
         if state is not None:
             run.restore(state, result)
+            target.evaluations = result.gradient_evaluations
         for step in range(len(result.trace) + 1, config.most_steps(target.dim) + 1):
-            said, norm = run.step(step, time.perf_counter() - began)
-            result.gradient_evaluations += batch
-            seconds = time.perf_counter() - began
+            said, norm = run.step(step, limits.seconds)
             result.trace.append(
                 TrainStep(
                     step,
-                    seconds,
+                    limits.seconds,
                     said.elbo,
                     said.log_weight_sd,
                     norm,
@@ -201,17 +171,17 @@ def train(
                 )
             )
             on_step(result.trace[-1])
-            stopped = reason_to_stop() or run.record(result)
+            stopped = limits.reason_to_stop() or run.record(result)
+            result.gradient_evaluations = target.evaluations
             if stopped is not None:
                 result.stopped = stopped
                 break
-            if checkpoint is not None and (checkpoint.due or interruption.terminated):
+            if checkpoint is not None and (checkpoint.due or limits.terminated):
                 checkpoint.write(run.state(result))
-            if interruption.terminated:
+            if limits.terminated:
                 result.stopped = "interrupted"
                 break
         result.returns = run.finish()
-    result.seconds = time.perf_counter() - began
     return result
 
 
@@ -304,10 +274,9 @@ class _Run:
         log_weights = np.concatenate(
             [self._estimator.log_weights(generator) for _ in range(batches)]
         )
-        result.gradient_evaluations += batches * self._sweep.batch
-        # Of renormalised weights the mean is 1 / n.
-        divergence = -float(np.mean(renormalized(log_weights))) - math.log(len(log_weights))
-        _, pareto_k = smoothed_log_weights(log_weights)
+        # Of normalised weights the mean is 1 / n.
+        divergence = -float(np.mean(normalized(log_weights))) - math.log(len(log_weights))
+        _, pareto_k = pareto_smoothed(log_weights)
         return pareto_k > _HIGHEST_K_TO_END_WITH or divergence > self._schedule.largest_divergence
 
     def largest(self) -> FloatArray:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stanflow.target.density import Target
-from stanflow.target.loaded import FloatArray
+from stanflow.arrays import FloatArray
+from stanflow.stan.density import Target
 
 _STEPS_A_ROUND = 200
 _AVERAGED = 100
@@ -28,7 +28,6 @@ class LocationScale:
 
     location: FloatArray
     log_scale: FloatArray
-    gradient_evaluations: int
 
 
 def mean_field_start(
@@ -71,8 +70,7 @@ def mean_field_start(
             centre, elbo = mean, new_elbo
         if should_stop() or (not gain > _GAIN_WORTH_A_ROUND and np.isfinite(elbo)):
             break
-    evaluations = _BATCH * (1 + search.steps) + _BATCH_FOR_ELBO * (1 + search.rounds)
-    return LocationScale(centre[:dim], centre[dim:], evaluations)
+    return LocationScale(centre[:dim], centre[dim:])
 
 
 class _Rprop:
@@ -86,7 +84,6 @@ class _Rprop:
         rng: np.random.Generator,
         should_stop: Callable[[], bool],
     ) -> None:
-        self.rounds = self.steps = 0
         self._target, self._rng, self._should_stop = target, rng, should_stop
         self._parameters = self._usable = start
         self._step_sizes = np.full(len(start), _FIRST_STEP)
@@ -95,7 +92,6 @@ class _Rprop:
 
     def run(self) -> FloatArray:
         """Take a round of steps and return the average of the last ones."""
-        self.rounds += 1
         last = deque[FloatArray](maxlen=_AVERAGED)
         for _ in range(_STEPS_A_ROUND):
             self._step()
@@ -105,7 +101,6 @@ class _Rprop:
         return np.asarray(np.mean(last, axis=0))
 
     def _step(self) -> None:
-        self.steps += 1
         gradient = _path_gradient(self._target, self._parameters, self._rng)
         if gradient is None:  # too far: go back, and on from there more carefully
             self._parameters = self._usable.copy()

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import linalg
 
-from stanflow.target.density import Target
-from stanflow.target.loaded import FloatArray
+from stanflow.arrays import FloatArray
+from stanflow.stan.density import Target
 from stanflow.training.wiring import points_looked_at, second_derivatives
 
 _MOST_DIMENSIONS = 2500
@@ -30,10 +30,8 @@ class Whitening(NamedTuple):
     factor: FloatArray
 
 
-def whitening(
-    target: Target, points: FloatArray, rng: np.random.Generator
-) -> tuple[Whitening | None, int]:
-    """Return a normal approximation where it pays, and the gradients that it took.
+def whitening(target: Target, points: FloatArray, rng: np.random.Generator) -> Whitening | None:
+    """Return a normal approximation where it pays.
 
     Its precision is the mean negative Hessian at some of the points. Its location is their median
     and, from there, one step of Newton's for the ELBO. It is compared with a normal that has the
@@ -52,14 +50,12 @@ def whitening(
 
     Returns
     -------
-    normal : Whitening or None
+    Whitening or None
         None where it does not pay, where no normal has such a Hessian, and above 2500 dimensions.
-    evaluations : int
-        Gradients of the target's log density.
 
     Examples
     --------
-    >>> from stanflow.target.model import StanModel
+    >>> from stanflow.stan.model import StanModel
     >>> model = StanModel(
     ...     stan_code="parameters { vector[40] x; } model { x ~ std_normal(); "
     ...     "sum(x) ~ normal(0, 0.001); }",
@@ -67,30 +63,28 @@ def whitening(
     ... )
     >>> rng = np.random.default_rng(1)
     >>> points = rng.normal(size=(100, 40))
-    >>> normal, _ = whitening(model, points - points.mean(1, keepdims=True), rng)
+    >>> normal = whitening(model, points - points.mean(1, keepdims=True), rng)
     >>> bool(np.std((normal.factor @ rng.normal(size=(40, 1000))).sum(0)) < 0.002)
     True
     """
     dim = target.dim
     if not 1 < dim <= _MOST_DIMENSIONS:
-        return None, 0
+        return None
     looked_at = points[: points_looked_at(dim)]
     precision = _mean_precision(target, looked_at)
-    evaluations = 2 * dim * len(looked_at)
     factor = _factor_of_inverse(precision)
     if factor is None:
-        return None, evaluations
+        return None
     median = np.median(points, axis=0)
     _, gradients = _log_weights(target, median, factor, rng)
     if len(gradients) == 0:
-        return None, evaluations + _DRAWS
+        return None
     location = median + factor @ (factor.T @ gradients.mean(axis=0))
     apart = np.diag(1 / np.sqrt(np.diag(precision)))
     typical, unexplained = _centre_and_divergence(target, location, factor, rng)
     typical_apart, _ = _centre_and_divergence(target, location, apart, rng)
-    evaluations += 3 * _DRAWS
     pays = typical > typical_apart + max(_LEAST_GAIN, unexplained)
-    return (Whitening(location, factor) if pays else None), evaluations
+    return Whitening(location, factor) if pays else None
 
 
 def _mean_precision(target: Target, points: FloatArray) -> FloatArray:

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stanflow.arrays import FloatArray
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.wiring import IndexArray, Wiring
-from stanflow.target.density import Target
-from stanflow.target.loaded import FloatArray
+from stanflow.stan.density import Target
 
 _GRADIENTS_FOR_POINTS = 32_000
 _MOST_POINTS, _FEWEST_POINTS = 16, 4
@@ -59,7 +59,7 @@ def curvature(target: Target, points: FloatArray) -> Curvature:
 
     Examples
     --------
-    >>> from stanflow.target.model import StanModel
+    >>> from stanflow.stan.model import StanModel
     >>> model = StanModel(
     ...     stan_code="parameters { real v; vector[3] x; } "
     ...     "model { v ~ normal(0, 1); x ~ normal(0, exp(v)); }",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
+from stanflow.fitting.result import Fit
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.reference.result import NutsFit
-from stanflow.result import Fit
 
 CONSTANT = {"value": 0.0, "known": True, "reason": "exact"}
 
@@ -26,7 +25,7 @@ def nuts_run(values, *, columns=None, program=None, statistics=None, **report):
     """A NUTS run with draws of shape (chains, draws, n)."""
     n = values.shape[-1]
     return NutsFit(
-        report={"model": "given", "engine": "embedded", "seed": 1, **report},
+        report={"model": "given", "engine": "embedded", "seed": 1, "warnings": [], **report},
         columns=columns or columns_of(n),
         values=values,
         statistics=statistics or {},
@@ -55,7 +54,11 @@ def flow_run(values, *, columns=None, program=None, log_weights=None, **report):
         log_q=np.full(draws, -2.0),
         log_weights=log_weights,
         flow=build_flow(FlowConfig(family="meanfield", base="gaussian"), n, 0, None).double(),
-        trace=pd.DataFrame({"step": np.arange(1.0, 101), "elbo": -1 - 100 / np.arange(1, 101)}),
+        steps={
+            "step": np.arange(1.0, 101),
+            "elbo": -1 - 100 / np.arange(1, 101),
+            "rejected": np.zeros(100),
+        },
         program=program or program_of(n),
         data="{}",
     )

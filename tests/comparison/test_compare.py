@@ -249,21 +249,11 @@ def test_few_draws_are_compared_without_a_joint_test():
 
 def test_problems_of_the_reference_come_first():
     rng = np.random.default_rng(9)
-    values = rng.normal(size=(4, 500, 2))
-    values[0, :, 1] += 2
-    divergent = np.zeros((4, 500))
-    divergent[2, 3:5] = 1
-    stuck = nuts_run(
-        values, statistics={"divergent__": divergent, "energy__": np.cumsum(divergent + 1, axis=1)}
-    )
-    found = compare(nuts_run(rng.normal(size=(4, 500, 2))), stuck)
+    unhappy = nuts_run(rng.normal(size=(4, 500, 2)), warnings=["the sampler is unhappy"])
+    found = compare(nuts_run(rng.normal(size=(4, 500, 2))), unhappy)
     text = str(found)
-    assert text.index("R-hat") < text.index(found.headline)
-    cautions = " ".join(found.summary["cautions"])
-    for words in ("for x[2], above 1.01", "below 400", "2 of 2000 transitions", "E-BFMI"):
-        assert words in cautions
-    own_words = replace(stuck, report={**stuck.report, "warnings": ["the sampler is unhappy"]})
-    found = compare(flow_run(rng.normal(size=(2000, 2)), verdict="unreliable"), own_words)
+    assert text.index("the sampler is unhappy") < text.index(found.headline)
+    found = compare(flow_run(rng.normal(size=(2000, 2)), verdict="unreliable"), unhappy)
     assert found.summary["cautions"] == ["NUTS: the sampler is unhappy"]
     assert "The flow judges itself unreliable" in str(found)
 

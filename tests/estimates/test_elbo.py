@@ -7,8 +7,8 @@ from stanflow.estimates.draws import LogDensities, draw, draw_log_densities
 from stanflow.estimates.elbo import estimate_elbo
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
-from stanflow.target.density import NormalizingConstant
-from stanflow.target.model import StanModel
+from stanflow.stan.density import NormalizingConstant
+from stanflow.stan.model import StanModel
 
 NOTHING = NormalizingConstant(0.0, known=True, reason="")
 

@@ -9,9 +9,9 @@ from stanflow.estimates.draws import LogDensities, pool
 from stanflow.estimates.importance import (
     estimate_evidence,
     highest_pareto_k,
-    smoothed_log_weights,
 )
-from stanflow.target.density import NormalizingConstant
+from stanflow.stan.density import NormalizingConstant
+from stanflow.statistics.importance_weights import pareto_smoothed
 
 CONSTANT = NormalizingConstant(0.25, known=True, reason="")
 
@@ -80,7 +80,7 @@ def test_refused_draws_have_weight_zero():
 def test_equal_weights_have_no_tail():
     rounding = 1e-13 * np.random.default_rng(1).normal(size=1000)
     for log_ratio in (np.zeros(1000), 1000 + rounding):
-        log_weights, k = smoothed_log_weights(log_ratio)
+        log_weights, k = pareto_smoothed(log_ratio)
         assert k == 0
         np.testing.assert_allclose(np.exp(log_weights), 1e-3)
 

@@ -12,8 +12,8 @@ from stanflow.estimates.probe import probe
 from stanflow.estimates.tails import check_tails
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
-from stanflow.target.density import DensityBatch, NormalizingConstant, Target
-from stanflow.training.chains import Chains
+from stanflow.sampling.chains import Chains
+from stanflow.stan.density import DensityBatch, NormalizingConstant, Target
 
 GAUSSIAN = FlowConfig(family="meanfield", base="gaussian")
 
@@ -23,7 +23,6 @@ class Mixture(Target):
 
     def __init__(self, dim, share, distance):
         self._dim, self.share, self.distance = dim, share, distance
-        self.evaluations = 0
 
     @property
     def dim(self):
@@ -34,7 +33,6 @@ class Mixture(Target):
         return NormalizingConstant(0.0, known=True, reason="")
 
     def log_density_gradient(self, z):
-        self.evaluations += len(z)
         parts = np.stack(
             [
                 math.log(share) - 0.5 * ((z - centre) ** 2).sum(axis=1)
@@ -58,7 +56,6 @@ class HeavyTails(Mixture):
         self.nu = nu
 
     def log_density_gradient(self, z):
-        self.evaluations += len(z)
         gradient = -(self.nu + 1) * z / (self.nu + z**2)
         log_p = stats.t.logpdf(z, self.nu).sum(axis=1)
         return DensityBatch(log_p, gradient, np.ones(len(z), dtype=bool))
@@ -113,13 +110,11 @@ def test_a_narrow_flow_is_held_against_chains():
     assert abs(found.bridge.value) < 0.5 * abs(by_importance)
 
 
-def test_every_evaluation_is_counted_and_the_seed_decides():
+def test_the_seed_decides():
     target = Mixture(3, 0.5, 4.0)
     flow = flow_at(3, -4.0)
     drawn = draw(flow, target, 500, 2)
-    target.evaluations = 0
     one = probe(flow, target, drawn, math.log(0.5), gradient_evaluations=5000, seed=1)
-    assert one.gradient_evaluations == target.evaluations
     again, other = (
         probe(flow, target, drawn, math.log(0.5), gradient_evaluations=5000, seed=seed)
         for seed in (1, 2)
@@ -140,7 +135,6 @@ def test_the_mass_in_the_tails_is_found(dim):
     """Posterior share where a Cauchy's density is above 100 normal ones, by quadrature in 1-D."""
     flow = flow_at(dim, 0.0)
     check = check_tails(flow, HeavyTails(dim, 1), 0.0, 20_000, 1)
-    assert check.evaluations == 20_000
     if dim == 1:
         ratio = lambda x: stats.t.pdf(x, 1) > 100 * stats.norm.pdf(x)  # noqa: E731
         x = np.linspace(0, 50, 2_000_001)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import stanflow
-from stanflow import cli
+from stanflow.cli import main as cli
 from stanflow.errors import NumericsError, ProgramError
 from tests.command_line import STANFLOW, run, run_json
 
@@ -160,7 +160,7 @@ def test_check_says_where_the_other_engine_refuses_the_program(schools, monkeypa
     def refuse(_):
         raise ProgramError("Stan 2.35 knows no such type")
 
-    monkeypatch.setattr("stanflow.target.judge.judge", refuse)
+    monkeypatch.setattr("stanflow.stan.judge.judge", refuse)
     arguments = ["check", *map(str, schools), "--engine", "embedded"]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0
@@ -215,7 +215,7 @@ def test_doctor_names_what_is_here_and_what_mends_the_rest():
 
 
 def test_version_and_help_do_not_load_torch():
-    code = "import sys; from stanflow.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code = "import sys; from stanflow.cli.main import main\ntry: main()\nexcept SystemExit: pass\n"
     code += "print({'torch', 'arviz', 'stanli', 'pandas', 'numpy'} & set(sys.modules))"
     for option in ("--version", "--help"):
         result = subprocess.run(
@@ -296,8 +296,8 @@ def test_ctrl_c_while_data_are_read_is_said(tmp_path):
     """Typer turns it into a return value."""
     code = (
         "import os, signal, sys\n"
-        "from stanflow import cli\n"
-        "import stanflow.target.model as m\n"
+        "from stanflow.cli import main as cli\n"
+        "import stanflow.stan.model as m\n"
         "m.bind_data = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.argv = ['stanflow', 'check', 'm.stan', '--json']\n"
         "cli.main()\n"

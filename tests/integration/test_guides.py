@@ -10,7 +10,7 @@ import pytest
 import typer
 
 import stanflow
-from stanflow.cli import app
+from stanflow.cli.main import app
 from stanflow.estimates import verdict
 from stanflow.estimates.importance import highest_pareto_k
 

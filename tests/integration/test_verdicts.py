@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import stanflow
-from stanflow.assessment import DrawPlan, assess
+from stanflow.fitting.assessment import DrawPlan, assess
 from tests.integration.zoo_models import zoo_model
 
 MIXTURE = """

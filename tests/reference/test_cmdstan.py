@@ -23,8 +23,8 @@ from stanflow.reference.cmdstan_program import (
     open_executable,
 )
 from stanflow.reference.sampling import nuts
-from stanflow.target.batch import available_cores
-from stanflow.target.cache import cache_folder
+from stanflow.stan.batch import available_cores
+from stanflow.stan.cache import cache_folder
 from tests.reference.trend_program import TAU, trend_data
 
 MCSES = 4.5
@@ -370,7 +370,7 @@ def test_an_installed_cmdstan_compiles_once_and_samples(installed, tmp_path, mon
 @pytest.mark.slow
 def test_what_cmdstans_compiler_refuses_points_into_the_program(installed, tmp_path, monkeypatch):
     monkeypatch.setenv("STANFLOW_CACHE_DIR", str(tmp_path))
-    bad = stanflow.target.program.StanProgram.from_string(
+    bad = stanflow.stan.program.StanProgram.from_string(
         "parameters { real x; }\nmodel { x ~ normall(0, 1); }"
     )
     with pytest.raises(ProgramError, match="error in the Stan program, line 2"):

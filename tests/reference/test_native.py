@@ -19,9 +19,9 @@ from stanflow.reference import native as native_nuts
 from stanflow.reference.cmdstan_program import open_executable
 from stanflow.reference.progress import NutsProgress
 from stanflow.reference.run import STATISTICS, ChainStarts, NutsSettings, parameters_of
-from stanflow.target import native
-from stanflow.target.data import bind_data
-from stanflow.target.loaded import LoadedModel
+from stanflow.stan import native
+from stanflow.stan.data import bind_data
+from stanflow.stan.loaded import LoadedModel
 
 MCSES = 4.5
 REJECTED, PRINTING, SLOW, LATE = 1, 2, 3, 4

@@ -7,8 +7,8 @@ import pytest
 
 import stanflow
 from stanflow.errors import UsageError
+from stanflow.reference.folder import load_nuts
 from stanflow.reference.sampling import nuts
-from stanflow.storage.nuts_folder import load_nuts
 
 CODE = """
 data { int N; vector[N] y; }

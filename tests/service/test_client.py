@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import stanflow
-from stanflow.client import Job, ServiceError
 from stanflow.errors import DataError, UsageError
-from stanflow.target.data import bind_data
-from stanflow.target.program import StanProgram
+from stanflow.service.client import Job, ServiceError
+from stanflow.stan.data import bind_data
+from stanflow.stan.program import StanProgram
 
 from .servers import NORMAL, ON_SQLITE
 

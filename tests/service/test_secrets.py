@@ -17,8 +17,8 @@ from stanflow.service import landlock
 from stanflow.service.places import without_places
 from stanflow.service.task import Task
 from stanflow.service.work import TASKS
-from stanflow.target.embedded import _MIR_PREFIX, compile_program
-from stanflow.target.program import StanProgram
+from stanflow.stan.embedded import _MIR_PREFIX, compile_program
+from stanflow.stan.program import StanProgram
 
 from .servers import NORMAL, ON_SQLITE
 

@@ -3,8 +3,8 @@
 import pytest
 
 import stanflow
-from stanflow.target import judge, native
-from stanflow.target.program import StanProgram
+from stanflow.stan import judge, native
+from stanflow.stan.program import StanProgram
 from tests.conftest import ZOO
 
 PROGRAMS = sorted(ZOO.glob("*/*.stan"))

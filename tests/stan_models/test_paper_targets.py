@@ -12,7 +12,7 @@ import pytest
 from scipy import integrate, stats
 
 from stanflow.errors import DataError, UsageError
-from stanflow.target.model import StanModel
+from stanflow.stan.model import StanModel
 
 STANDARD_ERRORS = 4.5
 

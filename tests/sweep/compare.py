@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from stanflow.arrays import FloatArray
 from stanflow.errors import EngineError, StanFlowError
-from stanflow.target.loaded import FloatArray
-from stanflow.target.model import StanModel
+from stanflow.stan.model import StanModel
 
 from .assemble import PLACEHOLDER, SELECTOR, alone, together
 from .cases import Case

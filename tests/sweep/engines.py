@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stanflow.target import native
-from stanflow.target.model import StanModel
-from stanflow.target.program import StanProgram
-from stanflow.target.toolchain import Toolchain
+from stanflow.stan import native
+from stanflow.stan.model import StanModel
+from stanflow.stan.program import StanProgram
+from stanflow.stan.toolchain import Toolchain
 
 from .assemble import together
 from .cases import Case

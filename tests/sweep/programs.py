@@ -12,10 +12,10 @@ from collections import Counter
 from pathlib import Path
 
 from stanflow.errors import StanFlowError
-from stanflow.target import judge, native
-from stanflow.target.model import StanModel
-from stanflow.target.program import StanProgram
-from stanflow.target.toolchain import Toolchain
+from stanflow.stan import judge, native
+from stanflow.stan.model import StanModel
+from stanflow.stan.program import StanProgram
+from stanflow.stan.toolchain import Toolchain
 
 _TOGETHER = 20  # programs that one compiler reads Stan's headers for
 

@@ -6,7 +6,7 @@ from itertools import chain
 
 import pytest
 
-from stanflow.target.toolchain import Toolchain
+from stanflow.stan.toolchain import Toolchain
 
 from .cases import Case
 from .corpus import TOPICS, expression_topics

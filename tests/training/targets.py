@@ -3,8 +3,10 @@
 import numpy as np
 
 from stanflow.flow.realnvp import build_flow
-from stanflow.target.density import DensityBatch, NormalizingConstant, Target
+from stanflow.stan.density import CountingTarget, DensityBatch, NormalizingConstant, Target
 from stanflow.training.config import TrainConfig
+from stanflow.training.limits import Limits
+from stanflow.training.start import begin
 from stanflow.training.trainer import train
 
 
@@ -81,5 +83,15 @@ TARGET = GaussianTarget([1.0, -2.0, 30.0], [[1.0, 0.8, 0], [0.8, 1.0, 0], [0, 0,
 
 def trained(flow_config, target=TARGET, seed=1, **settings):
     flow = build_flow(flow_config, target.dim, seed)
-    result = train(flow, target, TrainConfig(**settings), seed)
-    return flow, result
+    return flow, begin_and_train(flow, target, TrainConfig(**settings), seed)
+
+
+def begin_and_train(flow, target, config, seed, *, checkpoint=None, on_step=lambda step: None):
+    state = None if checkpoint is None else checkpoint.read()
+    counting = CountingTarget(target)
+    with Limits(config.max_seconds, None if state is None else state.seconds) as limits:
+        start = begin(counting, config, seed, limits.end_the_start)
+        return train(
+            flow, counting, start, config, seed,
+            limits=limits, on_step=on_step, checkpoint=checkpoint, state=state,
+        )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.sweep import Sweep
-from stanflow.target.density import DensityBatch
+from stanflow.stan.density import DensityBatch
 
 from .targets import GaussianTarget, trained
 

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from stanflow.errors import UsageError
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
-from stanflow.target.model import StanModel
+from stanflow.stan.model import StanModel
 from stanflow.training import safeguard, schedule, trainer
 from stanflow.training.checkpoint import Checkpoint
 from stanflow.training.config import TrainConfig
-from stanflow.training.trainer import train
+
+from .targets import begin_and_train
 
 IDENTITY = {"seed": 1, "flow_config": {"layers": 2}, "program_sha256": "a"}
 FLOW = FlowConfig(layers=2, hidden=4)
@@ -39,8 +40,7 @@ def run(model, config, checkpoint=None, die_at=None):
             raise Stopped
 
     flow = build_flow(FLOW, model.dim, 7)
-    result = train(flow, model, config, 11, on_step, checkpoint=checkpoint)
-    return flow, result
+    return flow, begin_and_train(flow, model, config, 11, on_step=on_step, checkpoint=checkpoint)
 
 
 def written(model, path, config, die_at=8):

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 
 from stanflow.errors import UsageError
 from stanflow.training.config import TrainConfig
@@ -42,3 +43,11 @@ def test_what_depends_on_the_dimension_is_filled_in_unless_it_is_given():
     given = TrainConfig(batch=7, max_steps=5, learning_rate=0.3)
     assert given.resolved(5000) == given
     assert small.resolved(5000) == small
+
+
+def test_a_device_that_is_not_there_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    TrainConfig().check_device()
+    with pytest.raises(UsageError, match="no CUDA device"):
+        TrainConfig(device="cuda").check_device()

@@ -7,7 +7,7 @@ import torch
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.sweep import Sweep
-from stanflow.target.density import DensityBatch
+from stanflow.stan.density import DensityBatch
 from stanflow.training.exchange import Exchange
 from stanflow.training.gradients import GradientEstimator
 

@@ -6,7 +6,7 @@ import torch
 
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
-from stanflow.target.density import DensityBatch
+from stanflow.stan.density import DensityBatch
 from stanflow.training.optimizers import FlatAdam
 from stanflow.training.safeguard import Safeguard
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stanflow.target.density import DensityBatch
+from stanflow.stan.density import DensityBatch
 from stanflow.training import warmstart
 from stanflow.training.warmstart import mean_field_start
 
@@ -57,5 +57,5 @@ def test_time_and_ctrl_c_reach_the_warm_start_too():
 
     target = GaussianTarget([1000.0, 0.0], np.eye(2))
     start = mean_field_start(target, np.random.default_rng(1), stop_at_the_third)
-    assert start.gradient_evaluations == target.evaluations < 500
+    assert target.evaluations < 500
     assert np.isfinite(start.location).all()

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.wiring import Wiring
-from stanflow.target.density import DensityBatch
+from stanflow.stan.density import DensityBatch
 from stanflow.training import wiring as wiring_module
 from stanflow.training.wiring import (
     curvature,

@@ -1,0 +1,1 @@
+"""From a Stan model to a fit: start, wire, build, train, assess."""

@@ -1,0 +1,65 @@
+"""What must be known of a fit, in plain words, beside its table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stanflow.fitting.result import Fit
+
+
+def findings(fit: Fit) -> list[str]:
+    """Return a fit's estimates, what went wrong on the way, and the verdict, a line each."""
+    return [*_estimates(fit), *_on_the_way(fit), *_verdict(fit)]
+
+
+def _estimates(fit: Fit) -> list[str]:
+    report = fit.report
+    constants = (
+        "Stan's constants included"
+        if fit.normalized
+        else "WITHOUT Stan's dropped constants, so not comparable between programs: "
+        + report["normalizing_constant"]["reason"]
+    )
+    return [
+        f"log evidence {fit.log_evidence:.3f} (se {fit.log_evidence_se:.3f}), "
+        f"ELBO {fit.elbo:.3f} (se {fit.elbo_se:.3f}), {constants}",
+        f"Pareto k-hat {fit.pareto_k:.2f}, {report['importance_ess']:.0f} effective draws of "
+        f"{report['evidence_draws']}",
+    ]
+
+
+def _on_the_way(fit: Fit) -> list[str]:
+    report = fit.report
+    lines = []
+    if report.get("resampled"):
+        lines.append("the draws were resampled by their importance weights")
+    if report["rejected_draws"]:
+        lines.append(
+            f"{report['rejected_draws']} draws were rejected: the program has no finite log "
+            "density there"
+        )
+    if report["failed_generated_quantities"]:
+        lines.append(
+            f"generated quantities failed for {report['failed_generated_quantities']} draws, "
+            "which have NaN there and are left out of the table"
+        )
+    if report["skipped_steps"]:
+        lines.append(f"{report['skipped_steps']} training steps had no finite gradient")
+    if report.get("returns"):
+        lines.append(
+            f"training broke down {report['returns']} times, and went on more slowly from where "
+            "it was sound"
+        )
+    if report["stopped"] == "max_steps" and report["train_config"]["schedule"] == "plateau":
+        lines.append(f"training ended at its limit of {report['steps']} steps")
+    elif report["stopped"] in {"max_seconds", "interrupted"}:
+        lines.append(f"training was cut short ({report['stopped']}) at step {report['steps']}")
+    return lines
+
+
+def _verdict(fit: Fit) -> list[str]:
+    name = fit.verdict.upper() if fit.verdict == "unreliable" else fit.verdict
+    reasons = [f"  - {reason}" for reason in fit.report["reasons"]]
+    advice = [f"what to try: {'; '.join(fit.report['advice'])}"] if fit.report["advice"] else []
+    return [f"verdict: {name}", *reasons, *advice]

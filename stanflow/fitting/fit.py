@@ -1,0 +1,258 @@
+"""fit: from a StanModel to a Fit."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import stanflow
+from stanflow.errors import UsageError
+from stanflow.fitting.assessment import DrawPlan, assess
+from stanflow.fitting.budget import share_time
+from stanflow.fitting.presets import Preset
+from stanflow.fitting.presets import preset as named_settings
+from stanflow.fitting.result import Fit
+from stanflow.fitting.stages import Stages
+from stanflow.fitting.trace import trace_of
+from stanflow.flow.config import FlowConfig
+from stanflow.flow.realnvp import build_flow
+from stanflow.flow.wiring import Wiring
+from stanflow.stan.density import CountingTarget, Target
+from stanflow.stan.model import StanModel
+from stanflow.training.checkpoint import Checkpoint
+from stanflow.training.config import TrainConfig
+from stanflow.training.limits import Limits
+from stanflow.training.standardize import StandardizedTarget
+from stanflow.training.start import Start, begin
+from stanflow.training.trainer import TrainStep, train
+from stanflow.training.wiring import wire_by_curvature
+
+_EVIDENCE_DRAWS = 20_000
+_VERSIONED = ("stanli", "bridgestan", "torch", "numpy", "arviz")
+
+
+def fit(
+    model: StanModel,
+    *,
+    seed: int = 1,
+    draws: int = 4000,
+    evidence_draws: int | None = None,
+    preset: Preset = "auto",
+    flow: FlowConfig | None = None,
+    training: TrainConfig | None = None,
+    wiring: Wiring | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    checkpoint_every: float = 30.0,
+    progress: bool = True,
+    on_step: Callable[[TrainStep], None] | None = None,
+) -> Fit:
+    """Fit a flow to the posterior of a Stan model.
+
+    Parameters
+    ----------
+    model : StanModel
+        The program and its data.
+    seed : int
+        From which every random choice comes: the same seed on the same machine gives the same
+        result.
+    draws : int
+        Draws to take from the trained flow.
+    evidence_draws : int, optional
+        Draws behind ELBO, evidence and k-hat, of which those beyond `draws` are not kept; by
+        default `draws`, or 20,000 where that is more.
+    preset : {"auto", "paper"}
+        Settings to take where `flow` or `training` is not given; see
+        `stanflow.fitting.presets.preset`.
+    flow : FlowConfig, optional
+        The family and its size.
+    training : TrainConfig, optional
+        How it is trained.
+    wiring : Wiring, optional
+        Which coordinates each coupling layer moves, and which each of them looks at.
+    checkpoint : path, optional
+        A file to keep the state of training in. Where it holds the state of the same run already,
+        training goes on from there, to the same numbers; it is removed by nobody but you.
+    checkpoint_every : float
+        Seconds between writes of that file.
+    progress : bool
+        Show progress on standard error.
+    on_step : callable, optional
+        Called after every training step, in place of that.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    InitializationError
+        The log density is not finite at any starting point.
+    NumericsError
+        Hardly any draw has a finite log density.
+    UsageError
+        An option is out of range, or the checkpoint is damaged, of another run, or cannot be
+        written.
+
+    Examples
+    --------
+    >>> import stanflow
+    >>> model = stanflow.StanModel(
+    ...     stan_code="parameters { real x; } model { x ~ normal(3, 2); }", engine="embedded"
+    ... )
+    >>> fit = stanflow.fit(
+    ...     model, seed=1, training=stanflow.TrainConfig(max_steps=20), progress=False
+    ... )
+    >>> fit.stan_variable("x").shape
+    (4000,)
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be between 0 and {2**32 - 1}, not {seed}")
+    began = time.perf_counter()
+    flow_config, train_config = _resolved(model, preset, flow, training)
+    flow_seed, train_seed, *seeds = (int(s) for s in np.random.SeedSequence(seed).generate_state(7))
+    if evidence_draws is None:
+        evidence_draws = max(draws, _EVIDENCE_DRAWS)
+    plan = DrawPlan(draws, evidence_draws, *seeds)
+    expected_constant = model.normalizing_constant
+    what = {
+        "program_sha256": model.program.hash,
+        "data_sha256": model.data.hash,
+        "engine_version": model.engine_version,
+        "seed": seed,
+        "model_seed": model.seed,
+        "flow_config": asdict(flow_config),
+        "train_config": asdict(train_config),
+        "versions": _versions(),
+    }
+    timed_config = train_config
+    if train_config.max_seconds is not None:
+        left = train_config.max_seconds - (time.perf_counter() - began)
+        seconds, evidence_draws = share_time(model, left, draws, evidence_draws)
+        timed_config = replace(train_config, max_seconds=seconds)
+        plan = replace(plan, evidence_draws=evidence_draws)
+    kept = state = None
+    if checkpoint is not None:
+        kept = Checkpoint(Path(checkpoint), _identity(what, wiring), checkpoint_every)
+        state = kept.read()
+    target = CountingTarget(model)
+    stages = Stages(target)
+    with contextlib.ExitStack() as stack:
+        if on_step is None and progress:
+            from stanflow.fitting.progress import TrainProgress
+
+            most_steps = train_config.most_steps(model.dim)
+            on_step = stack.enter_context(TrainProgress(most_steps, expected_constant.value))
+        spent = None if state is None else state.seconds
+        limits = stack.enter_context(Limits(timed_config.max_seconds, spent))
+        with stages.measured("start"):
+            start = begin(target, timed_config, train_seed, limits.end_the_start)
+        with stages.measured("wiring"):
+            if wiring is None:
+                wiring = _wired(flow_config, target, start, flow_seed)
+        network = build_flow(flow_config, model.dim, flow_seed, wiring)
+        with stages.measured("training"):
+            result = train(
+                network,
+                target,
+                start,
+                timed_config,
+                train_seed,
+                limits=limits,
+                on_step=on_step or (lambda step: None),
+                checkpoint=kept,
+                state=state,
+            )
+    trace = trace_of(result.trace)
+    with stages.measured("assessment"):
+        assessment = assess(
+            network,
+            model,
+            plan,
+            target=target,
+            trace=trace,
+            breakdown=result.breakdown,
+        )
+    report = {
+        "model": model.name,
+        "engine": model.engine,
+        "dim": model.dim,
+        "family": flow_config.family,
+        **assessment.report,
+        "steps": len(result.trace),
+        "gradient_evaluations": target.evaluations,
+        "seconds": time.perf_counter() - began,
+        "stages": stages.report,
+        "peak_memory_mb": _peak_memory_mb(),
+        "out": None,
+        "rejected_in_training": sum(step.rejected for step in result.trace),
+        "stopped": result.stopped,
+        "returns": result.returns,
+        "breakdown": result.breakdown,
+        **model.engine_report,
+        **what,
+        "columns": list(assessment.constrained.columns),
+    }
+    return Fit(
+        report=report,
+        columns=assessment.constrained.columns,
+        flow=network,
+        steps=trace,
+        program=model.program.expanded,
+        data=model.data.json,
+        **assessment.arrays(),
+    )
+
+
+def _resolved(
+    model: StanModel, preset: Preset, flow: FlowConfig | None, training: TrainConfig | None
+) -> tuple[FlowConfig, TrainConfig]:
+    """Return the settings as they are for this model."""
+    of_preset, training_of_preset = named_settings(preset)
+    flow_config = (flow or of_preset).resolved(model.dim)
+    train_config = (training or training_of_preset).resolved(model.dim)
+    train_config.check_device()
+    if flow_config.family != "realnvp":
+        # Where the family cannot be the target, only the flow's own draws lead to the best ELBO,
+        # and a flow in correlated units would be of another family.
+        train_config = replace(train_config, tail_share=0.0, whiten=False)
+    return flow_config, train_config
+
+
+def _wired(config: FlowConfig, target: Target, start: Start, seed: int) -> Wiring | None:
+    """Wire the couplings as the configuration says; None where that needs no curvature."""
+    coupled = config.family == "realnvp" and target.dim > 1
+    if not coupled or (config.wiring != "curvature" and config.partners == 0):
+        return None
+    in_units = StandardizedTarget(target, start.location, start.log_scale, start.factor)
+    rng = np.random.default_rng(seed)
+    return wire_by_curvature(config, in_units, in_units.in_units(start.points), rng)
+
+
+def _identity(what: dict[str, Any], wiring: Wiring | None) -> dict[str, Any]:
+    """Return what makes two runs the same; how long one may take does not."""
+    training = {k: v for k, v in what["train_config"].items() if k != "max_seconds"}
+    arrays = {} if wiring is None else wiring.to_arrays()
+    hashed = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
+    return {**what, "train_config": training, "wiring_sha256": hashed}
+
+
+def _versions() -> dict[str, str]:
+    installed = {name: version(name) for name in _VERSIONED}
+    return {"stanflow": stanflow.__version__, "python": platform.python_version(), **installed}
+
+
+def _peak_memory_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

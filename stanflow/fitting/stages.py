@@ -1,0 +1,38 @@
+"""What each stage of a fit cost."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from stanflow.stan.density import CountingTarget
+
+
+class Stages:
+    """Seconds and gradient evaluations of each stage.
+
+    Parameters
+    ----------
+    target : CountingTarget
+        What the stages evaluate.
+
+    Attributes
+    ----------
+    report : dict
+        ``{"seconds": ..., "gradient_evaluations": ...}`` by stage, in their order.
+    """
+
+    def __init__(self, target: CountingTarget) -> None:
+        self._target = target
+        self.report: dict[str, dict[str, float]] = {}
+
+    @contextlib.contextmanager
+    def measured(self, stage: str) -> Iterator[None]:
+        """Measure what runs in the block."""
+        began, evaluations = time.perf_counter(), self._target.evaluations
+        yield
+        self.report[stage] = {
+            "seconds": time.perf_counter() - began,
+            "gradient_evaluations": self._target.evaluations - evaluations,
+        }

@@ -1,0 +1,1 @@
+"""What moves points of a density."""

@@ -1,0 +1,160 @@
+"""Hamiltonian chains that move together, one batch of gradients a move.
+
+They are not a sampler to report draws of, as NUTS is: they are a cheap look at where a posterior's
+mass is, before there is a flow (`start`) and after (`estimates.probe`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from stanflow.arrays import FloatArray
+from stanflow.stan.density import DensityBatch, Target
+from stanflow.statistics.ranks import average_ranks
+
+MOST_CLIMBS = 150
+_TARGET_ACCEPTANCE = 0.8
+_GROW, _SHRINK = 1.2, 0.5
+_DENSE_UP_TO = 200  # dimensions
+
+
+class Metric:
+    """Draws as a map from the standard normal's scale: dense where D is small, and they are many.
+
+    Correlations are those of normal scores, which heavy tails do not spoil.
+
+    Parameters
+    ----------
+    draws : array of shape (S, D)
+        Whose standard deviations, and correlations, are those of the map's image.
+    scale : array of shape (D,), optional
+        Taken instead of the standard deviations; then there may be no draws.
+    factor : array of shape (D, D), optional
+        Lower-triangular, of their covariance, where it is known; then the map is this.
+    """
+
+    def __init__(
+        self,
+        draws: FloatArray,
+        scale: FloatArray | None = None,
+        factor: FloatArray | None = None,
+    ) -> None:
+        n, dim = draws.shape
+        self._factor = factor
+        if factor is not None:
+            self._scale = np.ones(dim)
+            return
+        scale = np.std(draws, axis=0) if scale is None else scale
+        self._scale = np.maximum(scale, np.finfo(np.float64).tiny)
+        if dim <= _DENSE_UP_TO and n >= 10 * dim:
+            ranks = np.apply_along_axis(average_ranks, 0, draws)
+            correlation = np.corrcoef(ndtri((ranks - 0.5) / n), rowvar=False)
+            jitter = 1e-6 * np.eye(dim)
+            if np.isfinite(correlation).all():
+                self._factor = np.asarray(
+                    np.linalg.cholesky(np.reshape(correlation, (dim, dim)) + jitter)
+                )
+
+    def to_space(self, u: FloatArray) -> FloatArray:
+        """Map steps of shape (C, D) in units of the draws to steps in z."""
+        return np.asarray(self._scale * (u if self._factor is None else u @ self._factor.T))
+
+    def pull_back(self, gradient: FloatArray) -> FloatArray:
+        """Map gradients of shape (C, D) in z to gradients in units of the draws."""
+        scaled = gradient * self._scale
+        return np.asarray(scaled if self._factor is None else scaled @ self._factor)
+
+
+class Chains:
+    """C chains at points of a target.
+
+    Parameters
+    ----------
+    target : Target
+        The density.
+    start : array of shape (C, D)
+        Where they are.
+    metric : Metric
+        May be replaced while they run.
+    rng : numpy.random.Generator
+        Source of momenta, trajectory lengths and decisions.
+
+    Attributes
+    ----------
+    z : array of shape (C, D)
+        Where they are.
+    there : DensityBatch
+        The target there.
+    """
+
+    def __init__(
+        self, target: Target, start: FloatArray, metric: Metric, rng: np.random.Generator
+    ) -> None:
+        self._target, self._rng = target, rng
+        self.metric = metric
+        self.z = start
+        self.there = target.log_density_gradient(start)
+        self._log_step = np.full(len(start), math.log(0.5 / start.shape[1] ** 0.25))
+        self._since_adapted = 0
+
+    def climb(self, level: float, first_step: float) -> None:
+        """Climb by Rprop steps (see `warmstart`) until the log density reaches a level.
+
+        Steps are in the metric's units, the first ones of a given size.
+        """
+        steps = np.full_like(self.z, first_step)
+        signs = np.zeros_like(self.z)
+        for _ in range(MOST_CLIMBS):
+            below = ~(self.there.log_density >= level)
+            if not below.any():
+                return
+            new_signs = np.sign(self.metric.pull_back(np.nan_to_num(self.there.gradient)))
+            steps *= np.where(new_signs * signs < 0, _SHRINK, _GROW)
+            signs = new_signs
+            tried = self.z + self.metric.to_space(np.where(below[:, None], steps * signs, 0.0))
+            there = self._target.log_density_gradient(tried)
+            steps[~there.accepted] *= _SHRINK**2
+            self._move(tried, there, there.accepted & below)
+
+    def transition(self, leapfrog_steps: int) -> None:
+        """Move each chain by a trajectory of its own step size, which adapts."""
+        step = np.exp(self._log_step) * self._rng.uniform(0.8, 1.2)
+        acceptance = self._trajectory(step, leapfrog_steps)
+        self._log_step += (acceptance - _TARGET_ACCEPTANCE) / math.sqrt(1 + self._since_adapted)
+        self._since_adapted += 1
+
+    def adapt(self, metric: Metric) -> None:
+        """Go on with another metric, and step sizes that adapt anew from their common one."""
+        self.metric = metric
+        self._log_step[:] = self._log_step.mean()
+        self._since_adapted = 0
+
+    def _trajectory(self, step: FloatArray, leapfrog_steps: int) -> FloatArray:
+        momentum = self._rng.standard_normal(self.z.shape)
+        before = self.there.log_density - 0.5 * (momentum**2).sum(axis=1)
+        z, there, step = self.z, self.there, step[:, None]
+        with np.errstate(all="ignore"):  # a trajectory that diverges is refused
+            for _ in range(leapfrog_steps):
+                momentum = momentum + 0.5 * step * self.metric.pull_back(there.gradient)
+                z = z + self.metric.to_space(step * momentum)
+                there = self._target.log_density_gradient(np.where(np.isfinite(z), z, self.z))
+                momentum = momentum + 0.5 * step * self.metric.pull_back(there.gradient)
+            after = there.log_density - 0.5 * (momentum**2).sum(axis=1)
+            log_ratio = np.where(
+                there.accepted & np.isfinite(z).all(axis=1), after - before, -np.inf
+            )
+            acceptance = np.exp(np.minimum(np.nan_to_num(log_ratio, nan=-np.inf), 0.0))
+        self._move(z, there, self._rng.uniform(size=len(z)) < acceptance)
+        return np.asarray(acceptance)
+
+    def _move(self, z: FloatArray, there: DensityBatch, moved: npt.NDArray[np.bool_]) -> None:
+        self.z = np.where(moved[:, None], z, self.z)
+        self.there = DensityBatch(
+            np.where(moved, there.log_density, self.there.log_density),
+            np.where(moved[:, None], there.gradient, self.there.gradient),
+            moved | self.there.accepted,
+        )

@@ -1,0 +1,124 @@
+"""A density on R^D, evaluated on batches of draws: what a flow is trained on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import override
+
+from stanflow.arrays import FloatArray
+
+
+@dataclass(frozen=True)
+class DensityBatch:
+    """Log densities and gradients of B draws.
+
+    Attributes
+    ----------
+    log_density : array of shape (B,)
+        Unnormalised log density; NaN where the row threw.
+    gradient : array of shape (B, D)
+        Its gradient; NaN where the row threw.
+    accepted : bool array of shape (B,)
+        Rows whose log density and gradient are both finite.
+    """
+
+    log_density: FloatArray
+    gradient: FloatArray
+    accepted: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class NormalizingConstant:
+    """What a density lacks because Stan drops constants of ``~`` statements.
+
+    Attributes
+    ----------
+    value : float
+        Add it to a log density, an ELBO or a log evidence; 0 where it is not known.
+    known : bool
+        Whether it was computed and found to be the same at every point tried.
+    reason : str
+        How it was verified, or why it is not known.
+    """
+
+    value: float
+    known: bool
+    reason: str
+
+
+class Target(ABC):
+    """A density on R^D, known up to a constant."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Number of unconstrained parameters, D."""
+
+    @property
+    @abstractmethod
+    def normalizing_constant(self) -> NormalizingConstant:
+        """What to add to the log density to have all its constants."""
+
+    @abstractmethod
+    def log_density_gradient(self, z: FloatArray) -> DensityBatch:
+        """Evaluate a batch.
+
+        Parameters
+        ----------
+        z : array of shape (B, D)
+            Unconstrained draws.
+        """
+
+    @abstractmethod
+    def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Return n points of shape (n, D) where the log density is finite.
+
+        Raises
+        ------
+        InitializationError
+            No such point was found.
+        """
+
+
+class CountingTarget(Target):
+    """A target that counts its evaluations.
+
+    Parameters
+    ----------
+    target : Target
+        What is evaluated.
+    evaluations : int
+        Draws at which it was before.
+
+    Attributes
+    ----------
+    evaluations : int
+        Draws at which it was so far.
+    """
+
+    def __init__(self, target: Target, evaluations: int = 0) -> None:
+        self.evaluations = evaluations
+        self._target = target
+
+    @property
+    @override
+    def dim(self) -> int:
+        return self._target.dim
+
+    @property
+    @override
+    def normalizing_constant(self) -> NormalizingConstant:
+        return self._target.normalizing_constant
+
+    @override
+    def log_density_gradient(self, z: FloatArray) -> DensityBatch:
+        self.evaluations += len(z)
+        return self._target.log_density_gradient(z)
+
+    @override
+    def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
+        return self._target.starting_points(n, rng)

@@ -1,0 +1,25 @@
+import math
+
+import numpy as np
+
+from stanflow.fitting.progress import TrainProgress
+from stanflow.training.trainer import TrainStep
+
+
+def shown(capsys, elbos, rejected=0, constant=0.0):
+    with TrainProgress(len(elbos), constant) as progress:
+        for number, elbo in enumerate(elbos, start=1):
+            progress(TrainStep(number, 0.1 * number, elbo, 0.1, 1.0, rejected, np.ones(3)))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()[-1]
+
+
+def test_the_last_line_says_steps_elbo_seconds_and_rejected_draws(capsys):
+    line = shown(capsys, [-5.0] * 60, rejected=2, constant=-40.0)
+    assert line == "step 60/60  ELBO -45.00  6.0 s  rejected 120"
+
+
+def test_a_bad_beginning_is_forgotten_and_a_skipped_step_is_no_number(capsys):
+    assert "ELBO -3.00" in shown(capsys, [-1e9] * 20 + [-3.0] * 40 + [math.nan] * 5)
+    assert "ELBO nan" in shown(capsys, [math.nan] * 3)
