@@ -15,7 +15,8 @@ from benchmarks.models import MODELS
 
 ROOT = MODELS.parent
 _NO_PART_IN_A_FIT = {
-    "cli", "comparison", "reference", "report", "service", "notebook.py", "findings.py", "progress.py",
+    "cli", "comparison", "reference", "report", "service",
+    "notebook.py", "findings.py", "progress.py",
 }  # fmt: skip
 
 
