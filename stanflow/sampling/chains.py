@@ -51,8 +51,10 @@ class Metric:
         scale = np.std(draws, axis=0) if scale is None else scale
         self._scale = np.maximum(scale, np.finfo(np.float64).tiny)
         if dim <= _DENSE_UP_TO and n >= 10 * dim:
-            ranks = np.apply_along_axis(average_ranks, 0, draws)
-            correlation = np.corrcoef(ndtri((ranks - 0.5) / n), rowvar=False)
+            scores = np.empty_like(draws, order="C")
+            for coordinate, x in enumerate(draws.T):
+                scores[:, coordinate] = ndtri((average_ranks(x) - 0.5) / n)
+            correlation = np.corrcoef(scores, rowvar=False)
             jitter = 1e-6 * np.eye(dim)
             if np.isfinite(correlation).all():
                 self._factor = np.asarray(

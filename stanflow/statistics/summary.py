@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN = 40
 _QUANTILES = {"5%": 0.05, "50%": 0.5, "95%": 0.95}
-_BETWEEN_COLUMNS = "  "
+_BETWEEN_COLUMNS = " "
 
 
 def summarize(values: FloatArray, weights: FloatArray | None = None) -> dict[str, FloatArray]:

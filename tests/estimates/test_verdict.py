@@ -26,8 +26,8 @@ GOOD = Diagnostics(
     rejected_share=0.0,
     trace=-10 + 0.05 * RNG.normal(size=1000),
     skipped_steps=0,
-    probe=Probe(32, 0, -math.inf, BridgeEstimate(-11.99, 0.003, True, 5), 1.05, 13_000),
-    tails=TailCheck(0.0, 16_000),
+    probe=Probe(32, 0, -math.inf, BridgeEstimate(-11.99, 0.003, True, 5), 1.05),
+    tails=TailCheck(0.0),
     constant=2.0,
 )
 
@@ -75,7 +75,7 @@ BAD = {
     ),
     "bridge above": (bridge(-11.7), "0.29 nats below that by bridge .* lacks mass"),
     "bridge below": (bridge(-12.2), "0.21 nats above that by bridge"),
-    "light tails": (replace(GOOD, tails=TailCheck(0.02, 16_000)), "too light: at least 2.00%"),
+    "light tails": (replace(GOOD, tails=TailCheck(0.02)), "too light: at least 2.00%"),
     "rejections": (replace(GOOD, rejected_share=0.4), "40.0% of the flow's draws have no finite"),
     "improper": (
         replace(GOOD, unbounded=("mu",)),
@@ -99,7 +99,7 @@ DOUBTFUL = {
     "k": (importance(pareto_k=0.55), "Pareto k-hat is 0.55, above 0.5"),
     "some missing": (probe(escaped=1, log_missing_mass=math.log(0.01)), "about 1% of the post"),
     "bridge": (bridge(-11.94), "0.05 nats below"),
-    "tails": (replace(GOOD, tails=TailCheck(0.0015, 16_000)), "too light"),
+    "tails": (replace(GOOD, tails=TailCheck(0.0015)), "too light"),
     "rejections": (replace(GOOD, rejected_share=0.05), "5.0% of the flow's draws"),
     "boundary": (
         replace(GOOD, rejected_share=0.2, boundary=Boundary("sigma", None, 2.0)),
@@ -151,7 +151,7 @@ def test_what_makes_weights_necessary(case):
         bridge(-11.7, se=0.2),  # within its error
         probe(escaped=2, log_missing_mass=math.log(0.001), rhat=1.5),
         probe(bridge=None),
-        replace(GOOD, tails=TailCheck(0.0004, 16_000)),
+        replace(GOOD, tails=TailCheck(0.0004)),
         replace(GOOD, rejected_share=0.005, skipped_steps=50),
         weights(0.05 * Z[:, 1]),
     ],
@@ -164,7 +164,7 @@ def test_the_gravest_comes_first_and_its_advice_alone_counts():
     both = replace(
         GOOD,
         importance=replace(GOOD.importance, pareto_k=0.55),
-        tails=TailCheck(0.02, 16_000),
+        tails=TailCheck(0.02),
     )
     verdict = judge(both)
     assert verdict.name == "unreliable"

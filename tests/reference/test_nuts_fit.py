@@ -7,7 +7,7 @@ import pytest
 
 import stanflow
 from stanflow.errors import UsageError
-from stanflow.reference.folder import load_nuts
+from stanflow.reference.result import load_nuts
 from stanflow.reference.sampling import nuts
 
 CODE = """

@@ -8,8 +8,7 @@ from scipy import stats
 
 from stanflow.sampling.chains import MOST_CLIMBS, Chains, Metric
 from stanflow.stan.density import DensityBatch
-
-from .targets import TARGET, GaussianTarget, HalfGaussian, StudentTTarget
+from tests.training.targets import TARGET, GaussianTarget, HalfGaussian, StudentTTarget
 
 CHAINS = 4000
 CORRELATED = GaussianTarget([3.0, -1.0, 0.5], [[4.0, 1.8, 0], [1.8, 1.0, 0.2], [0, 0.2, 0.25]])

@@ -2,8 +2,9 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.target.test_guard import mended
-from tests.target.test_guard_functions import BLOCKS, GOES_ON, program, value
+
+from tests.stan.test_guard import mended
+from tests.stan.test_guard_functions import BLOCKS, GOES_ON, program, value
 
 CONDITIONS = st.tuples(st.integers(2, 4), st.integers(0, 2))
 SIMPLE = st.one_of(

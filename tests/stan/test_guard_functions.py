@@ -4,12 +4,12 @@ import re
 
 import numpy as np
 import pytest
-from tests.target.test_guard import load, mended, quantity, texts
 
 from stanflow.errors import BeyondEmbeddedError
 from stanflow.stan.guard import find_faults
 from stanflow.stan.mending import mend
 from stanflow.stan.program import StanProgram
+from tests.stan.test_guard import load, mended, quantity, texts
 
 HEADER = "data { int n; array[4] int a; } parameters { real theta; } "
 DATA = {"n": 5, "a": [3, 1, 4, 2]}

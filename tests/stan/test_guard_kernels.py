@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from scipy import stats
-from tests.target.test_guard import NO_PARAMETERS, load, mended, quantity, texts
 
 from stanflow.errors import BeyondEmbeddedError
 from stanflow.stan.guard import find_faults
 from stanflow.stan.mending import mend
 from stanflow.stan.program import StanProgram
+from tests.stan.test_guard import NO_PARAMETERS, load, mended, quantity, texts
 
 KERNELS = {
     "gp_exp_quad_cov": lambda r: np.exp(-(r**2) / 2),

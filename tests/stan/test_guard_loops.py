@@ -1,12 +1,12 @@
 """Loops over arrays of containers, in which the embedded engine loses its way."""
 
 import pytest
-from tests.target.test_guard import NO_PARAMETERS, load, mended, quantity, texts
 
 from stanflow.errors import BeyondEmbeddedError
 from stanflow.stan.guard import find_faults
 from stanflow.stan.mending import mend
 from stanflow.stan.program import StanProgram
+from tests.stan.test_guard import NO_PARAMETERS, load, mended, quantity, texts
 
 HEADER = (
     "data { array[2, 3] int b; array[2] vector[3] w; array[2, 2, 3] int c; array[2, 0] int none; "
