@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from stanflow.arrays import FloatArray
 from stanflow.errors import NumericsError
+from stanflow.statistics.importance_weights import log_sum_exp
 from stanflow.statistics.markov_chains import ess_mean
 
 _MOST_ITERATIONS = 1000
@@ -110,7 +110,7 @@ def bridge_evidence(
 
 
 def _log_mean(log_x: FloatArray) -> float:
-    return float(logsumexp(log_x)) - math.log(log_x.size)
+    return log_sum_exp(log_x) - math.log(log_x.size)
 
 
 def _relative_variance(x: FloatArray) -> float:

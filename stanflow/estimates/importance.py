@@ -6,12 +6,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from stanflow.arrays import FloatArray
 from stanflow.estimates.draws import LogDensities
 from stanflow.stan.density import NormalizingConstant
-from stanflow.statistics.importance_weights import effective_sample_size, pareto_smoothed
+from stanflow.statistics.importance_weights import (
+    effective_sample_size,
+    log_sum_exp,
+    pareto_smoothed,
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def estimate_evidence(draws: LogDensities, constant: NormalizingConstant) -> Imp
     lightest = int(np.argmin(log_ratio))
     smoothed_total = float(log_ratio[lightest] - log_weights[lightest])
     return ImportanceEstimate(
-        log_evidence=float(logsumexp(log_ratio)) + offset,
+        log_evidence=log_sum_exp(log_ratio) + offset,
         se=se,
         smoothed_log_evidence=smoothed_total + offset,
         normalized=constant.known,

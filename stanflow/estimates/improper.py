@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stanflow.arrays import FloatArray
-from stanflow.stan.curvature import curvature
+from stanflow.stan.curvature import second_derivatives, symmetric
 from stanflow.stan.density import Target
 
 _RADII = np.array([3.0, 10.0, 30.0, 100.0, 300.0])  # in standard deviations of the draws
@@ -82,5 +82,6 @@ def _does_not_fall(target: Target, origin: FloatArray, direction: FloatArray) ->
 
 def _flattest_direction(target: Target, origin: FloatArray, scale: FloatArray) -> FloatArray:
     """Return the direction of least curvature of the log density, in units of the scale."""
-    values, directions = np.linalg.eigh(curvature(target, origin, scale, _DIFFERENCE))
+    hessian = second_derivatives(target, origin, scale, _DIFFERENCE)
+    values, directions = np.linalg.eigh(symmetric(hessian))
     return np.asarray(directions[:, np.argmin(np.abs(values))])

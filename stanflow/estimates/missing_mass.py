@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import torch
-from scipy.special import digamma, logsumexp
 
 from stanflow.arrays import FloatArray
 from stanflow.flow.realnvp import Flow
-from stanflow.stan.curvature import curvature
+from stanflow.stan.curvature import second_derivatives, symmetric
 from stanflow.stan.density import Target
+from stanflow.statistics.importance_weights import log_sum_exp
 
 _IMPORTANCE_UP_TO = 400  # dimensions
 _NEWTON_FROM = 20  # dimensions
@@ -67,14 +67,14 @@ def log_missing_mass(
     ]
     z = np.concatenate([proposal.draw(rng) for proposal in proposals])
     log_density = target.log_density_gradient(z).log_density
-    log_mixture = logsumexp([proposal.log_density(z) for proposal in proposals], axis=0)
+    log_mixture = np.logaddexp.reduce([proposal.log_density(z) for proposal in proposals])
     log_mixture -= math.log(len(proposals))
     log_weight = log_weights_at(flow, z, log_density) - log_evidence
     missing = np.isfinite(log_density) & ~(log_weight <= LOG_WEIGHT_OF_MISSING)
     if not missing.any():
         return -math.inf
-    total = logsumexp((log_density - log_mixture)[missing])
-    return float(total) - math.log(len(z)) - log_evidence
+    total = log_sum_exp((log_density - log_mixture)[missing])
+    return total - math.log(len(z)) - log_evidence
 
 
 def log_weights_at(flow: Flow, points: FloatArray, log_p: FloatArray) -> FloatArray:
@@ -109,7 +109,8 @@ def _local_proposal(target: Target, visited: FloatArray) -> _LocalStudentT:
     """Shape a proposal by the curvature of log p at the mean of a chain's points, (n, D)."""
     centre, dim = visited.mean(axis=0), visited.shape[1]
     scale = np.maximum(visited.std(axis=0), 1e-12 * (1 + np.abs(centre)))
-    curvatures, directions = np.linalg.eigh(-curvature(target, centre, scale, _DIFFERENCE))
+    hessian = second_derivatives(target, centre, scale, _DIFFERENCE)
+    curvatures, directions = np.linalg.eigh(-symmetric(hessian))
     shape = scale[:, None] * directions / np.sqrt(np.maximum(curvatures, _FLATTEST))
     if dim >= _NEWTON_FROM:
         centre = _newton_step(target, centre, shape)
@@ -128,7 +129,8 @@ def _log_mass_by_entropy(points: FloatArray, log_p: FloatArray) -> float:
     visited = points.reshape(-1, points.shape[-1])
     n = max(_EFFECTIVE_SHARE * len(visited), 3)
     # A sample's log variance is too low on average; Wishart's expectation corrects it.
-    bias = digamma((n - 1) / 2) - math.log((n - 1) / 2)
+    half = (n - 1) / 2
+    bias = float(torch.digamma(torch.tensor(half, dtype=torch.float64))) - math.log(half)
     variance = np.maximum(visited.var(axis=0, ddof=1), np.finfo(np.float64).tiny)
     entropy = 0.5 * (np.log(2 * np.pi * math.e * variance) - bias).sum()
     return float(log_p.mean() + entropy + _SLACK_A_DIMENSION * points.shape[-1])

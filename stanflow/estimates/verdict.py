@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-from scipy.special import expit, ndtri
 
 from stanflow.arrays import FloatArray
 from stanflow.estimates.boundary import Boundary
@@ -38,6 +38,7 @@ _LARGEST_GAP_UNNOTICED, _LARGEST_GAP, _STANDARD_ERRORS = 0.03, 0.1, 2.5  # nats,
 _LARGEST_RHAT = 1.6  # of short chains, as the probe's are
 _LARGEST_KL = 0.1  # nats
 _LARGEST_IN_FULL = 1000
+_LARGEST_EXPONENT = 700.0  # of a finite exponential
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def _to_coverage(probe: Probe) -> Iterator[_Objection]:
 
 def _missing_share(probe: Probe) -> float:
     """Return the share of what the flow holds and what it misses that it misses."""
-    return float(expit(probe.log_missing_mass))
+    return 1 / (1 + math.exp(min(-probe.log_missing_mass, _LARGEST_EXPONENT)))
 
 
 def _to_mixing(diagnostics: Diagnostics, *, vouched: bool) -> Iterator[_Objection]:
@@ -351,7 +352,7 @@ def _to_halves(diagnostics: Diagnostics) -> Iterator[_Objection]:
     )
     with np.errstate(all="ignore"):
         score = np.nan_to_num(np.abs(means[0] - means[1]) / np.sqrt(variances[0] + variances[1]))
-    if score.max() > -ndtri(_FALSE_ALARMS / 2 / z.shape[1]):
+    if score.max() > -NormalDist().inv_cdf(_FALSE_ALARMS / 2 / z.shape[1]):
         yield _Objection(
             True,
             f"two halves of the draws disagree: a weighted mean differs by "
@@ -378,7 +379,7 @@ def _to_unweighted_draws(diagnostics: Diagnostics) -> Iterator[_Objection]:
         shift = np.nan_to_num(np.abs(z.mean(axis=0) - mean) / sd)
         error = np.nan_to_num(np.sqrt(variance) / sd)
         log_ratio = np.nan_to_num(np.log(sd / plain_sd))
-    quantile = -ndtri(_FALSE_ALARMS / 2 / z.shape[1])
+    quantile = -NormalDist().inv_cdf(_FALSE_ALARMS / 2 / z.shape[1])
     if (shift > _LARGEST_SHIFT + quantile * error).any():
         yield _Objection(
             False, f"weighting moves a mean by {_plain(shift.max())} standard deviations", _WEIGHT

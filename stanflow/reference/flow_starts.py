@@ -15,6 +15,7 @@ from stanflow.arrays import FloatArray
 from stanflow.errors import DataError, UsageError
 from stanflow.reference.run import ChainStarts, Metric, parameters_of
 from stanflow.stan.model import StanModel
+from stanflow.statistics.importance_weights import normalized
 
 if TYPE_CHECKING:
     from stanflow.fitting.result import Fit
@@ -53,7 +54,7 @@ def flow_starts(
     """
     _check_same_posterior(fit, model)
     rows = np.flatnonzero(np.isfinite(fit.z).all(axis=1))
-    weights = _normalized(fit.log_weights[rows])
+    weights = _weights(fit.log_weights[rows])
     chosen = []
     parameters = []
     for row in rows[_weighted_order(weights, np.random.default_rng(seed))][:_STARTS_TRIED]:
@@ -134,14 +135,12 @@ def _check_same_posterior(fit: Fit, model: StanModel) -> None:
             )
 
 
-def _normalized(log_weights: FloatArray) -> FloatArray:
+def _weights(log_weights: FloatArray) -> FloatArray:
     """Return weights that add up to one; draws without a usable weight get none."""
     usable = np.where(np.isfinite(log_weights), log_weights, -np.inf)
     if not np.isfinite(usable).any():
         return np.full(len(usable), 1 / max(len(usable), 1))
-    weights: FloatArray = np.exp(usable - usable.max())
-    weights /= weights.sum()
-    return weights
+    return np.asarray(np.exp(normalized(usable)))
 
 
 def _weighted_order(weights: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.intp]:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from stanflow.arrays import FloatArray
 from stanflow.estimates.importance import highest_pareto_k
 from stanflow.stan.variables import bracketed
+from stanflow.statistics.importance_weights import log_sum_exp
 
 if TYPE_CHECKING:
     from stanflow.fitting.result import Fit
@@ -56,8 +57,8 @@ def weights(fit: Fit) -> Figure:
     figure, axes = one_axes(3.2)
     draws = len(fit.log_weights)
     raw = fit.log_p - fit.log_q
-    raw = np.sort(raw - _log_sum(raw))[::-1]
-    smoothed = np.sort(fit.log_weights - _log_sum(fit.log_weights))[::-1]
+    raw = np.sort(raw - log_sum_exp(raw))[::-1]
+    smoothed = np.sort(fit.log_weights - log_sum_exp(fit.log_weights))[::-1]
     rank = np.arange(1, draws + 1)
     per_log10 = np.log(10)
     shift = np.log10(draws)
@@ -197,7 +198,3 @@ def _look_at_the_end(axes: Axes, elbo: FloatArray, final: float) -> None:
             f"steps below are not shown (lowest {lowest:.4g})",
             (0.01, 0.03), xycoords="axes fraction", fontsize=8, color=GREY,
         )  # fmt: skip
-
-
-def _log_sum(x: FloatArray) -> float:
-    return float(np.logaddexp.reduce(x))

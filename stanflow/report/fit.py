@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import logsumexp
 
 from stanflow.arrays import FloatArray
 from stanflow.estimates.importance import highest_pareto_k
@@ -17,7 +16,7 @@ from stanflow.report.page import Plot, plot, render_page
 from stanflow.report.ran import NOTHING, configuration, engine, entry, versions
 from stanflow.stan.agreement import second_engine
 from stanflow.stan.variables import bracketed
-from stanflow.statistics.importance_weights import normalized
+from stanflow.statistics.importance_weights import log_sum_exp, normalized
 from stanflow.statistics.summary import summarize
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def render(fit: Fit) -> str:
 
 def _weights(fit: Fit) -> FloatArray | None:
     """Return weights that add up to one, or None where there is nothing left to weight."""
-    if fit.report.get("resampled") or not np.isfinite(logsumexp(fit.log_weights)):
+    if fit.report.get("resampled") or not math.isfinite(log_sum_exp(fit.log_weights)):
         return None
     return np.asarray(np.exp(normalized(fit.log_weights)))
 

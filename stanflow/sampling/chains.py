@@ -10,11 +10,10 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
 
 from stanflow.arrays import FloatArray
 from stanflow.stan.density import DensityBatch, Target
-from stanflow.statistics.ranks import average_ranks
+from stanflow.statistics.ranks import normal_scores
 
 MOST_CLIMBS = 150
 _TARGET_ACCEPTANCE = 0.8
@@ -53,7 +52,7 @@ class Metric:
         if dim <= _DENSE_UP_TO and n >= 10 * dim:
             scores = np.empty_like(draws, order="C")
             for coordinate, x in enumerate(draws.T):
-                scores[:, coordinate] = ndtri((average_ranks(x) - 0.5) / n)
+                scores[:, coordinate] = normal_scores(x, 0.5)
             correlation = np.corrcoef(scores, rowvar=False)
             jitter = 1e-6 * np.eye(dim)
             if np.isfinite(correlation).all():

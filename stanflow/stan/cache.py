@@ -7,12 +7,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
-from filelock import FileLock
 
 from stanflow.errors import EngineError, reason
 from stanflow.files import new_file
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 def cache_folder() -> Path:
@@ -44,6 +47,8 @@ def writing_to_cache() -> Iterator[None]:
 
 def lock(path: Path) -> FileLock:
     """Return the lock under which a file or folder of the cache is made."""
+    from filelock import FileLock
+
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_name(f"{path.name}.lock"))
 

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
 
 from stanflow.arrays import FloatArray
 
@@ -14,6 +13,25 @@ _FEWEST_FOR_A_TAIL = 25
 _FEWEST_TAIL_DRAWS = 5
 _HIGHEST_WITHOUT_A_TAIL = 1.5  # times the mean weight
 _LIGHTEST_CUTOFF = math.log(np.finfo(np.float64).tiny)
+
+
+def log_sum_exp(x: FloatArray) -> float:
+    """Return ``log sum exp(x)`` without overflow, the largest terms apart from the others.
+
+    Examples
+    --------
+    >>> round(log_sum_exp(np.log([1.0, 2.0, 3.0])), 12) == round(math.log(6), 12)
+    True
+    >>> log_sum_exp(np.full(3, -np.inf))
+    -inf
+    """
+    largest = float(np.max(x, initial=-math.inf))
+    if not math.isfinite(largest):
+        return float(np.sum(x)) if math.isnan(largest) else largest
+    is_largest = x == largest
+    count = int(is_largest.sum())
+    rest = float(np.exp(np.where(is_largest, -math.inf, x - largest)).sum())
+    return math.log1p(rest / count) + math.log(count) + largest
 
 
 def normalized(log_weights: FloatArray) -> FloatArray:
@@ -25,7 +43,7 @@ def normalized(log_weights: FloatArray) -> FloatArray:
     >>> np.exp(normalized(np.zeros(4)))
     array([0.25, 0.25, 0.25, 0.25])
     """
-    return np.asarray(log_weights - float(logsumexp(log_weights)))
+    return np.asarray(log_weights - log_sum_exp(log_weights))
 
 
 def effective_sample_size(log_weights: FloatArray) -> float:

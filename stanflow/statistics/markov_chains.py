@@ -12,10 +12,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv, ndtri
 
 from stanflow.arrays import FloatArray
-from stanflow.statistics.ranks import average_ranks
+from stanflow.statistics.ranks import normal_scores
 
 FEWEST_DRAWS = 4
 _RANK_OFFSET = 3 / 8  # Blom (1958)
@@ -89,6 +88,8 @@ def mcse_sd(draws: FloatArray) -> float:
 
 def mcse_quantile(draws: FloatArray, probability: float) -> float:
     """Return the Monte Carlo standard error of a quantile, by those of its order statistics."""
+    from scipy.special import betaincinv
+
     ess = ess_quantile(draws, probability)
     if not math.isfinite(ess):
         return math.nan
@@ -120,8 +121,7 @@ def _split(draws: FloatArray) -> FloatArray:
 
 
 def _normal_scores(draws: FloatArray) -> FloatArray:
-    ranks = average_ranks(draws.ravel()).reshape(draws.shape)
-    return np.asarray(ndtri((ranks - _RANK_OFFSET) / (draws.size - 2 * _RANK_OFFSET + 1)))
+    return normal_scores(draws.ravel(), _RANK_OFFSET).reshape(draws.shape)
 
 
 def _rhat(chains: FloatArray) -> float:

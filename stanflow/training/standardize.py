@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import linalg
 from typing_extensions import override
 
 from stanflow.arrays import FloatArray
@@ -79,7 +78,8 @@ class StandardizedTarget(Target):
         scaled = (z - self._location) / self._scale
         if self._factor is None:
             return scaled
-        return np.asarray(linalg.solve_triangular(self._factor, scaled.T, lower=True).T)
+        factor, right = torch.from_numpy(self._factor), torch.from_numpy(scaled.T)
+        return np.asarray(torch.linalg.solve_triangular(factor, right, upper=False).numpy().T)
 
     @torch.no_grad()
     def restore_units(self, flow: Flow) -> None:

@@ -12,11 +12,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg
+import torch
 
 from stanflow.arrays import FloatArray
+from stanflow.stan.curvature import second_derivatives
 from stanflow.stan.density import Target
-from stanflow.training.wiring import points_looked_at, second_derivatives
+from stanflow.training.wiring import DIFFERENCE, points_looked_at
 
 _MOST_DIMENSIONS = 2500
 _DRAWS = 256
@@ -91,8 +92,8 @@ def _mean_precision(target: Target, points: FloatArray) -> FloatArray:
     """Return the mean of minus the Hessian; NaN where none is finite."""
     total, counted = np.zeros((target.dim, target.dim)), 0
     for point in points:
-        hessian = second_derivatives(target, point, np.arange(target.dim))
-        if hessian is not None:
+        hessian = second_derivatives(target, point, np.ones(target.dim), DIFFERENCE)
+        if np.isfinite(hessian).all():
             total -= hessian
             counted += 1
     mean = total / counted if counted else np.full_like(total, np.nan)
@@ -111,8 +112,12 @@ def _factor_of_inverse(matrix: FloatArray) -> FloatArray | None:
         upward = np.linalg.cholesky(matrix[::-1, ::-1])
     except np.linalg.LinAlgError:
         return None
-    inverse = linalg.solve_triangular(upward, np.eye(len(matrix)), lower=True)
-    return np.ascontiguousarray(inverse.T[::-1, ::-1])
+    inverse = torch.linalg.solve_triangular(
+        torch.from_numpy(np.ascontiguousarray(upward)),
+        torch.eye(len(matrix), dtype=torch.float64),
+        upper=False,
+    )
+    return np.ascontiguousarray(inverse.numpy().T[::-1, ::-1])
 
 
 def _log_weights(

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import sparse
 
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.wiring import Wiring
 from stanflow.stan.density import DensityBatch
 from stanflow.training import wiring as wiring_module
 from stanflow.training.wiring import (
-    curvature,
+    Dependence,
     even_odd,
+    measure_dependence,
     strongest_partners,
     wire,
     wire_by_curvature,
@@ -49,18 +49,29 @@ def off_diagonal(matrix):
     return np.abs(matrix) * (1 - np.eye(len(matrix)))
 
 
+def dependence_of(dense):
+    rows, columns = np.nonzero(dense)
+    return Dependence.of_entries(len(dense), rows, columns, dense[rows, columns])
+
+
+def dense_of(dependence):
+    dense = np.zeros((dependence.dim, dependence.dim))
+    dense[dependence.rows(), dependence.columns] = dependence.values
+    return dense
+
+
 def graph(dim, edges, weights=1.0):
-    """Edges as a symmetric sparse matrix."""
+    """Edges, symmetric."""
     dense = np.zeros((dim, dim))
     rows, columns = np.array(edges, dtype=int).reshape(-1, 2).T
     dense[rows, columns] = dense[columns, rows] = weights
-    return sparse.csr_array(dense)
+    return dependence_of(dense)
 
 
 def random_graph(dim, density, seed):
     rng = np.random.default_rng(seed)
     dense = np.triu(rng.uniform(0.1, 1, (dim, dim)) * (rng.random((dim, dim)) < density), 1)
-    return sparse.csr_array(dense + dense.T)
+    return dependence_of(dense + dense.T)
 
 
 def sides_of(wiring):
@@ -83,7 +94,7 @@ def test_the_curvature_of_a_quadratic_is_its_precision():
     target = quadratic(6)
     points = np.random.default_rng(2).standard_normal((3, 6))
     expected = off_diagonal(target.precision)
-    np.testing.assert_allclose(curvature(target, points).toarray(), expected, rtol=1e-6)
+    np.testing.assert_allclose(dense_of(measure_dependence(target, points)), expected, rtol=1e-6)
     assert target.evaluations == 3 * 2 * 6
 
 
@@ -93,26 +104,26 @@ def test_the_curvature_of_a_funnel_is_the_mean_of_its_mixed_derivatives():
     expected = np.zeros((4, 4))
     v, x = points[:, :1], points[:, 1:]
     expected[0, 1:] = expected[1:, 0] = (2 * np.abs(x) * np.exp(-2 * v)).mean(0)
-    np.testing.assert_allclose(curvature(Funnel(4), points).toarray(), expected, rtol=1e-4)
+    np.testing.assert_allclose(dense_of(measure_dependence(Funnel(4), points)), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("rows_at_once", [512, 7])
 def test_the_strongest_entries_of_each_row_and_column_are_kept(monkeypatch, rows_at_once):
     monkeypatch.setattr(wiring_module, "_ROWS_AT_ONCE", rows_at_once)
     target = quadratic(50)
-    found = curvature(target, np.zeros((1, 50)))
+    found = measure_dependence(target, np.zeros((1, 50)))
     exact = off_diagonal(target.precision)
     least = -np.sort(-exact, axis=1)[:, 31:32]
     strong = exact >= least
-    np.testing.assert_array_equal(found.toarray() > 0, strong | strong.T)
-    np.testing.assert_allclose(found.toarray(), exact * (strong | strong.T), rtol=1e-6)
+    np.testing.assert_array_equal(dense_of(found) > 0, strong | strong.T)
+    np.testing.assert_allclose(dense_of(found), exact * (strong | strong.T), rtol=1e-6)
 
 
 def test_independent_coordinates_have_no_entries():
     precision = np.diag([1.0, 4, 9])
     precision[0, 1] = precision[1, 0] = 1e-8  # next to nothing
     target = GaussianTarget([0.0, 0, 0], np.linalg.inv(precision))
-    assert curvature(target, np.ones((2, 3))).nnz == 0
+    assert len(measure_dependence(target, np.ones((2, 3))).values) == 0
 
 
 def test_points_whose_neighbours_are_rejected_are_left_out():
@@ -124,11 +135,11 @@ def test_points_whose_neighbours_are_rejected_are_left_out():
             return DensityBatch(np.where(accepted, batch.log_density, np.nan), gradient, accepted)
 
     points = np.abs(np.random.default_rng(3).standard_normal((4, 3))) + 0.1
-    expected = curvature(Funnel(3), points).toarray()
+    expected = dense_of(measure_dependence(Funnel(3), points))
     at_the_edge = np.array([[0.5, 1e-4, 3.0], [0.5, -2.0, 3.0]])
-    found = curvature(HalfFunnel(3), np.concatenate([at_the_edge, points])).toarray()
+    found = dense_of(measure_dependence(HalfFunnel(3), np.concatenate([at_the_edge, points])))
     np.testing.assert_allclose(found, expected)
-    assert curvature(HalfFunnel(3), at_the_edge).nnz == 0
+    assert len(measure_dependence(HalfFunnel(3), at_the_edge).values) == 0
 
 
 def test_a_star_is_cut_between_its_centre_and_its_points():
@@ -151,8 +162,8 @@ def test_a_bipartite_graph_is_cut_whole(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_cuts_of_small_graphs_are_near_the_best_there_are(seed):
     """No coordinate would cut more on the other side, and all splits are tried for the best."""
-    dense = random_graph(9, 0.5, seed).toarray()
-    (side,) = cuts_of(sparse.csr_array(dense), 1, seed)
+    dense = dense_of(random_graph(9, 0.5, seed))
+    (side,) = cuts_of(dependence_of(dense), 1, seed)
     ours = weight_of_cut(dense, side)
     for coordinate in range(9):
         other = side.copy()
@@ -177,12 +188,12 @@ def test_every_strong_pair_is_separated_by_some_cut(seed, clique):
     """Groups of coordinates that all depend on each other, among weak ties between any two."""
     rng = np.random.default_rng(seed)
     dim = 5 * clique
-    dense = random_graph(dim, 0.3, seed).toarray() * 0.02
+    dense = dense_of(random_graph(dim, 0.3, seed)) * 0.02
     members = rng.permutation(dim).reshape(5, clique)
     pairs = [pair for group in members for pair in itertools.combinations(group, 2)]
     rows, columns = np.array(pairs).T
     dense[rows, columns] = dense[columns, rows] = rng.uniform(0.5, 1, len(pairs))
-    sides = cuts_of(sparse.csr_array(dense), 4, seed)
+    sides = cuts_of(dependence_of(dense), 4, seed)
     assert (sides[:, rows] != sides[:, columns]).any(axis=0).all()
 
 
@@ -207,7 +218,7 @@ def test_any_dependence_gives_a_valid_wiring(dim, density, layers, partners, cut
         again = layer + 2 * cuts
         if again < layers:
             np.testing.assert_array_equal(half.moved, wiring.halves[again].moved)
-        assert_strongest(dependence.toarray(), half.moved, half.partners)
+        assert_strongest(dense_of(dependence), half.moved, half.partners)
 
 
 def assert_strongest(dense, moved, partners):
@@ -220,9 +231,7 @@ def assert_strongest(dense, moved, partners):
 
 
 def test_partners_are_the_strongest_of_those_that_are_kept():
-    dependence = sparse.csr_array(
-        np.array([[0, 5, 1, 3.0], [5, 0, 0, 0], [1, 0, 0, 2], [3, 0, 2, 0]])
-    )
+    dependence = dependence_of(np.array([[0, 5, 1, 3.0], [5, 0, 0, 0], [1, 0, 0, 2], [3, 0, 2, 0]]))
     found = strongest_partners(dependence, np.array([0, 2]), 2)
     np.testing.assert_array_equal(found, [[1, 3], [3, -1]])
     assert strongest_partners(dependence, np.array([0]), 0).shape == (1, 0)
@@ -233,7 +242,7 @@ def test_even_and_odd_halves_have_partners_too():
     wiring = even_odd(dependence, layers=3, partners=2)
     for half, plain in zip(wiring.halves, Wiring.alternating(7, 3).halves, strict=True):
         np.testing.assert_array_equal(half.moved, plain.moved)
-        assert_strongest(dependence.toarray(), half.moved, half.partners)
+        assert_strongest(dense_of(dependence), half.moved, half.partners)
 
 
 def test_a_flow_is_wired_as_its_configuration_says():
