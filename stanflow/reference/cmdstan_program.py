@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 
 from stanflow.errors import EngineError, one_line, reason
-from stanflow.stan.cache import keep_file, models_folder, writing_to_cache
+from stanflow.stan.cache import keep_file, mark_used, models_folder, writing_to_cache
 from stanflow.stan.compiler_messages import compiler_error
 from stanflow.stan.program import StanProgram
 
@@ -131,6 +131,7 @@ def compile_program(program: StanProgram) -> Executable:
             built = _build(program, Path(scratch))
             with writing_to_cache():
                 keep_file(built, kept)
+    mark_used(kept)
     return replace(open_executable(kept), of_the_program=True)
 
 

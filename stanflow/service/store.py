@@ -88,7 +88,7 @@ class Store:
         name: str,
         model: str | None,
         options: dict[str, Any],
-        data: dict[str, Any] | None = None,
+        data: bytes = b"{}",
         key: str | None = None,
     ) -> tuple[JobRow, bool]:
         """Queue a job; return it and whether it is new.
@@ -103,8 +103,8 @@ class Store:
         model : str or None
             Its id.
         options : dict
-        data : dict, optional
-            Of the program; here only to tell requests apart.
+        data : bytes
+            Of the program, as JSON; here only to tell requests apart.
         key : str, optional
             A request with the key of an earlier one is that one.
 
@@ -112,8 +112,7 @@ class Store:
         ------
         QueueFullError, KeyReusedError
         """
-        named = sorted((data or {}).items())
-        asked = to_json([kind, model, sorted(options.items()), named], inf_nan_mode="constants")
+        asked = to_json([kind, model, sorted(options.items())], inf_nan_mode="constants") + data
         row = JobRow(
             id=job,
             kind=kind,

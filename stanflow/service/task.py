@@ -1,7 +1,8 @@
 """A task: what a process of its own is asked to do, and what came of it, as files in a folder.
 
-``task.json`` is there before the process begins, ``outcome.json`` appears whole when it is done.
-Where a process ended without an outcome, how it ended says why.
+``task.json`` is there before the process begins, and beside it ``data.json`` where the program has
+data; ``outcome.json`` appears whole when it is done. Where a process ended without an outcome, how
+it ended says why.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 import shutil
 import signal
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +27,7 @@ TaskKind = Literal[
     "fit", "nuts", "comparison",
 ]  # fmt: skip
 
-_TASK, _OUTCOME, PROGRESS = "task.json", "outcome.json", "progress.jsonl"
+_TASK, _DATA, _OUTCOME, PROGRESS = "task.json", "data.json", "outcome.json", "progress.jsonl"
 RUN, DRAWS, REPORT = "run", "draws.arrow", "report.html"
 _LEAST_FREE = 2**20
 STATUS_OF_A_FULL_DISK = 74  # EX_IOERR of sysexits.h
@@ -63,10 +65,18 @@ class Task:
     threads: int = 1
     memory_mb: int = 4096
 
+    @cached_property
+    def data_json(self) -> bytes:
+        """The data as JSON, in the order of their names."""
+        return to_json(dict(sorted(self.data.items())), inf_nan_mode="constants")
+
     def write(self, folder: Path) -> None:
         """Put it into a folder, made where it is not there."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / _TASK, to_json(vars(self), inf_nan_mode="constants"))
+        if self.data:
+            write_whole(folder / _DATA, self.data_json)
+        without_data = asdict(replace(self, data={}))
+        write_whole(folder / _TASK, to_json(without_data, inf_nan_mode="constants"))
 
     @classmethod
     def read(cls, folder: Path) -> Task:
@@ -79,7 +89,9 @@ class Task:
         DamagedError
             It is not that.
         """
-        return _read(cls, folder / _TASK)
+        task = _read(cls, folder / _TASK)
+        data = folder / _DATA
+        return replace(task, data=_read(dict[str, Any], data)) if data.exists() else task
 
 
 @dataclass(frozen=True)

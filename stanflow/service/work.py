@@ -15,13 +15,13 @@ import numpy.typing as npt
 import pyarrow
 
 from stanflow.errors import DataError, EngineError, ProgramError
-from stanflow.files import write_checksums
+from stanflow.files import new_file, write_checksums
 from stanflow.runs.folder import CHECKPOINT
 from stanflow.service.disk import require_room
 from stanflow.service.json_values import finite
 from stanflow.service.task import DRAWS, PROGRESS, REPORT, RUN, Task, TaskKind
 from stanflow.stan.comments import with_newlines, without_includes_in_comments
-from stanflow.stan.embedded import compile_program
+from stanflow.stan.engine import check_program
 from stanflow.stan.model import StanModel
 from stanflow.stan.program import StanProgram
 
@@ -42,9 +42,9 @@ _INCLUDE = "#include"
 
 
 def compile_task(task: Task, folder: Path) -> dict[str, Any]:
-    """Compile a program, and say what its data block declares."""
+    """Have the Stan compiler look at a program, and say what its data block declares."""
     program = _program(task, folder)
-    compile_program(program)
+    check_program(program)
     declared = [{"name": d.name, "declaration": d.text} for d in program.data_declarations]
     return {"data": declared}
 
@@ -273,13 +273,12 @@ def _by_column(names: Sequence[str], values: Array) -> dict[str, Array]:
 def _write_draws(path: Path, columns: Mapping[str, Array]) -> None:
     """Write draws as an Arrow file, a column a scalar, from which pages are read."""
     table = pyarrow.table(dict(columns))
-    arriving = path.with_suffix(".arriving")
     with (
+        new_file(path) as arriving,
         pyarrow.OSFile(str(arriving), "wb") as file,
         pyarrow.ipc.new_file(file, table.schema) as to,
     ):
         to.write_table(table)
-    arriving.replace(path)
 
 
 def _without_its_place(run: Fit | NutsFit) -> Fit | NutsFit:

@@ -66,6 +66,11 @@ class BridgeStanSources(Toolchain):
             "compiler": self.compiler_version,
         }
 
+    @property
+    @override
+    def stanc(self) -> Path:
+        return self.folder / "bin" / "stanc"
+
     @override
     @contextlib.contextmanager
     def build(self, programs: Sequence[StanProgram]) -> Iterator[list[Path]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from stanflow.files import new_file
 
 if TYPE_CHECKING:
     from filelock import FileLock
+
+_DAYS_KEPT = 90
 
 
 def cache_folder() -> Path:
@@ -75,3 +78,28 @@ def new_folder(path: Path) -> Iterator[Path]:
         arriving.rename(path)
     finally:
         shutil.rmtree(arriving, ignore_errors=True)
+
+
+def mark_used(path: Path) -> None:
+    """Note that something kept was used now; see `prune`."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def prune(folder: Path) -> None:
+    """Remove from a folder of the cache what was not used for 90 days.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of files and folders that are found by their names, each under its own lock.
+    """
+    oldest = time.time() - _DAYS_KEPT * 86_400
+    for kept in folder.glob("*"):
+        with contextlib.suppress(OSError):
+            if kept.stat().st_mtime >= oldest:
+                continue
+            if kept.is_dir():
+                shutil.rmtree(kept)
+            else:
+                kept.unlink()

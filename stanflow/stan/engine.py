@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -115,6 +116,22 @@ def open_model(
             raise EngineError(f"{beyond.problem}; {error}", beyond.detail) from None
         decision = EngineDecision(headers, beyond.problem)
     return decision.load(program, data, seed), decision
+
+
+def check_program(program: StanProgram) -> None:
+    """Have the Stan compiler look at a program, that of the engine which ``"auto"`` will take.
+
+    Raises
+    ------
+    ProgramError
+        It refuses the program.
+    """
+    decision = decide("auto")
+    if decision.toolchain is not None:
+        decision.toolchain.check(program)
+        return
+    with contextlib.suppress(BeyondEmbeddedError):  # another engine may run it
+        embedded.compile_program(program)
 
 
 def _too_old(program: StanProgram, toolchain: Toolchain, error: ProgramError) -> StanFlowError:

@@ -25,7 +25,7 @@ import bridgestan
 from stanflow.arrays import FloatArray
 from stanflow.errors import DataError, EngineError, one_line
 from stanflow.stan import bridgestan_sources, stan_wheel
-from stanflow.stan.cache import keep_file, lock, models_folder, writing_to_cache
+from stanflow.stan.cache import keep_file, lock, mark_used, models_folder, prune, writing_to_cache
 from stanflow.stan.compiler_messages import with_own_places
 from stanflow.stan.data import StanData
 from stanflow.stan.loaded import LoadedModel
@@ -101,6 +101,8 @@ def compiled_libraries(programs: Sequence[StanProgram], toolchain: Toolchain) ->
     """Return the programs' compiled libraries; those that are missing are compiled together."""
     libraries = [_cached(program, toolchain) for program in programs]
     if all(library.is_file() for library in libraries):
+        for library in libraries:
+            mark_used(library)
         return libraries
     with writing_to_cache(), contextlib.ExitStack() as locks:
         for library in sorted(set(libraries)):
@@ -115,6 +117,7 @@ def compiled_libraries(programs: Sequence[StanProgram], toolchain: Toolchain) ->
                 toolchain = toolchain.as_it_is_now()
                 for program, made in zip(missing.values(), built, strict=True):
                     keep_file(made, _cached(program, toolchain))
+            prune(models_folder())
     return [_cached(program, toolchain) for program in programs]
 
 

@@ -28,9 +28,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from stanflow.errors import EngineError, one_line, reason
-from stanflow.stan.cache import cache_folder, lock, new_folder, writing_to_cache
-from stanflow.stan.compiler_messages import compiler_error
+from stanflow.errors import EngineError, one_line
+from stanflow.stan.cache import cache_folder, lock, mark_used, new_folder, prune, writing_to_cache
 from stanflow.stan.program import StanProgram
 from stanflow.stan.toolchain import (
     Toolchain,
@@ -77,6 +76,11 @@ class StanHeaders(Toolchain):
     def name(self) -> str:
         return f"Stan {self.stan_version}"
 
+    @property
+    @override
+    def stanc(self) -> Path:
+        return self.folder / "stanc"
+
     @override
     def ingredients(self) -> Mapping[str, str]:
         return {
@@ -107,23 +111,7 @@ class StanHeaders(Toolchain):
         name = program.name if number == 0 else f"{program.name}_{number}"
         source, header = folder / f"{number}.stan", folder / f"{number}.hpp"
         source.write_text(program.expanded, encoding="utf-8")
-        stanc: list[str | Path] = [
-            self.folder / "stanc",
-            f"--name={name}_model",
-            f"--filename-in-msg={program.label}",
-            f"--o={header}",
-            source,
-        ]
-        try:
-            said = subprocess.run(stanc, capture_output=True, text=True, check=False, cwd=folder)
-        except OSError as error:
-            raise EngineError(f"{stanc[0]} cannot be run: {reason(error)}") from None
-        if said.returncode != 0:
-            raise compiler_error(program, said.stderr) or EngineError(
-                f"stanc of {self.name} could not compile {program.label}: "
-                f"{one_line(said.stderr)[-200:]}",
-                said.stderr,
-            )
+        self.run_stanc(program, f"--name={name}_model", f"--o={header}", source)
         return (
             f"#define stan_model stan_model_{number}\n"
             "#define profile unmeasured_profile\n"
@@ -189,6 +177,8 @@ class StanHeaders(Toolchain):
             if not folder.is_dir():
                 with new_folder(folder) as arriving:
                     self._compile_shared(arriving)
+                prune(folder.parent)
+            mark_used(folder)
         return folder
 
     def _compile_shared(self, folder: Path) -> None:

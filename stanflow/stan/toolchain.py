@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stanflow.errors import EngineError, reason
+from stanflow.errors import EngineError, one_line, reason
+from stanflow.stan.compiler_messages import compiler_error
 from stanflow.stan.program import StanProgram
 
 
@@ -37,6 +38,11 @@ class Toolchain(ABC):
     def name(self) -> str:
         """What it is, with its version: ``BridgeStan 2.9.0``, ``Stan 2.39.0``."""
 
+    @property
+    @abstractmethod
+    def stanc(self) -> Path:
+        """The Stan compiler."""
+
     @abstractmethod
     def ingredients(self) -> Mapping[str, str]:
         """Return what a compiled library depends on besides the program."""
@@ -52,6 +58,42 @@ class Toolchain(ABC):
         EngineError
             The build failed otherwise.
         """
+
+    def check(self, program: StanProgram) -> None:
+        """Have the Stan compiler look at a program, where it is there already.
+
+        Raises
+        ------
+        ProgramError
+            It refuses the program.
+        """
+        if self.stanc.is_file():
+            with scratch_folder() as folder:
+                source = folder / "program.stan"
+                source.write_text(program.expanded, encoding="utf-8")
+                self.run_stanc(program, f"--o={folder / 'program.hpp'}", source)
+
+    def run_stanc(self, program: StanProgram, *arguments: str | Path) -> None:
+        """Run the Stan compiler.
+
+        Raises
+        ------
+        ProgramError
+            It refuses the program.
+        EngineError
+            It cannot be run, or fails otherwise.
+        """
+        command = [self.stanc, f"--filename-in-msg={program.label}", *arguments]
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise EngineError(f"{self.stanc} cannot be run: {reason(error)}") from None
+        if said.returncode != 0:
+            raise compiler_error(program, said.stderr) or EngineError(
+                f"stanc of {self.name} could not compile {program.label}: "
+                f"{one_line(said.stderr)[-200:]}",
+                said.stderr,
+            )
 
     def as_it_is_now(self) -> Toolchain:
         """Return the toolchain after a build, which may have completed it."""

@@ -12,7 +12,6 @@ from typing import Annotated, get_args
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic_core import to_json
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from stanflow.service import schemas
@@ -199,11 +198,11 @@ def _task(here: Context, kind: JobKind, model: str, new: schemas.NewFit | schema
         There is no such model, or the data are too large.
     """
     row = here.model(model)
-    if len(to_json(new.data, inf_nan_mode="constants")) > here.settings.largest_data:
-        most = here.settings.largest_data
-        raise ProblemError(413, f"the data have more than {most} bytes, the most that is taken")
     options = new.options.model_dump()
-    return here.task(kind, row.name, row.program, data=new.data, options=options)
+    task = here.task(kind, row.name, row.program, data=new.data, options=options)
+    if len(task.data_json) > (most := here.settings.largest_data):
+        raise ProblemError(413, f"the data have more than {most} bytes, the most that is taken")
+    return task
 
 
 def _queue(
@@ -222,7 +221,7 @@ def _queue(
             name=task.name,
             model=model,
             options=task.options,
-            data=task.data,
+            data=task.data_json,
             key=key,
         )
     except QueueFullError:
