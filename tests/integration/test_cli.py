@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import stanflow
 from stanflow.cli import main as cli
 from stanflow.errors import NumericsError, ProgramError
-from tests.command_line import STANFLOW, run, run_json
+from tests.command_line import STANFLOW, run, run_json, run_process
 
 QUICK = ("--max-steps", 20, "--draws", 200, "--engine", "embedded")
 CONTRACT = {
@@ -20,7 +20,7 @@ CONTRACT = {
     "log_evidence_se", "normalized", "pareto_k", "importance_ess", "verdict", "reasons", "steps",
     "gradient_evaluations", "seconds", "peak_memory_mb", "out",
 }  # fmt: skip
-MEASURED_ANEW = {"seconds", "peak_memory_mb", "out"}
+MEASURED_ANEW = {"seconds", "stages", "peak_memory_mb", "out"}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def schools(zoo):
 
 
 def test_fit_prints_one_json_object_with_the_contracts_keys(schools, tmp_path):
-    result = run("fit", *schools, "--seed", 1, "--json", *QUICK, cwd=tmp_path)
+    result = run_process("fit", *schools, "--seed", 1, "--json", *QUICK, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report.keys() >= CONTRACT
@@ -116,7 +116,7 @@ def test_fit_stops_at_max_seconds(schools, tmp_path):
 def test_arviz_is_not_in_the_way(schools, tmp_path):
     """Neither by its notice, once a day, nor where its folder for the day cannot be made."""
     for cache in (tmp_path / "new", schools[1]):
-        result = run("fit", *schools, *QUICK, cwd=tmp_path, XDG_CACHE_HOME=str(cache))
+        result = run_process("fit", *schools, *QUICK, cwd=tmp_path, XDG_CACHE_HOME=str(cache))
         assert result.returncode == 0, result.stderr
         assert "arviz" not in result.stderr.lower()
 
@@ -127,7 +127,7 @@ def test_print_statements_go_to_standard_error(tmp_path):
         'model { print("from the model ", x); x ~ normal(0, 1); }\n'
         'generated quantities { print("from the quantities"); }\n'
     )
-    result = run("fit", "noisy.stan", "--json", *QUICK, cwd=tmp_path)
+    result = run_process("fit", "noisy.stan", "--json", *QUICK, cwd=tmp_path)
     assert result.returncode == 0
     assert json.loads(result.stdout)["dim"] == 1
     assert result.stderr.count("from the data") == 1
@@ -222,7 +222,7 @@ def test_version_and_help_do_not_load_torch():
             [sys.executable, "-c", code, option], capture_output=True, text=True, check=True
         )
         assert result.stdout.rstrip().endswith("set()")
-    assert run("--version").stdout == f"stanflow {stanflow.__version__}\n"
+    assert run_process("--version").stdout == f"stanflow {stanflow.__version__}\n"
 
 
 def test_on_a_terminal_a_bar_shows_the_training(schools, tmp_path):

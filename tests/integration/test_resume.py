@@ -15,7 +15,7 @@ import stanflow
 from stanflow.errors import UsageError
 from tests.command_line import STANFLOW, run, run_json
 
-MEASURED_ANEW = {"seconds", "peak_memory_mb", "out"}
+MEASURED_ANEW = {"seconds", "stages", "peak_memory_mb", "out"}
 # So long that ten kills find it under way: each lets it go on for half a second at the most.
 LONGER = ("--max-steps", 2500, "--draws", 500, "--checkpoint-every", 0, "--engine", "embedded")
 SETTINGS = ("--max-steps", 400, "--draws", 500, "--checkpoint-every", 0, "--engine", "embedded")
