@@ -177,6 +177,7 @@ def skip_where_newer(name, headers):
         pytest.skip(f"Stan {headers.stan_version} has no such thing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TWINS)
 def test_densities_and_gradients_are_those_of_the_twin(compiled, name):
     skip_where_newer(name, compiled)

@@ -200,6 +200,7 @@ def test_without_cmdstan_and_native_the_embedded_engine_stands_in(trend, monkeyp
         nuts(trend, engine="cmdstan", **QUICK)
 
 
+@pytest.mark.slow
 def test_without_cmdstan_the_native_engine_stands_in(headers, trend, monkeypatch, tmp_path):
     monkeypatch.setenv("STANFLOW_CACHE_DIR", str(cache_folder()))
     monkeypatch.delenv("CMDSTAN", raising=False)

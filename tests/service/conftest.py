@@ -1,4 +1,4 @@
-"""Servers on both databases."""
+"""Servers, on SQLite; in `make test-all` on PostgreSQL, too."""
 
 import pytest
 
@@ -14,7 +14,9 @@ def cluster():
         yield running
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(
+    scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+)
 def database(request):
     """The options that a server with its data in a folder is started with."""
     if request.param == "sqlite":

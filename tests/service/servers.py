@@ -22,12 +22,8 @@ LOOP = (
 
 # For what is slow and the same whatever the database.
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-# For what is slow, and hardly depends on it.
-SLOW_ON_POSTGRESQL = pytest.mark.parametrize(
-    "database",
-    ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)],
-    indirect=True,
-)
+# For what the database itself does.
+ON_BOTH = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
 
 def run_cli(*arguments):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .servers import LOOP, ON_SQLITE, SLOW_ON_POSTGRESQL, example, run_cli, until
+from .servers import LOOP, ON_SQLITE, example, run_cli, until
 
 DATA = {"y": 1.0}
 LONG = {"max_steps": 800, "preset": "paper", "layers": 16}
@@ -26,7 +26,6 @@ ALLOCATES = (
 )
 
 
-@SLOW_ON_POSTGRESQL
 def test_a_worker_that_is_killed_fails_its_job_alone(server):
     job = server.begin("fits", server.model(), DATA, **LONG)
     server.wait(job, until=lambda o: o["progress"] is not None)
@@ -51,7 +50,6 @@ def test_a_job_that_loops_or_takes_too_much_memory_is_ended(serving, tmp_path):
         assert server.client.get("/v1/health").json()["running"] == 0
 
 
-@SLOW_ON_POSTGRESQL
 def test_as_many_jobs_wait_as_may_and_all_are_run(serving, tmp_path):
     with serving(tmp_path / "data", "--queue", 100, "--jobs", 1) as server:
         model = server.model()
@@ -192,7 +190,6 @@ def small_disk(folder, megabytes):
         subprocess.run(["umount", "-l", folder], check=False)
 
 
-@SLOW_ON_POSTGRESQL
 def test_a_full_disk_is_said_and_loses_nothing(serving, tmp_path):
     with small_disk(tmp_path / "disk", 40) as disk:
         with serving(disk / "data") as server:
@@ -241,7 +238,6 @@ DAMAGED_OUTCOMES = (
 )  # fmt: skip
 
 
-@SLOW_ON_POSTGRESQL
 def test_a_job_whose_outcome_is_damaged_fails_alone(serving, tmp_path):
     with serving(tmp_path / "data", "--jobs", len(DAMAGED_OUTCOMES)) as server:
         model = server.model(LOOP, "loop")
@@ -334,7 +330,7 @@ PRINTS = (
 @ON_SQLITE
 def test_what_a_program_prints_does_not_fill_the_disk(serving, tmp_path):
     with serving(tmp_path / "data") as server:
-        job = server.begin("nuts", server.model(PRINTS, "prints"), draws=100, warmup=100)
+        job = server.begin("nuts", server.model(PRINTS, "prints"), draws=20, warmup=20)
         assert server.wait(job)["status"] == "succeeded"
         log = server.folder / "jobs" / job / "worker.log"
         assert log.stat().st_size < 3 * 2**20

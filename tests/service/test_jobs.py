@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 import xarray
 
-from .servers import NORMAL, SLOW_ON_POSTGRESQL, example
+from .servers import NORMAL, ON_BOTH, example
 
 DATA = {"y": 1.0}
 EXACT_MEAN, EXACT_SD, EXACT_EVIDENCE = 0.5, np.sqrt(0.5), -0.25 - 0.5 * np.log(4 * np.pi)
@@ -77,7 +77,6 @@ def test_a_fit_has_a_page(server, fit):
     assert server.client.get(f"/v1/fits/{fit}/report").status_code == 404
 
 
-@SLOW_ON_POSTGRESQL
 def test_a_fit_agrees_with_nuts(server, fit, reference):
     for job in (fit, reference):
         server.wait(job)
@@ -90,7 +89,6 @@ def test_a_fit_agrees_with_nuts(server, fit, reference):
     assert "<html" in server.client.get(f"/v1/comparisons/{comparison}/report").text
 
 
-@SLOW_ON_POSTGRESQL
 def test_events_tell_a_fit_as_it_trains(server):
     job = server.begin("fits", server.model(), DATA, max_steps=600, preset="paper", layers=2)
     events = []
@@ -106,6 +104,7 @@ def test_events_tell_a_fit_as_it_trains(server):
     assert events[-1][1]["status"] == "succeeded"
 
 
+@ON_BOTH
 def test_a_job_that_runs_is_cancelled(server):
     job = server.begin("fits", server.model(), DATA, max_steps=10**6, preset="paper")
     server.wait(job, until=lambda o: o["progress"] is not None)
@@ -119,6 +118,7 @@ def test_a_job_that_runs_is_cancelled(server):
     assert not (server.folder / "jobs" / job).exists()
 
 
+@ON_BOTH
 def test_a_key_begins_one_job(server):
     model = server.model()
     one, same = (server.begin("nuts", model, DATA, key="once", draws=10) for _ in range(2))
@@ -129,6 +129,7 @@ def test_a_key_begins_one_job(server):
     assert (other.status_code, "another request" in other.json()["detail"]) == (409, True)
 
 
+@ON_BOTH
 def test_a_key_that_is_sent_many_times_at_once_begins_one_job(server):
     model = server.model()
     with ThreadPoolExecutor(8) as pool:

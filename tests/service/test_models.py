@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from .servers import LOOP, NORMAL, ON_SQLITE, example
+from .servers import LOOP, NORMAL, ON_BOTH, ON_SQLITE, example
 
 DATA = {"y": 1.0}
 
 
+@ON_BOTH
 def test_a_program_is_one_model_however_often_it_is_sent(server):
     first, second = (
         server.client.post("/v1/models", json={"program_code": NORMAL, "name": "n"})

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from . import servers
-from .servers import SLOW_ON_POSTGRESQL
 
 DATA = {"y": 1.0}
 ONE_AT_A_TIME = ("--jobs", 1, "--threads", 1)
@@ -35,7 +34,6 @@ def has_checkpoint(server, job):
         time.sleep(0.1)
 
 
-@SLOW_ON_POSTGRESQL
 def test_after_a_kill_of_the_server_jobs_go_on_where_they_were(serving, whole, tmp_path):
     """The one that ran goes on from its checkpoint, to the numbers of a run without a break."""
     with serving(tmp_path / "data", *ONE_AT_A_TIME) as server:
@@ -62,7 +60,6 @@ def test_after_a_kill_of_the_server_jobs_go_on_where_they_were(serving, whole, t
         assert rows["total"] == 4 * 60
 
 
-@SLOW_ON_POSTGRESQL
 def test_a_server_that_is_stopped_lets_its_jobs_go_on_later(serving, tmp_path):
     with serving(tmp_path / "data", *ONE_AT_A_TIME) as server:
         job = server.begin("fits", server.model(PROGRAM), **{**LONG, "max_steps": 200})

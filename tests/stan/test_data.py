@@ -181,7 +181,7 @@ def test_nan_is_refused_where_stan_refuses_it(change, says):
         bind_data(program, data | change)
 
 
-@pytest.mark.parametrize("engine", ["embedded", "native"])
+@pytest.mark.parametrize("engine", ["embedded", pytest.param("native", marks=pytest.mark.slow)])
 def test_programs_see_nan_in_data(engine, request):
     if engine == "native":
         request.getfixturevalue("toolchain")

@@ -90,7 +90,7 @@ generated quantities { matrix[N, 3] g = rep_matrix(1, N, 3); }
 """
 
 
-@pytest.mark.parametrize("engine", ["embedded", "native"])
+@pytest.mark.parametrize("engine", ["embedded", pytest.param("native", marks=pytest.mark.slow)])
 def test_variables_without_elements_are_variables(engine, request):
     if engine == "native":
         request.getfixturevalue("toolchain")

@@ -84,6 +84,7 @@ def test_the_evidence_is_exact(name):
     assert abs(found - exact) < 4 * error + 1e-9
 
 
+@pytest.mark.slow
 def test_the_evidence_of_types_that_only_stans_own_engine_has(toolchain):
     parameters = """
       array[2] tuple(real, array[1] unit_vector[2]) a; column_stochastic_matrix[2, 2] c;

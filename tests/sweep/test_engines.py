@@ -36,6 +36,7 @@ def _quick() -> list[Case]:
     return list({case.name: case for case in (*thinned, *known)}.values())
 
 
+@pytest.mark.slow
 def test_a_part_of_the_sweep(toolchain: Toolchain) -> None:
     _agree(_quick(), toolchain)
 
