@@ -26,6 +26,7 @@ bench: $(INSTALLED) native
 		$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/gradient_throughput.py --out benchmarks/results/gradient_throughput.json
 	$(BIN)/python benchmarks/engine_speed.py --out benchmarks/results/engine_speed.json
+	$(BIN)/python benchmarks/small_fits.py --out benchmarks/results/small_fits.json
 	$(BIN)/python benchmarks/step_time.py --out benchmarks/results/step_time.json
 	$(BIN)/python benchmarks/local_conditioner.py --out benchmarks/results/local_conditioner.json
 	$(BIN)/python benchmarks/stability.py --out benchmarks/results/stability.json

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from stanflow.cli.defaults import BASE, BATCH, FAMILY, HIDDEN, LAYERS, MAX_STEPS
 from stanflow.cli.messages import print_json, tell, tell_ignored
 from stanflow.cli.options import Data, Engine, IncludePath, Json, Model, Seed
 from stanflow.errors import UsageError
@@ -41,42 +43,32 @@ def fit(
     family: Annotated[
         Literal["realnvp", "fullrank", "meanfield"] | None,
         typer.Option(
-            help="Real NVP, or an affine map of the base, dense or elementwise.  "
-            "[default: realnvp]",
+            help=f"Real NVP, or an affine map of the base, dense or elementwise.  {FAMILY}",
             show_default=False,
         ),
     ] = None,
     layers: Annotated[
         int | None,
-        typer.Option(
-            help="Coupling layers of Real NVP.  [default: 24, 16 above 50 dimensions; paper: 64]",
-            show_default=False,
-        ),
+        typer.Option(help=f"Coupling layers of Real NVP.  {LAYERS}", show_default=False),
     ] = None,
     hidden: Annotated[
         int | None,
         typer.Option(
-            help="Hidden units of each conditioner network.  [default: 32, 16 above D = 50; "
-            "paper: 100]",
-            show_default=False,
+            help=f"Hidden units of each conditioner network.  {HIDDEN}", show_default=False
         ),
     ] = None,
     base: Annotated[
         Literal["student-t", "gaussian"] | None,
-        typer.Option(help="Base distribution.  [default: student-t]", show_default=False),
+        typer.Option(help=f"Base distribution.  {BASE}", show_default=False),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(
-            help="Draws a training step.  [default: 256, 128 above 500 dimensions]",
-            show_default=False,
-        ),
+        typer.Option(help=f"Draws a training step.  {BATCH}", show_default=False),
     ] = None,
     max_steps: Annotated[
         int | None,
         typer.Option(
-            help="Most training steps; fewer where the ELBO stops rising.  "
-            "[default: 4000, fewer above 2500 dimensions; paper: 50000]",
+            help=f"Most training steps; fewer where the ELBO stops rising.  {MAX_STEPS}",
             show_default=False,
         ),
     ] = None,
@@ -159,7 +151,12 @@ def fit(
                 checkpoint=checkpoint,
                 checkpoint_every=checkpoint_every,
             )
+            began = time.perf_counter()
             save(result, folder, force=force, resumed=True)
+            result.report["stages"]["save"] = {
+                "seconds": time.perf_counter() - began,
+                "gradient_evaluations": 0,
+            }
     if as_json:
         print_json({**result.report, "out": str(folder)}, without=("columns",))
     else:

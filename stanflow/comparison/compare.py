@@ -224,7 +224,8 @@ def _cautions(sides: Sides) -> list[str]:
     """Say what speaks against each side on its own, the reference first."""
     cautions = []
     for side, other in ((sides.reference, sides.first), (sides.first, sides.reference)):
-        run, report = side.run, side.run.report
+        run = side.run
+        report: Mapping[str, Any] = run.report
         if isinstance(run, NutsFit):
             cautions += [f"{side.label}: {warning}" for warning in report["warnings"]]
             if report.get("initialized_from") == "flow" and isinstance(other.run, Fit):
@@ -300,7 +301,7 @@ def _summary(
 def _describe(side: Side) -> dict[str, Any]:
     """Return what a side is and what it cost."""
     run = side.run
-    report = run.report
+    report: Mapping[str, Any] = run.report
     described = {key: report[key] for key in _SIDE_KEYS if report.get(key) is not None}
     described |= {"label": side.label, "kind": "nuts" if isinstance(run, NutsFit) else "fit"}
     if isinstance(run, NutsFit):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from stanflow.estimates.improper import unbounded_directions
 from stanflow.estimates.probe import FEWEST_EVALUATIONS, Probe, probe
 from stanflow.estimates.tails import check_tails
 from stanflow.estimates.verdict import Diagnostics, judge
+from stanflow.fitting.fit_report import AssessmentReport, ProbeReport
 from stanflow.flow.realnvp import Flow
 from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import ConstrainedDraws, StanModel
@@ -80,14 +81,14 @@ class Assessment:
         The same on the program's scale.
     log_weights : array of shape (S,)
         Their Pareto-smoothed log importance weights, normalised.
-    report : mapping
+    report : AssessmentReport
         The estimates and the verdict, as `stanflow fit --json` has them.
     """
 
     drawn: FlowDraws
     constrained: ConstrainedDraws
     log_weights: FloatArray
-    report: Mapping[str, Any]
+    report: AssessmentReport
 
     def arrays(self) -> dict[str, Any]:
         """Return the draws, their log densities and weights, by the names that a fit has them."""
@@ -193,7 +194,7 @@ def assess(
     if verdict.name != "good":
         unbounded = unbounded_directions(target, drawn.z, model.unconstrained_names)
         verdict = judge(replace(diagnostics, unbounded=unbounded))
-    report = {
+    report: AssessmentReport = {
         "elbo": elbo.value,
         "elbo_se": elbo.se,
         "log_evidence": importance.log_evidence,
@@ -209,7 +210,11 @@ def assess(
         "rejected_draws": densities.rejected,
         "skipped_steps": skipped,
         "failed_generated_quantities": len(constrained.failed),
-        "normalizing_constant": asdict(constant),
+        "normalizing_constant": {
+            "value": constant.value,
+            "known": constant.known,
+            "reason": constant.reason,
+        },
         "probe": _probe_report(found, constant.value, of_probe),
         "tails": {"missing": tails.missing, "evaluations": tail_draws},
     }
@@ -221,7 +226,7 @@ def assess(
     )
 
 
-def _probe_report(found: Probe, constant: float, evaluations: int) -> dict[str, Any]:
+def _probe_report(found: Probe, constant: float, evaluations: int) -> ProbeReport:
     bridge = found.bridge
     return {
         "chains": found.chains,

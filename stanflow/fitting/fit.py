@@ -21,6 +21,7 @@ import stanflow
 from stanflow.errors import UsageError
 from stanflow.fitting.assessment import DrawPlan, assess
 from stanflow.fitting.budget import share_time
+from stanflow.fitting.fit_report import FitReport
 from stanflow.fitting.presets import Preset
 from stanflow.fitting.presets import preset as named_settings
 from stanflow.fitting.result import Fit
@@ -126,7 +127,7 @@ def fit(
         evidence_draws = max(draws, _EVIDENCE_DRAWS)
     plan = DrawPlan(draws, evidence_draws, *seeds)
     expected_constant = model.normalizing_constant
-    what = {
+    what: dict[str, Any] = {
         "program_sha256": model.program.hash,
         "data_sha256": model.data.hash,
         "engine_version": model.engine_version,
@@ -184,12 +185,12 @@ def fit(
             trace=trace,
             breakdown=result.breakdown,
         )
-    report = {
+    report: FitReport = {
+        **assessment.report,
         "model": model.name,
         "engine": model.engine,
         "dim": model.dim,
         "family": flow_config.family,
-        **assessment.report,
         "steps": len(result.trace),
         "gradient_evaluations": target.evaluations,
         "seconds": time.perf_counter() - began,
@@ -200,8 +201,18 @@ def fit(
         "stopped": result.stopped,
         "returns": result.returns,
         "breakdown": result.breakdown,
-        **model.engine_report,
-        **what,
+        "resampled": False,
+        "engine_version": model.engine_version,
+        "engine_reason": model.engine_reason,
+        "stan_version": model.stan_version,
+        "engine_agreement": model.engine_agreement,
+        "program_sha256": what["program_sha256"],
+        "data_sha256": what["data_sha256"],
+        "seed": seed,
+        "model_seed": model.seed,
+        "flow_config": what["flow_config"],
+        "train_config": what["train_config"],
+        "versions": what["versions"],
         "columns": list(assessment.constrained.columns),
     }
     return Fit(

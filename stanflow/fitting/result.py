@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -18,6 +17,7 @@ from stanflow.arrays import FloatArray
 from stanflow.errors import UsageError
 from stanflow.fitting.assessment import DrawPlan, assess
 from stanflow.fitting.findings import findings
+from stanflow.fitting.fit_report import FitReport
 from stanflow.fitting.folder import groups_of, read, save
 from stanflow.fitting.trace import Trace
 from stanflow.flow.config import FAMILY_NAMES
@@ -41,7 +41,7 @@ class Fit(StanVariables):
 
     Attributes
     ----------
-    report : mapping
+    report : FitReport
         What ``stanflow fit --json`` prints, plus configuration, versions, seeds and hashes.
     columns : tuple of str
         The program's scalars as Stan names them: ``mu``, ``theta.1``.
@@ -62,7 +62,7 @@ class Fit(StanVariables):
         The Stan program, includes expanded, and its data as JSON.
     """
 
-    report: Mapping[str, Any]
+    report: FitReport
     columns: tuple[str, ...]
     values: FloatArray
     z: FloatArray
@@ -263,15 +263,16 @@ class Fit(StanVariables):
             trace=self.steps,
             breakdown=report.get("breakdown", ""),
         )
-        kept = {key: value for key, value in report.items() if key != "resampled"}
+        anew: FitReport = {
+            **report,
+            **assessment.report,
+            "gradient_evaluations": target.evaluations,
+            "out": None,
+            "resampled": False,
+        }
         return replace(
             self,
-            report={
-                **kept,
-                **assessment.report,
-                "gradient_evaluations": target.evaluations,
-                "out": None,
-            },
+            report=anew,
             **assessment.arrays(),
         )
 

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from stanflow.fitting.fit_report import StageReport
 from stanflow.stan.density import CountingTarget
 
 
@@ -25,7 +26,7 @@ class Stages:
 
     def __init__(self, target: CountingTarget) -> None:
         self._target = target
-        self.report: dict[str, dict[str, float]] = {}
+        self.report: dict[str, StageReport] = {}
 
     @contextlib.contextmanager
     def measured(self, stage: str) -> Iterator[None]:

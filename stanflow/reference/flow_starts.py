@@ -6,6 +6,7 @@ was trained on the same posterior knows both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,11 +125,12 @@ def inverse_metric(z: FloatArray, weights: FloatArray, metric: Metric) -> tuple[
 
 
 def _check_same_posterior(fit: Fit, model: StanModel) -> None:
+    report: Mapping[str, Any] = fit.report
     for what, key, own in (
         (f"another program than {model.program.label}", "program_sha256", model.program.hash),
         ("other data than the model has", "data_sha256", model.data.hash),
     ):
-        if fit.report[key] != own:
+        if report[key] != own:
             raise UsageError(
                 f"the fit to start from is of {what}; give a fit of this posterior, or leave "
                 "init out"

@@ -19,7 +19,7 @@ def to_arviz(groups: Mapping[str, Group]) -> Any:
 
     datasets = {name: _to_dataset(group) for name, group in groups.items()}
     arviz = import_arviz()
-    if hasattr(arviz, "InferenceData"):
+    if arviz.__version__.startswith("0."):
         return arviz.InferenceData(**datasets)
     return xarray.DataTree.from_dict(datasets)
 

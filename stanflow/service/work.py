@@ -283,7 +283,8 @@ def _write_draws(path: Path, columns: Mapping[str, Array]) -> None:
 
 def _without_its_place(run: Fit | NutsFit) -> Fit | NutsFit:
     """Return a run that does not say where the server keeps it."""
-    return replace(run, report={key: said for key, said in run.report.items() if key != "out"})
+    report: Any = {key: said for key, said in run.report.items() if key != "out"}
+    return replace(run, report=report)
 
 
 def _summary(run: Fit | NutsFit) -> dict[str, Any]:

@@ -211,16 +211,21 @@ class StanModel(Target):
         return self._decision.reason
 
     @property
-    def engine_report(self) -> dict[str, Any]:
-        """What a run's report says of the engine, and whether a second one has agreed.
+    def engine_agreement(self) -> dict[str, Any] | None:
+        """Whether a second engine has agreed; None where none was compared on this program.
 
-        The latter is known where `stanflow check` has compared them on this program.
+        `stanflow check` compares them.
         """
         agreement = kept_agreement(self.program)
+        return None if agreement is None else agreement.in_report(self.data.hash)
+
+    @property
+    def engine_report(self) -> dict[str, Any]:
+        """What `stanflow check` says of the engine besides its version."""
         return {
             "engine_reason": self.engine_reason,
             "stan_version": self.stan_version,
-            "engine_agreement": None if agreement is None else agreement.in_report(self.data.hash),
+            "engine_agreement": self.engine_agreement,
         }
 
     @property

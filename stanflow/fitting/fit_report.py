@@ -1,0 +1,101 @@
+"""A fit's report: what ``stanflow fit --json`` prints, and ``fit.json`` keeps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+from stanflow.estimates.verdict import VerdictName
+from stanflow.flow.config import Family
+from stanflow.training.config import StopReason
+
+
+class NormalizingConstantReport(TypedDict):
+    """What Stan's ``~`` statements dropped from the log density; see `NormalizingConstant`."""
+
+    value: float
+    known: bool
+    reason: str
+
+
+class ProbeReport(TypedDict):
+    """What chains from elsewhere found; see `Probe`."""
+
+    chains: int
+    escaped: int
+    log_missing_mass: float | None
+    rhat: float | None
+    log_evidence: float | None
+    log_evidence_se: float | None
+    gradient_evaluations: int
+
+
+class TailsReport(TypedDict):
+    """What draws with heavier tails found; see `TailCheck`."""
+
+    missing: float
+    evaluations: int
+
+
+class StageReport(TypedDict):
+    """What a stage cost."""
+
+    seconds: float
+    gradient_evaluations: int
+
+
+class AssessmentReport(TypedDict):
+    """Estimates, the verdict, and what it is founded on."""
+
+    elbo: float
+    elbo_se: float
+    log_evidence: float
+    log_evidence_se: float
+    normalized: bool
+    pareto_k: float | None
+    importance_ess: float
+    verdict: VerdictName
+    reasons: list[str]
+    advice: list[str]
+    draws: int
+    evidence_draws: int
+    rejected_draws: int
+    skipped_steps: int
+    failed_generated_quantities: int
+    normalizing_constant: NormalizingConstantReport
+    probe: ProbeReport
+    tails: TailsReport
+
+
+class _ReportOfEveryFit(AssessmentReport):
+    model: str
+    engine: Literal["embedded", "native"]
+    engine_version: str
+    dim: int
+    family: Family
+    steps: int
+    gradient_evaluations: int
+    seconds: float
+    peak_memory_mb: float
+    out: str | None
+    rejected_in_training: int
+    stopped: StopReason
+    program_sha256: str
+    data_sha256: str
+    seed: int
+    model_seed: int
+    flow_config: dict[str, Any]
+    train_config: dict[str, Any]
+    versions: dict[str, str]
+    columns: list[str]
+
+
+class FitReport(_ReportOfEveryFit, total=False):
+    """All of it; the entries below are not in fits of StanFlow 0.1."""
+
+    stages: dict[str, StageReport]
+    returns: int
+    breakdown: str
+    engine_reason: str
+    stan_version: str | None
+    engine_agreement: dict[str, Any] | None
+    resampled: bool
