@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import arviz
 import cmdstanpy
@@ -12,6 +13,7 @@ import pytest
 import stanflow
 from stanflow.errors import UsageError
 from stanflow.runs.folder import NUTS, written_whole
+from tests.arviz_versions import IS_BEFORE_1, elpd, group_names
 
 CODE = """
 data { int N; vector[N] x; vector[N] y; }
@@ -86,7 +88,7 @@ def test_foreign_folders_are_no_fits(saved, tmp_path):
 
 
 def test_a_fit_of_a_later_version_is_not_misread(fit, tmp_path):
-    later = stanflow.Fit(**{**vars(fit), "report": {**fit.report, "format": 99}})
+    later = replace(fit, report={**fit.report, "format": 99})
     with pytest.raises(UsageError, match="by a later version of StanFlow"):
         stanflow.load(later.save(tmp_path / "later"))
 
@@ -134,7 +136,7 @@ def test_resampled_draws_have_the_weighted_means(fit, tmp_path):
     """With weights that matter: those of a target moved by a standard deviation."""
     log_weights = fit.z[:, 0] / fit.z[:, 0].std() - 0.5
     log_weights -= np.log(np.exp(log_weights).sum())
-    tilted = stanflow.Fit(**{**vars(fit), "log_weights": log_weights})
+    tilted = replace(fit, log_weights=log_weights)
     chosen = tilted.resampled(20_000, seed=2)
     mean = tilted.weights @ fit.values[:, 0]
     assert chosen.values[:, 0].mean() == pytest.approx(mean, abs=4.5 / np.sqrt(20_000))
@@ -153,7 +155,7 @@ def test_resampled_draws_have_the_weighted_means(fit, tmp_path):
         assert table.loc["a", column] == pytest.approx(
             chosen.summary().table.loc["a", column], abs=0.05
         )
-    equal = stanflow.Fit(**{**vars(fit), "log_weights": np.full(600, -np.log(600))})
+    equal = replace(fit, log_weights=np.full(600, -np.log(600)))
     np.testing.assert_allclose(
         equal.summary(weighted=True).table[["Mean", "StdDev"]],
         plain[["Mean", "StdDev"]],
@@ -163,7 +165,7 @@ def test_resampled_draws_have_the_weighted_means(fit, tmp_path):
 
 def test_inference_data_has_its_proper_groups_and_loo(fit, saved, tmp_path):
     data = stanflow.load(saved).to_arviz()
-    assert set(data.groups()) == {
+    assert group_names(data) == {
         "posterior", "sample_stats", "log_likelihood", "posterior_predictive", "observed_data",
         "unconstrained_posterior",
     }  # fmt: skip
@@ -174,9 +176,9 @@ def test_inference_data_has_its_proper_groups_and_loo(fit, saved, tmp_path):
     np.testing.assert_allclose(np.exp(data.sample_stats["log_weight"]).sum(), 1)
     loo = arviz.loo(data)
     assert loo.n_data_points == 5
-    assert np.isfinite(loo.elpd_loo)
+    assert np.isfinite(elpd(loo))
     data.to_netcdf(str(tmp_path / "data.nc"))
-    assert set(arviz.from_netcdf(str(tmp_path / "data.nc")).groups()) == set(data.groups())
+    assert group_names(arviz.from_netcdf(str(tmp_path / "data.nc"))) == group_names(data)
 
 
 def test_stan_csv_files_are_read_back(fit, tmp_path):
@@ -186,8 +188,9 @@ def test_stan_csv_files_are_read_back(fit, tmp_path):
         np.testing.assert_array_equal(read.stan_variable(name), values)
     np.testing.assert_array_equal(read.method_variables()["lp__"], fit.log_p)
     np.testing.assert_array_equal(read.method_variables()["lp_approx__"], fit.log_q)
-    data = arviz.from_cmdstan(str(file))
-    np.testing.assert_array_equal(data.posterior["L"][0], fit.stan_variable("L"))
+    if IS_BEFORE_1:
+        data = arviz.from_cmdstan(str(file))
+        np.testing.assert_array_equal(data.posterior["L"][0], fit.stan_variable("L"))
     assert list(tmp_path.glob("csv/*")) == [file]
     (tmp_path / "in_the_way").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
@@ -195,7 +198,7 @@ def test_stan_csv_files_are_read_back(fit, tmp_path):
 
 
 def test_a_notebook_shows_verdict_table_and_trace(fit):
-    odd = stanflow.Fit(**{**vars(fit), "report": {**fit.report, "reasons": ["a < b"]}})
+    odd = replace(fit, report={**fit.report, "reasons": ["a < b"]})
     html = odd._repr_html_()
     assert fit.verdict in html
     assert "a &lt; b" in html

@@ -234,7 +234,7 @@ def test_the_summary_says_what_must_be_known(fit):
         "skipped_steps": 4,
         "stopped": "max_seconds",
     }
-    text = str(stanflow.Fit(**{**vars(fit), "report": {**fit.report, **bad}}).summary())
+    text = str(replace(fit, report={**fit.report, **bad}).summary())
     assert "WITHOUT Stan's dropped constants" in text
     assert "it varies" in text
     for line in ("12 draws were rejected", "failed for 3 draws", "4 training steps had no finite"):
