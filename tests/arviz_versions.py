@@ -5,21 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import arviz
-import numpy as np
 
 IS_BEFORE_1 = arviz.__version__.startswith("0.")
-
-
-def psislw(log_ratio: Any) -> tuple[Any, Any]:
-    """Return Pareto-smoothed log weights and k-hat."""
-    if IS_BEFORE_1:
-        with np.errstate(over="ignore"):
-            smoothed, k = arviz.psislw(log_ratio)
-        return smoothed, float(k)
-    from arviz_stats.base import array_stats
-
-    smoothed, k = array_stats.psislw(log_ratio)
-    return smoothed, float(k)
 
 
 def group_names(data: Any) -> set[str]:

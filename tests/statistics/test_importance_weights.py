@@ -1,5 +1,6 @@
 """Against ArviZ, which has the same definitions."""
 
+import arviz
 import numpy as np
 import pytest
 
@@ -8,9 +9,10 @@ from stanflow.statistics.importance_weights import (
     normalized,
     pareto_smoothed,
 )
-from tests.arviz_versions import psislw
+from tests.arviz_versions import IS_BEFORE_1
 
 
+@pytest.mark.skipif(not IS_BEFORE_1, reason="ArviZ 1.x fits the tail a little otherwise")
 @pytest.mark.parametrize("draws", [25, 60, 1000, 20_000])
 @pytest.mark.parametrize("scale", [0.05, 0.5, 2.0, 30.0])
 @pytest.mark.parametrize("seed", range(3))
@@ -19,8 +21,9 @@ def test_smoothed_weights_and_k_hat_are_arvizs(draws, scale, seed):
     log_weights, k = pareto_smoothed(log_ratio)
     if k == 0:
         return
-    smoothed, arvizs = psislw(log_ratio)
-    assert k == pytest.approx(arvizs, rel=1e-9)
+    with np.errstate(over="ignore"):
+        smoothed, arvizs = arviz.psislw(log_ratio)
+    assert k == pytest.approx(float(arvizs), rel=1e-9)
     np.testing.assert_allclose(log_weights, smoothed, atol=1e-9)
 
 
