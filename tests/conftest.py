@@ -21,6 +21,9 @@ settings.load_profile("stanflow")
 # A shell's background jobs ignore Ctrl-C, and so would all that the tests start from there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests run side by side, a core for each; threads of several would fight for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # What tests compile is run but a few times.
 os.environ.setdefault("CXXFLAGS", "-O1")
 

@@ -227,7 +227,7 @@ def _cautions(sides: Sides) -> list[str]:
         run = side.run
         report: Mapping[str, Any] = run.report
         if isinstance(run, NutsFit):
-            cautions += [f"{side.label}: {warning}" for warning in report["warnings"]]
+            cautions += [f"{side.label}: {warning}" for warning in report.get("warnings", ())]
             if report.get("initialized_from") == "flow" and isinstance(other.run, Fit):
                 cautions.append(
                     f"{side.label}: its chains started at draws of a flow, so it may miss what the "

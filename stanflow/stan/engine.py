@@ -125,13 +125,20 @@ def check_program(program: StanProgram) -> None:
     ------
     ProgramError
         It refuses the program.
+    BeyondEmbeddedError
+        No engine here can compile it.
     """
     decision = decide("auto")
     if decision.toolchain is not None:
         decision.toolchain.check(program)
         return
-    with contextlib.suppress(BeyondEmbeddedError):  # another engine may run it
+    try:
         embedded.compile_program(program)
+    except BeyondEmbeddedError as beyond:
+        with contextlib.suppress(EngineError):
+            stan_wheel.find_headers().check(program)
+            return
+        raise beyond from None
 
 
 def _too_old(program: StanProgram, toolchain: Toolchain, error: ProgramError) -> StanFlowError:

@@ -48,6 +48,7 @@ class Start:
     factor: FloatArray | None = None
 
 
+@np.errstate(all="ignore")  # what is not finite is gone back from
 def begin(
     target: Target,
     config: TrainConfig,

@@ -142,6 +142,7 @@ def _rows_of_curvature(target: Target, points: FloatArray, coordinates: IndexArr
     return np.asarray(total / max(counted, 1))
 
 
+@np.errstate(all="ignore")  # points where the density is not finite are left out
 def wire_by_curvature(
     config: FlowConfig, target: Target, points: FloatArray, rng: np.random.Generator
 ) -> Wiring:

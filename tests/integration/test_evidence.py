@@ -139,7 +139,8 @@ def test_more_draws_for_the_evidence_are_not_kept(zoo):
     assert many.report["evidence_draws"] == 40_000
     assert many.log_evidence_se < few.log_evidence_se / 4
     assert np.exp(many.log_weights).sum() == pytest.approx(1)
-    assert many.report["gradient_evaluations"] == few.report["gradient_evaluations"] + 39_000
+    further = many.report["gradient_evaluations"] - few.report["gradient_evaluations"]
+    assert further == 10 * 4096  # 39,000, by whole lots
     with pytest.raises(stanflow.StanFlowError, match="evidence_draws must be at least draws"):
         fit(model, draws=1000, evidence_draws=10)
 

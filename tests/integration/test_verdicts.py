@@ -11,6 +11,7 @@ import torch
 
 import stanflow
 from stanflow.fitting.assessment import DrawPlan, assess
+from stanflow.stan.density import CountingTarget
 from tests.integration.zoo_models import zoo_model
 
 MIXTURE = """
@@ -116,7 +117,8 @@ def spoilt(result, target, *, log_scale=0.0, shift=0.0):
         flow.output.log_scale[1] += log_scale
         flow.output.shift[1] += (1 - np.exp(log_scale)) * centre + shift * z.std()
     plan = DrawPlan(4000, 4000, 1, 2, 3, 4, 5)
-    return assess(flow, target, plan, trace=result.trace, trained_by=384_000).report
+    counting = CountingTarget(target, 384_000)
+    return assess(flow, target, plan, target=counting, trace=result.steps).report
 
 
 @pytest.mark.parametrize("name", ["eight_schools_noncentered", "linear_regression", "funnel"])

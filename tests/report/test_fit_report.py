@@ -75,7 +75,7 @@ def test_the_table_is_the_summary_plain_and_weighted(fit, page):
     ((name, *cells),) = table_of(page)
     assert name == "theta"
     expected = np.concatenate(
-        [list(summarize(fit.values, w).values()) for w in (None, fit.weights)]
+        [np.ravel(list(summarize(fit.values, w).values())) for w in (None, fit.weights)]
     )
     np.testing.assert_allclose([float(cell) for cell in cells], expected, atol=5e-4)
     assert all(re.fullmatch(r"\d\.\d{3}", cell) for cell in cells)
@@ -124,7 +124,9 @@ def test_hostile_names_are_text():
 
 def test_what_is_not_known_is_left_out():
     fit = flow_run(np.random.default_rng(1).normal(size=(100, 1)), pareto_k=None)
-    words = Reader.of(render(replace(fit, trace=fit.trace[:0]))).words
+    words = Reader.of(
+        render(replace(fit, steps={name: column[:0] for name, column in fit.steps.items()}))
+    ).words
     for text in ("unknown Pareto k-hat", "a mean-field flow", "Marginals", "Importance weights"):
         assert text in words
     for text in ("Training", "training steps", "peak memory", "None", "The flow's settings"):

@@ -174,7 +174,7 @@ def test_stanc_that_cannot_be_run_is_told(stan):
 
 
 def test_a_stan_that_is_older_than_the_program_is_told(stan, monkeypatch):
-    monkeypatch.setattr(stan_headers, "compiler_error", lambda *_: ProgramError("no such type"))
+    monkeypatch.setattr(toolchain, "compiler_error", lambda *_: ProgramError("no such type"))
     monkeypatch.setattr(stan_wheel, "_folders", lambda: iter((stan.folder,)))
     monkeypatch.delenv("BRIDGESTAN", raising=False)
     (stan.folder / "stanc").write_text("#!/bin/sh\nexit 1")
