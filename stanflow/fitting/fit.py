@@ -19,7 +19,7 @@ import numpy as np
 
 import stanflow
 from stanflow.errors import UsageError
-from stanflow.fitting.assessment import DrawPlan, assess
+from stanflow.fitting.assessment import Assessment, DrawPlan, assess
 from stanflow.fitting.budget import share_time
 from stanflow.fitting.fit_report import FitReport
 from stanflow.fitting.presets import Preset
@@ -37,7 +37,7 @@ from stanflow.training.config import TrainConfig
 from stanflow.training.limits import Limits
 from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import Start, begin
-from stanflow.training.trainer import TrainStep, train
+from stanflow.training.trainer import TrainResult, TrainStep, train
 from stanflow.training.wiring import wire_by_curvature
 
 _EVIDENCE_DRAWS = 20_000
@@ -127,7 +127,7 @@ def fit(
         evidence_draws = max(draws, _EVIDENCE_DRAWS)
     plan = DrawPlan(draws, evidence_draws, *seeds)
     expected_constant = model.normalizing_constant
-    what: dict[str, Any] = {
+    run: dict[str, Any] = {
         "program_sha256": model.program.hash,
         "data_sha256": model.data.hash,
         "engine_version": model.engine_version,
@@ -145,7 +145,7 @@ def fit(
         plan = replace(plan, evidence_draws=evidence_draws)
     kept = state = None
     if checkpoint is not None:
-        kept = Checkpoint(Path(checkpoint), _identity(what, wiring), checkpoint_every)
+        kept = Checkpoint(Path(checkpoint), _identity(run, wiring), checkpoint_every)
         state = kept.read()
     target = CountingTarget(model)
     stages = Stages(target)
@@ -185,36 +185,9 @@ def fit(
             trace=trace,
             breakdown=result.breakdown,
         )
-    report: FitReport = {
-        **assessment.report,
-        "model": model.name,
-        "engine": model.engine,
-        "dim": model.dim,
-        "family": flow_config.family,
-        "steps": len(result.trace),
-        "gradient_evaluations": target.evaluations,
-        "seconds": time.perf_counter() - began,
-        "stages": stages.report,
-        "peak_memory_mb": _peak_memory_mb(),
-        "out": None,
-        "rejected_in_training": sum(step.rejected for step in result.trace),
-        "stopped": result.stopped,
-        "returns": result.returns,
-        "breakdown": result.breakdown,
-        "resampled": False,
-        "engine_version": model.engine_version,
-        "engine_reason": model.engine_reason,
-        "stan_version": model.stan_version,
-        "engine_agreement": model.engine_agreement,
-        "program_sha256": what["program_sha256"],
-        "data_sha256": what["data_sha256"],
-        "seed": seed,
-        "model_seed": model.seed,
-        "flow_config": what["flow_config"],
-        "train_config": what["train_config"],
-        "versions": what["versions"],
-        "columns": list(assessment.constrained.columns),
-    }
+    report = _report(model, run, result, assessment)
+    report["gradient_evaluations"], report["stages"] = target.evaluations, stages.report
+    report["seconds"] = time.perf_counter() - began
     return Fit(
         report=report,
         columns=assessment.constrained.columns,
@@ -251,12 +224,48 @@ def _wired(config: FlowConfig, target: Target, start: Start, seed: int) -> Wirin
     return wire_by_curvature(config, in_units, in_units.in_units(start.points), rng)
 
 
-def _identity(what: dict[str, Any], wiring: Wiring | None) -> dict[str, Any]:
+def _report(
+    model: StanModel, run: dict[str, Any], result: TrainResult, assessment: Assessment
+) -> FitReport:
+    """Return the report of a run, but for what it cost."""
+    return {
+        "model": model.name,
+        "engine": model.engine,
+        "dim": model.dim,
+        "family": run["flow_config"]["family"],
+        **assessment.report,
+        "steps": len(result.trace),
+        "gradient_evaluations": 0,
+        "seconds": 0.0,
+        "peak_memory_mb": _peak_memory_mb(),
+        "out": None,
+        "rejected_in_training": sum(step.rejected for step in result.trace),
+        "stopped": result.stopped,
+        "returns": result.returns,
+        "breakdown": result.breakdown,
+        "resampled": False,
+        "stages": {},
+        "engine_reason": model.engine_reason,
+        "stan_version": model.stan_version,
+        "engine_agreement": model.engine_agreement,
+        "engine_version": run["engine_version"],
+        "program_sha256": run["program_sha256"],
+        "data_sha256": run["data_sha256"],
+        "seed": run["seed"],
+        "model_seed": run["model_seed"],
+        "flow_config": run["flow_config"],
+        "train_config": run["train_config"],
+        "versions": run["versions"],
+        "columns": list(assessment.constrained.columns),
+    }
+
+
+def _identity(run: dict[str, Any], wiring: Wiring | None) -> dict[str, Any]:
     """Return what makes two runs the same; how long one may take does not."""
-    training = {k: v for k, v in what["train_config"].items() if k != "max_seconds"}
+    training = {k: v for k, v in run["train_config"].items() if k != "max_seconds"}
     arrays = {} if wiring is None else wiring.to_arrays()
     hashed = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
-    return {**what, "train_config": training, "wiring_sha256": hashed}
+    return {**run, "train_config": training, "wiring_sha256": hashed}
 
 
 def _versions() -> dict[str, str]:
