@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FLOW, TRACE = "flow.safetensors", "trace.csv"
 FORMAT = 1
 _FACTOR = ".factor"
+_ONCE_SETTINGS = {"activation": "relu", "local_activation": "softsign", "hidden_layers": 1}
 
 
 def save(
@@ -128,6 +129,12 @@ def _read(path: Path, report: dict[str, Any]) -> dict[str, Any]:
 def _read_flow(file: Path, report: Mapping[str, Any]) -> Flow:
     from safetensors.torch import load_file
 
+    for setting, value in _ONCE_SETTINGS.items():
+        if report["flow_config"].get(setting, value) != value:
+            raise ValueError(
+                f"its flow has {setting} {report['flow_config'][setting]}, which is "
+                f"no setting any more: only {value} is"
+            )
     known = {field.name for field in fields(FlowConfig)}
     config = FlowConfig(**{k: v for k, v in report["flow_config"].items() if k in known})
     tensors = load_file(file)

@@ -24,7 +24,7 @@ class Coupling(ctypes.Structure):
         ("output", _pointer), ("bias", _pointer), ("bias_gradient", _pointer),
         ("scale", _pointer), ("gain", _pointer), ("slope", _pointer),
         ("log_det", _pointer), ("largest", _pointer),
-        ("partners", _integer), ("features", _integer), ("activation", _integer),
+        ("partners", _integer), ("features", _integer),
         ("kept", _pointer), ("kept_rows", _pointer), ("partner", _pointer),
         ("linear", _pointer), ("weight", _pointer), ("inner", _pointer),
         ("linear_gradient", _pointer), ("weight_gradient", _pointer),
@@ -37,7 +37,7 @@ class Network(ctypes.Structure):
 
     _fields_ = (
         ("n_kept", _integer), ("n_moved", _integer), ("hidden_units", _integer),
-        ("batch", _integer), ("activation", _integer),
+        ("batch", _integer),
         ("kept", _pointer), ("kept_rows", _pointer),
         ("input_weight", _pointer), ("input_bias", _pointer),
         ("output_weight", _pointer), ("hidden", _pointer), ("output", _pointer),
@@ -119,8 +119,8 @@ class Calls:
         self.push = function("push", *[_pointer] * 4)
         self.restore = function("restore", *[_pointer] * 2)
         self.pull = function("pull", *[_pointer] * 3)
-        self.activate = function("activate", *[_integer] * 3, *[_pointer] * 2)
-        self.pull_activation = function("pull_activation", *[_integer] * 3, *[_pointer] * 3)
+        self.activate = function("activate", *[_integer] * 2, *[_pointer] * 2)
+        self.pull_activation = function("pull_activation", *[_integer] * 2, *[_pointer] * 3)
         self.network_push = function("network_push", *[_pointer] * 2)
         self.network_pull = function("network_pull", *[_pointer] * 2)
         self.bend_push = function("bend_push", *[_pointer] * 4)

@@ -9,8 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-
-from stanflow.flow.activation import Activation
+from torch.nn.functional import softsign
 
 _CENTRES_REACH = 1.5
 
@@ -18,7 +17,7 @@ _CENTRES_REACH = 1.5
 class GlobalConditioner(nn.Module):
     """Two networks, of u and of t, that see all kept coordinates.
 
-    Both have the same hidden layers, so that their weights stand stacked and a matrix product
+    Each has one hidden layer of ReLU units. Their weights stand stacked, so that a matrix product
     serves both. The output layers start at zero.
 
     Parameters
@@ -26,45 +25,31 @@ class GlobalConditioner(nn.Module):
     n_kept, n_moved : int
         Inputs and outputs of each network.
     hidden : int
-        Units of a hidden layer, H.
-    hidden_layers : int
-        How many there are.
-    activation : Activation
-        Of the hidden units.
+        Units of the hidden layer, H.
     """
 
-    def __init__(
-        self, n_kept: int, n_moved: int, hidden: int, hidden_layers: int, activation: Activation
-    ) -> None:
+    def __init__(self, n_kept: int, n_moved: int, hidden: int) -> None:
         super().__init__()
-        self.activation = activation
         self.hidden = hidden
         self.input_weight = nn.Parameter(torch.empty(2 * hidden, n_kept))
         self.input_bias = nn.Parameter(torch.empty(2 * hidden))
-        middle = range(hidden_layers - 1)
-        self.middle_weights = nn.ParameterList(torch.empty(2, hidden, hidden) for _ in middle)
-        self.middle_biases = nn.ParameterList(torch.empty(2, hidden) for _ in middle)
         self.output_weight = nn.Parameter(torch.empty(2, n_moved, hidden))
         self.output_bias = nn.Parameter(torch.empty(2, n_moved))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the hidden layers' parameters as torch.nn.Linear does; set the others to zero."""
+        """Draw the hidden layer's parameters as torch.nn.Linear does; set the others to zero."""
         n_kept = self.input_weight.shape[1]
         for first in (self.input_weight, self.input_bias):
             first.uniform_(-1 / math.sqrt(n_kept), 1 / math.sqrt(n_kept))
-        for later in (*self.middle_weights, *self.middle_biases):
-            later.uniform_(-1 / math.sqrt(self.hidden), 1 / math.sqrt(self.hidden))
         self.output_weight.zero_()
         self.output_bias.zero_()
 
     def forward(self, kept: Tensor) -> Tensor:
         """Return u and t, (2, B, n_moved), for kept coordinates of shape (B, n_kept)."""
-        h = self.activation.function(kept @ self.input_weight.T + self.input_bias)
+        h = torch.relu(kept @ self.input_weight.T + self.input_bias)
         h = h.view(len(h), 2, self.hidden).transpose(0, 1)
-        for weight, bias in zip(self.middle_weights, self.middle_biases, strict=True):
-            h = self.activation.function(h @ weight.transpose(1, 2) + bias.unsqueeze(1))
         return h @ self.output_weight.transpose(1, 2) + self.output_bias.unsqueeze(1)
 
 
@@ -75,8 +60,8 @@ class LocalConditioner(nn.Module):
 
         ``sum_k [ w_k x_k + sum_m v_km phi(g_km x_k + h_km) ]``,
 
-    x_k the k-th partner, k = 1..K, m = 1..M; g and h serve both. w and v start at zero, g at one,
-    and h spreads the features' centres over where a standardised partner lies.
+    phi the softsign, x_k the k-th partner, k = 1..K, m = 1..M; g and h serve both. w and v start at
+    zero, g at one, and h spreads the features' centres over where a standardised partner lies.
 
     Parameters
     ----------
@@ -84,13 +69,10 @@ class LocalConditioner(nn.Module):
         Positions among the kept coordinates, -1 for none.
     features : int
         M.
-    activation : Activation
-        phi.
     """
 
-    def __init__(self, partners: Tensor, features: int, activation: Activation) -> None:
+    def __init__(self, partners: Tensor, features: int) -> None:
         super().__init__()
-        self.activation = activation
         self.features = features
         self.partners: Tensor
         self.register_buffer("partners", partners, persistent=False)
@@ -115,6 +97,6 @@ class LocalConditioner(nn.Module):
         """Return what is added to u and t, (2, B, n_moved), for kept of shape (B, n_kept)."""
         x = torch.where(self.partners < 0, 0.0, kept[:, self.partners.clamp(min=0)])
         present = (self.partners >= 0).to(x.dtype).unsqueeze(-1)
-        phi = present * self.activation.function(self.inner[0] * x.unsqueeze(-1) + self.inner[1])
+        phi = present * softsign(self.inner[0] * x.unsqueeze(-1) + self.inner[1])
         linear = torch.einsum("bnk,ink->ibn", x, self.linear)
         return linear + torch.einsum("bnkm,inkm->ibn", phi, self.weight)

@@ -16,8 +16,6 @@ FAMILY_NAMES = {
 }
 BaseName = Literal["student-t", "gaussian"]
 ClampName = Literal["asymmetric", "symmetric", "tanh", "none"]
-ActivationName = Literal["relu", "leaky_relu", "elu", "tanh"]
-LocalActivationName = Literal["tanh", "softsign"]
 WiringName = Literal["curvature", "even-odd"]
 
 Memory = Literal["auto", "keep", "rebuild"]
@@ -29,11 +27,9 @@ _CHOICES = {
     "family": Family,
     "base": BaseName,
     "clamp": ClampName,
-    "activation": ActivationName,
-    "local_activation": LocalActivationName,
     "wiring": WiringName,
 }
-_MOST = {"layers": 10_000, "hidden": 10_000, "hidden_layers": 100, "local_features": 100}
+_MOST = {"layers": 10_000, "hidden": 10_000, "local_features": 100}
 
 
 @dataclass(frozen=True)
@@ -48,12 +44,8 @@ class FlowConfig:
         Coupling layers, r; by default 24, and 16 above 20 dimensions. In one dimension they are
         sinh-arcsinh layers, by default 8.
     hidden : int, optional
-        Units of a hidden layer of each conditioner network, H; by default 32, and 16 above 50
-        dimensions.
-    hidden_layers : int
-        Hidden layers of each conditioner network.
-    activation : {"relu", "leaky_relu", "elu", "tanh"}
-        Of the hidden units.
+        ReLU units in the hidden layer of each conditioner network, H; by default 32, and 16 above
+        50 dimensions.
     base : {"student-t", "gaussian"}
         Base distribution.
     base_location_scale : bool
@@ -77,8 +69,6 @@ class FlowConfig:
         curvature; 0 leaves local conditioners out.
     local_features : int
         Features a partner of the local conditioner, M.
-    local_activation : {"tanh", "softsign"}
-        Of those features.
     marginal_layers : int
         Sinh-arcsinh layers among the coupling layers, which bend each coordinate by itself; 0 for
         none.
@@ -92,8 +82,6 @@ class FlowConfig:
     family: Family = "realnvp"
     layers: int | None = None
     hidden: int | None = None
-    hidden_layers: int = 1
-    activation: ActivationName = "relu"
     base: BaseName = "student-t"
     base_location_scale: bool = False
     clamp: ClampName = "asymmetric"
@@ -104,7 +92,6 @@ class FlowConfig:
     partners: int = 3
     local_features: int = 4
     marginal_layers: int = 4
-    local_activation: LocalActivationName = "softsign"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -31,7 +31,6 @@
 enum { MOST_COLUMNS = 128, MOST_PARTNERS = 16 };
 
 enum clamp { SOFT_CLAMP, TANH_CLAMP, NO_CLAMP };
-enum activation { RELU, LEAKY_RELU, ELU, TANH, SOFTSIGN };
 
 /* Runs work(data) once on each of `threads` threads and waits: the entry that gcc's OpenMP runtime
  * offers to compiled code. The caller passes that of the runtime torch uses, so that both share one
@@ -64,7 +63,6 @@ struct coupling {
 
     int64_t partners;            /* K; with 0 the rest is not looked at */
     int64_t features;            /* M */
-    int64_t activation;          /* enum activation: TANH or SOFTSIGN */
     const void *kept;            /* (D - n, B): the kept coordinates' values */
     const int64_t *kept_rows;    /* (D - n,): where they are */
     const int64_t *partner;      /* (n, K): a partner's row of kept, -1 for none */
@@ -80,7 +78,6 @@ struct network {
     int64_t n_kept, n_moved;     /* inputs, and outputs of each network */
     int64_t hidden_units;        /* H */
     int64_t batch;               /* B */
-    int64_t activation;          /* enum activation, of the hidden units */
     void *kept;                  /* (n_kept, B): the inputs of the last push */
     const int64_t *kept_rows;    /* (n_kept,): where they are in a (D, B) matrix of points */
     const void *input_weight;    /* (2, H, n_kept) */
@@ -134,8 +131,8 @@ struct passes {
     void (*push)(const struct coupling *, void *, void *, double *);
     void (*restore)(const struct coupling *, void *);
     void (*pull)(const struct coupling *, void *, const double *);
-    void (*activate)(int64_t, int64_t, int64_t, void *, const void *);
-    void (*pull_activation)(int64_t, int64_t, int64_t, void *, const void *, void *);
+    void (*activate)(int64_t, int64_t, void *, const void *);
+    void (*pull_activation)(int64_t, int64_t, void *, const void *, void *);
     void (*network_push)(const struct network *, const void *);
     void (*network_pull)(const struct network *, void *);
     void (*bend_push)(const struct sinh_arcsinh *, void *, void *, double *);
@@ -194,10 +191,10 @@ static const struct passes *passes(int in_double)
  * the gradients of biases and local conditioner. log_q_weight, (B,), is the cotangent of log_q; it
  * needs `slope`, and is NULL for path gradients.
  *
- * activate: hidden, (rows, B), in place: activation(hidden + bias).
+ * activate: hidden, (rows, B), in place: relu(hidden + bias).
  *
- * pull_activation: cotangent, (rows, B), in place: times the activation's derivative, which follows
- * from its values in hidden, (rows, B). Unless it is NULL, bias_gradient, (rows,), gets the sums
+ * pull_activation: cotangent, (rows, B), in place: times relu's derivative, which follows from its
+ * values in hidden, (rows, B). Unless it is NULL, bias_gradient, (rows,), gets the sums
  * over draws.
  *
  * network_push: from the kept rows of points, (D, B), to kept, hidden and output. network_pull: from
@@ -220,16 +217,14 @@ static const struct passes *passes(int in_double)
     { \
         passes(in_double)->pull(layer, cotangent, log_q_weight); \
     } \
-    void stanflow_activate_##suffix(int64_t kind, int64_t rows, int64_t batch, REAL *hidden, \
-                                    const REAL *bias) \
+    void stanflow_activate_##suffix(int64_t rows, int64_t batch, REAL *hidden, const REAL *bias) \
     { \
-        passes(in_double)->activate(kind, rows, batch, hidden, bias); \
+        passes(in_double)->activate(rows, batch, hidden, bias); \
     } \
-    void stanflow_pull_activation_##suffix(int64_t kind, int64_t rows, int64_t batch, \
-                                           REAL *cotangent, const REAL *hidden, \
-                                           REAL *bias_gradient) \
+    void stanflow_pull_activation_##suffix(int64_t rows, int64_t batch, REAL *cotangent, \
+                                           const REAL *hidden, REAL *bias_gradient) \
     { \
-        passes(in_double)->pull_activation(kind, rows, batch, cotangent, hidden, bias_gradient); \
+        passes(in_double)->pull_activation(rows, batch, cotangent, hidden, bias_gradient); \
     } \
     void stanflow_network_push_##suffix(const struct network *network, const REAL *points) \
     { \

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from stanflow.flow.activation import ACTIVATIONS
 from stanflow.flow.bijection import Bijection, Passes
 from stanflow.flow.clamp import make_clamp
 from stanflow.flow.conditioner import GlobalConditioner, LocalConditioner
@@ -28,7 +27,7 @@ class AffineCoupling(Bijection):
     halves : Halves
         Which coordinates are moved, and which of the kept ones are their partners.
     config : FlowConfig
-        Sizes, activations and clamp.
+        Sizes and clamp.
     """
 
     def __init__(self, halves: Halves, config: FlowConfig) -> None:
@@ -44,14 +43,11 @@ class AffineCoupling(Bijection):
             len(self.kept),
             len(self.moved),
             config.hidden_units(dim),
-            config.hidden_layers,
-            ACTIVATIONS[config.activation],
         )
         self.local = (
             LocalConditioner(
                 torch.from_numpy(halves.partner_positions),
                 config.local_features,
-                ACTIVATIONS[config.local_activation],
             )
             if halves.partners.shape[1] > 0
             else None

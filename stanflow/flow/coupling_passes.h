@@ -190,18 +190,13 @@ INLINE VECTOR NAME(clamped)(int64_t kind, VECTOR u, REAL positive, REAL negative
     return two_over_pi * alpha * NAME(arctangent)(ratio);
 }
 
-/* phi(x) and phi'(x). */
-INLINE VECTOR NAME(activated)(int64_t kind, VECTOR x, VECTOR *slope)
+/* phi(x) = x / (1 + |x|), and phi'(x). */
+INLINE VECTOR NAME(softsign)(VECTOR x, VECTOR *slope)
 {
     VECTOR one = NAME(broadcast)((REAL)1);
-    if (kind == SOFTSIGN) {
-        VECTOR r = one / (one + NAME(absolute)(x));
-        *slope = r * r;
-        return x * r;
-    }
-    VECTOR t = NAME(tanh)(x);
-    *slope = one - t * t;
-    return t;
+    VECTOR r = one / (one + NAME(absolute)(x));
+    *slope = r * r;
+    return x * r;
 }
 
 /* Where the parameters and gradients of the local conditioner of moved coordinate i are. */
@@ -221,7 +216,7 @@ INLINE struct NAME(local) NAME(local_of)(const struct coupling *layer, int64_t i
 /* Add the local conditioner of moved coordinate i to u and t of the columns from `first` on; and,
  * where wanted, write du/dx and dt/dx for each partner to jacobian_u and jacobian_t,
  * (K, MOST_COLUMNS). */
-INLINE void NAME(add_local)(const struct coupling *layer, int64_t activation, int64_t i,
+INLINE void NAME(add_local)(const struct coupling *layer, int64_t i,
                             int64_t first, int64_t count, REAL *u, REAL *t, REAL *jacobian_u,
                             REAL *jacobian_t)
 {
@@ -238,8 +233,8 @@ INLINE void NAME(add_local)(const struct coupling *layer, int64_t activation, in
             VECTOR du = NAME(broadcast)(local.linear_u[k]), dt = NAME(broadcast)(local.linear_t[k]);
             for (int64_t m = k * layer->features; m < (k + 1) * layer->features; ++m) {
                 VECTOR slope;
-                VECTOR phi = NAME(activated)(
-                    activation, x * local.inner_slope[m] + local.inner_offset[m], &slope);
+                VECTOR phi = NAME(softsign)(
+                    x * local.inner_slope[m] + local.inner_offset[m], &slope);
                 slope *= local.inner_slope[m];
                 add_u += phi * local.weight_u[m];
                 add_t += phi * local.weight_t[m];
@@ -258,7 +253,7 @@ INLINE void NAME(add_local)(const struct coupling *layer, int64_t activation, in
 
 /* u and t of moved coordinate i in `count` columns from `first` on, biases and local conditioner
  * included. */
-INLINE void NAME(raw)(const struct coupling *layer, int64_t activation, int64_t i, int64_t first,
+INLINE void NAME(raw)(const struct coupling *layer, int64_t i, int64_t first,
                       int64_t count, REAL *u, REAL *t, REAL *jacobian_u, REAL *jacobian_t)
 {
     const REAL *output = layer->output, *bias = layer->bias;
@@ -269,7 +264,7 @@ INLINE void NAME(raw)(const struct coupling *layer, int64_t activation, int64_t 
         NAME(store)(t + j, NAME(load)(from_t + j, count - j) + bias[layer->moved + i], LANES);
     }
     if (layer->partners > 0)
-        NAME(add_local)(layer, activation, i, first, count, u, t, jacobian_u, jacobian_t);
+        NAME(add_local)(layer, i, first, count, u, t, jacobian_u, jacobian_t);
 }
 
 /* What one call of a pass works on. */
@@ -327,7 +322,7 @@ INLINE void NAME(add_back_rows)(const struct coupling *layer, REAL *points, int6
     }
 }
 
-INLINE void NAME(push_parts)(struct NAME(task) *task, int64_t clamp, int64_t activation)
+INLINE void NAME(push_parts)(struct NAME(task) *task, int64_t clamp)
 {
     const struct coupling *layer = task->layer;
     const int64_t n = layer->moved, batch = layer->batch, partners = layer->partners;
@@ -344,7 +339,7 @@ INLINE void NAME(push_parts)(struct NAME(task) *task, int64_t clamp, int64_t act
             for (int64_t first = 0; first < batch; first += MOST_COLUMNS) {
                 const int64_t count
                     = batch - first < MOST_COLUMNS ? batch - first : (int64_t)MOST_COLUMNS;
-                NAME(raw)(layer, activation, i, first, count, u, t, jacobian_u, jacobian_t);
+                NAME(raw)(layer, i, first, count, u, t, jacobian_u, jacobian_t);
                 const int64_t at = layer->rows[i] * batch + first, own = i * batch + first;
                 REAL *scale_row = (REAL *)layer->scale + own, *gain_row = (REAL *)layer->gain + own;
                 REAL *u_row = (REAL *)layer->output + own, *t_row = u_row + n * batch;
@@ -397,7 +392,7 @@ INLINE void NAME(push_parts)(struct NAME(task) *task, int64_t clamp, int64_t act
     }
 }
 
-INLINE void NAME(restore_parts)(struct NAME(task) *task, int64_t clamp, int64_t activation)
+INLINE void NAME(restore_parts)(struct NAME(task) *task, int64_t clamp)
 {
     const struct coupling *layer = task->layer;
     const int64_t n = layer->moved, batch = layer->batch;
@@ -409,7 +404,7 @@ INLINE void NAME(restore_parts)(struct NAME(task) *task, int64_t clamp, int64_t 
             for (int64_t first = 0; first < batch; first += MOST_COLUMNS) {
                 const int64_t count
                     = batch - first < MOST_COLUMNS ? batch - first : (int64_t)MOST_COLUMNS;
-                NAME(raw)(layer, activation, i, first, count, u, t, NULL, NULL);
+                NAME(raw)(layer, i, first, count, u, t, NULL, NULL);
                 const int64_t at = layer->rows[i] * batch + first, own = i * batch + first;
                 REAL *scale_row = (REAL *)layer->scale + own, *gain_row = (REAL *)layer->gain + own;
                 for (int64_t j = 0; j < count; j += LANES) {
@@ -430,7 +425,7 @@ INLINE void NAME(restore_parts)(struct NAME(task) *task, int64_t clamp, int64_t 
 
 /* The local conditioner's part of pull for moved coordinate i: its gradients, and cotangents of its
  * partners added to `back`. */
-INLINE void NAME(pull_local)(const struct coupling *layer, int64_t activation, int64_t i,
+INLINE void NAME(pull_local)(const struct coupling *layer, int64_t i,
                              const REAL *cotangent_u, const REAL *cotangent_t, REAL *back)
 {
     const int64_t batch = layer->batch, nk = layer->moved * layer->partners;
@@ -471,7 +466,7 @@ INLINE void NAME(pull_local)(const struct coupling *layer, int64_t activation, i
                 VECTOR x = NAME(load)(x_row + j, left), slope;
                 VECTOR gu = NAME(load)(cotangent_u + j, left);
                 VECTOR gt = NAME(load)(cotangent_t + j, left);
-                VECTOR phi = NAME(activated)(activation, x * g + h, &slope);
+                VECTOR phi = NAME(softsign)(x * g + h, &slope);
                 VECTOR through = (gu * local.weight_u[km] + gt * local.weight_t[km]) * slope;
                 weight_u += gu * phi;
                 weight_t += gt * phi;
@@ -487,7 +482,7 @@ INLINE void NAME(pull_local)(const struct coupling *layer, int64_t activation, i
     }
 }
 
-INLINE void NAME(pull_parts)(struct NAME(task) *task, int64_t activation)
+INLINE void NAME(pull_parts)(struct NAME(task) *task)
 {
     const struct coupling *layer = task->layer;
     const int64_t n = layer->moved, batch = layer->batch;
@@ -520,21 +515,11 @@ INLINE void NAME(pull_parts)(struct NAME(task) *task, int64_t activation)
             bias_gradient[i] = NAME(sum)(bias_u);
             bias_gradient[n + i] = NAME(sum)(bias_t);
             if (back != NULL)
-                NAME(pull_local)(layer, activation, i, u_row, t_row, back);
+                NAME(pull_local)(layer, i, u_row, t_row, back);
         }
     }
 }
 
-#define WITH_ACTIVATION(call) \
-    do { \
-        if (layer->partners > 0 && layer->activation == SOFTSIGN) { \
-            const int64_t activation = SOFTSIGN; \
-            call; \
-        } else { \
-            const int64_t activation = TANH; \
-            call; \
-        } \
-    } while (0)
 #define WITH_CLAMP(call) \
     do { \
         if (layer->clamp == SOFT_CLAMP) { \
@@ -553,21 +538,19 @@ static void NAME(push_work)(void *data)
 {
     struct NAME(task) *task = data;
     const struct coupling *layer = task->layer;
-    WITH_CLAMP(WITH_ACTIVATION(NAME(push_parts)(task, clamp, activation)));
+    WITH_CLAMP(NAME(push_parts)(task, clamp));
 }
 
 static void NAME(restore_work)(void *data)
 {
     struct NAME(task) *task = data;
     const struct coupling *layer = task->layer;
-    WITH_CLAMP(WITH_ACTIVATION(NAME(restore_parts)(task, clamp, activation)));
+    WITH_CLAMP(NAME(restore_parts)(task, clamp));
 }
 
 static void NAME(pull_work)(void *data)
 {
-    struct NAME(task) *task = data;
-    const struct coupling *layer = task->layer;
-    WITH_ACTIVATION(NAME(pull_parts)(task, activation));
+    NAME(pull_parts)(data);
 }
 
 static void NAME(add_back_work)(void *data)
@@ -626,5 +609,4 @@ static const struct passes NAME(passes)
 #undef IS_FLOAT
 #undef POLYNOMIAL
 #undef SIGN_BIT
-#undef WITH_ACTIVATION
 #undef WITH_CLAMP

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softsign
 from typing_extensions import override
 
 from stanflow.flow import compiled
@@ -100,7 +101,6 @@ class CompiledElementwise(Elementwise):
             keep_alive.append(back)
             arguments.partners = local.partners.shape[1]
             arguments.features = local.features
-            arguments.activation = local.activation.code
             arguments.kept = kept.data_ptr()
             arguments.kept_rows = layer.kept.data_ptr()
             arguments.partner = local.partners.data_ptr()
@@ -201,11 +201,11 @@ class _Torch:
                     gradient[1, :, k] = (on_t * partner).sum(1)
                 for m in range(local.features):
                     g, h = (local.inner[i, :, k, m, None] for i in (0, 1))
-                    phi = local.activation.function(g * partner + h)
+                    phi = softsign(g * partner + h)
                     through = (
                         on_u * local.weight[0, :, k, m, None]
                         + on_t * local.weight[1, :, k, m, None]
-                    ) * local.activation.slope(phi)
+                    ) * (1 - phi.abs()).square()
                     back += through * g
                     if with_gradients:
                         weight, inner = gradient_of(local.weight), gradient_of(local.inner)

@@ -49,8 +49,7 @@ def make_network(layer: AffineCoupling, workspace: Workspace) -> Network:
 
 def is_small(layer: AffineCoupling) -> bool:
     """Return whether products of whole matrices are not worth it: see `SmallNetwork`."""
-    few = max(len(layer.kept), len(layer.moved)) <= MOST_COORDINATES_OF_A_SMALL_NETWORK
-    return few and len(layer.conditioner.middle_weights) == 0
+    return max(len(layer.kept), len(layer.moved)) <= MOST_COORDINATES_OF_A_SMALL_NETWORK
 
 
 class _MatrixNetwork:
@@ -59,21 +58,15 @@ class _MatrixNetwork:
     def __init__(self, layer: AffineCoupling, workspace: Workspace) -> None:
         conditioner = layer.conditioner
         batch, n_moved, hidden = workspace.batch, len(layer.moved), conditioner.hidden
-        n_hidden = 1 + len(conditioner.middle_weights)
         self._rows = _Rows(layer.kept, workspace)
         self.kept = workspace.kept("kept", len(layer.kept), batch)
         self.output = workspace.scratch("output", 2, n_moved, batch)
         # (2, H, B) each: hidden units of the network of u, then of that of t
-        self._hidden = [workspace.kept(f"hidden {i}", 2, hidden, batch) for i in range(n_hidden)]
-        self._hidden_cotangents = [
-            workspace.scratch(f"hidden cotangent {i}", 2, hidden, batch) for i in range(n_hidden)
-        ]
-        self._first = self._hidden[0].flatten(0, 1)
-        self._first_cotangent = self._hidden_cotangents[0].flatten(0, 1)
-        self._input_weight = conditioner.input_weight
-        self._weights = [*conditioner.middle_weights, conditioner.output_weight]
-        self._biases = [conditioner.input_bias, *conditioner.middle_biases]
-        self._activation = conditioner.activation
+        self._hidden = workspace.kept("hidden", 2, hidden, batch)
+        self._hidden_cotangent = workspace.scratch("hidden cotangent", 2, hidden, batch)
+        self._flat_cotangent = self._hidden_cotangent.flatten(0, 1)
+        self._input_weight, self._input_bias = conditioner.input_weight, conditioner.input_bias
+        self._output_weight = conditioner.output_weight
         self._calls = (
             None
             if workspace.library is None
@@ -82,68 +75,50 @@ class _MatrixNetwork:
 
     def push(self, x: Tensor) -> None:
         self._rows.take(x, out=self.kept)
-        torch.mm(self._input_weight, self.kept, out=self._first)
-        self._activate(self._hidden[0], self._biases[0])
-        for i, weight in enumerate(self._weights[:-1], start=1):
-            torch.bmm(weight, self._hidden[i - 1], out=self._hidden[i])
-            self._activate(self._hidden[i], self._biases[i])
-        torch.bmm(self._weights[-1], self._hidden[-1], out=self.output)
+        torch.mm(self._input_weight, self.kept, out=self._hidden.flatten(0, 1))
+        self._activate()
+        torch.bmm(self._output_weight, self._hidden, out=self.output)
 
     def pull_score(self, score: Tensor) -> None:
         self._pull_back(with_gradients=False)
-        self._rows.add_product(score, self._input_weight.T, self._first_cotangent, sign=-1)
+        self._rows.add_product(score, self._input_weight.T, self._flat_cotangent, sign=-1)
 
     def pull(self, cotangent: Tensor) -> None:
         self._pull_back(with_gradients=True)
-        torch.mm(self._first_cotangent, self.kept.T, out=gradient_of(self._input_weight))
-        self._rows.add_product(cotangent, self._input_weight.T, self._first_cotangent, sign=1)
+        torch.mm(self._flat_cotangent, self.kept.T, out=gradient_of(self._input_weight))
+        self._rows.add_product(cotangent, self._input_weight.T, self._flat_cotangent, sign=1)
 
     def _pull_back(self, *, with_gradients: bool) -> None:
-        """Take the cotangents of u and t back to those of the first hidden units."""
-        after = self.output
-        for i in reversed(range(len(self._hidden))):
-            before, cotangent = self._hidden[i], self._hidden_cotangents[i]
-            if with_gradients:
-                torch.bmm(after, before.transpose(1, 2), out=gradient_of(self._weights[i]))
-            torch.bmm(self._weights[i].transpose(1, 2), after, out=cotangent)
-            bias_gradient = gradient_of(self._biases[i]) if with_gradients else None
-            self._pull_activation(cotangent, before, bias_gradient)
-            after = cotangent
-
-    def _activate(self, hidden: Tensor, bias: Tensor) -> None:
-        if self._calls is None:
-            hidden.add_(bias.view(2, -1, 1))
-            hidden.copy_(self._activation.function(hidden))
-        else:
-            self._calls.activate(
-                self._activation.code,
-                bias.numel(),
-                hidden.shape[2],
-                hidden.data_ptr(),
-                bias.data_ptr(),
-            )
-
-    def _pull_activation(
-        self, cotangent: Tensor, hidden: Tensor, bias_gradient: Tensor | None
-    ) -> None:
+        """Take the cotangents of u and t back to those of the hidden units before relu."""
+        weight, cotangent = self._output_weight, self._hidden_cotangent
+        if with_gradients:
+            torch.bmm(self.output, self._hidden.transpose(1, 2), out=gradient_of(weight))
+        torch.bmm(weight.transpose(1, 2), self.output, out=cotangent)
+        bias_gradient = gradient_of(self._input_bias) if with_gradients else None
         if self._calls is not None:
-            two, units, batch = hidden.shape
+            two, units, batch = self._hidden.shape
             self._calls.pull_activation(
-                self._activation.code,
                 two * units,
                 batch,
                 cotangent.data_ptr(),
-                hidden.data_ptr(),
+                self._hidden.data_ptr(),
                 None if bias_gradient is None else bias_gradient.data_ptr(),
             )
             return
-        cotangent.mul_(self._activation.slope(hidden))
+        cotangent.mul_(self._hidden > 0)
         if bias_gradient is not None:
             bias_gradient.copy_(cotangent.sum(2).view_as(bias_gradient))
 
+    def _activate(self) -> None:
+        hidden, bias = self._hidden, self._input_bias
+        if self._calls is None:
+            hidden.add_(bias.view(2, -1, 1)).relu_()
+        else:
+            self._calls.activate(bias.numel(), hidden.shape[2], hidden.data_ptr(), bias.data_ptr())
+
 
 class SmallNetwork(Network):
-    """One compiled pass each way, for few coordinates and one hidden layer (network_passes.h)."""
+    """One compiled pass each way, for few coordinates (network_passes.h)."""
 
     def __init__(self, layer: AffineCoupling, workspace: Workspace, library: ctypes.CDLL) -> None:
         conditioner = layer.conditioner
@@ -151,15 +126,14 @@ class SmallNetwork(Network):
         self.kept = workspace.kept("kept", n_kept, batch)
         self.output = workspace.scratch("output", 2, n_moved, batch)
         shape = (2, conditioner.hidden, batch)
-        self._hidden = workspace.kept("hidden 0", *shape)
-        self._hidden_cotangent = workspace.scratch("hidden cotangent 0", *shape)
+        self._hidden = workspace.kept("hidden", *shape)
+        self._hidden_cotangent = workspace.scratch("hidden cotangent", *shape)
         self._kept_rows = layer.kept
         arguments = {
             "n_kept": n_kept,
             "n_moved": n_moved,
             "hidden_units": conditioner.hidden,
             "batch": batch,
-            "activation": conditioner.activation.code,
             "kept": self.kept.data_ptr(),
             "kept_rows": layer.kept.data_ptr(),
             "input_weight": conditioner.input_weight.data_ptr(),

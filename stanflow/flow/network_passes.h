@@ -3,86 +3,44 @@
  * are too thin for a matrix library; done by columns they stay in the first cache. Included by
  * coupling_passes.h. */
 
-INLINE VECTOR NAME(hidden)(int64_t kind, VECTOR x)
+INLINE VECTOR NAME(relu)(VECTOR x)
 {
     VECTOR zero = {0};
-    if (kind == RELU)
-        return NAME(select)((x > zero) | (x != x), x, zero);
-    if (kind == LEAKY_RELU)
-        return NAME(select)(x < zero, x * (REAL)0.01, x);
-    if (kind == ELU)
-        return NAME(select)(x < zero, NAME(expm1)(x), x);
-    return NAME(tanh)(x);
+    return NAME(select)((x > zero) | (x != x), x, zero);
 }
 
 /* The derivative, from the value. */
-INLINE VECTOR NAME(hidden_slope)(int64_t kind, VECTOR h)
+INLINE VECTOR NAME(relu_slope)(VECTOR h)
 {
-    VECTOR zero = {0}, one = NAME(broadcast)((REAL)1);
-    if (kind == RELU)
-        return NAME(select)(h > zero, one, zero);
-    if (kind == LEAKY_RELU)
-        return NAME(select)(h < zero, NAME(broadcast)((REAL)0.01), one);
-    if (kind == ELU)
-        return NAME(select)(h < zero, h + one, one);
-    return one - h * h;
+    VECTOR zero = {0};
+    return NAME(select)(h > zero, NAME(broadcast)((REAL)1), zero);
 }
 
-INLINE void NAME(activate_rows)(int64_t kind, int64_t rows, int64_t batch, REAL *hidden,
-                                const REAL *bias)
+static void NAME(activate)(int64_t rows, int64_t batch, void *hidden, const void *bias)
 {
     for (int64_t i = 0; i < rows; ++i)
         for (int64_t j = 0; j < batch; j += LANES) {
-            REAL *at = hidden + i * batch + j;
-            NAME(store)(at, NAME(hidden)(kind, NAME(load)(at, batch - j) + bias[i]), batch - j);
+            REAL *at = (REAL *)hidden + i * batch + j;
+            VECTOR x = NAME(load)(at, batch - j) + ((const REAL *)bias)[i];
+            NAME(store)(at, NAME(relu)(x), batch - j);
         }
 }
 
-INLINE void NAME(pull_rows)(int64_t kind, int64_t rows, int64_t batch, REAL *cotangent,
-                            const REAL *hidden, REAL *bias_gradient)
+static void NAME(pull_activation)(int64_t rows, int64_t batch, void *cotangent, const void *hidden,
+                                  void *bias_gradient)
 {
     for (int64_t i = 0; i < rows; ++i) {
         VECTOR total = {0};
         for (int64_t j = 0; j < batch; j += LANES) {
             const int64_t at = i * batch + j, left = batch - j;
-            VECTOR c = NAME(load)(cotangent + at, left)
-                       * NAME(hidden_slope)(kind, NAME(load)(hidden + at, left));
-            NAME(store)(cotangent + at, c, left);
+            VECTOR c = NAME(load)((const REAL *)cotangent + at, left)
+                       * NAME(relu_slope)(NAME(load)((const REAL *)hidden + at, left));
+            NAME(store)((REAL *)cotangent + at, c, left);
             total += c;
         }
         if (bias_gradient != NULL)
-            bias_gradient[i] = NAME(sum)(total);
+            ((REAL *)bias_gradient)[i] = NAME(sum)(total);
     }
-}
-
-#define WITH_HIDDEN_ACTIVATION(which, call) \
-    do { \
-        if ((which) == RELU) { \
-            const int64_t kind = RELU; \
-            call; \
-        } else if ((which) == LEAKY_RELU) { \
-            const int64_t kind = LEAKY_RELU; \
-            call; \
-        } else if ((which) == ELU) { \
-            const int64_t kind = ELU; \
-            call; \
-        } else { \
-            const int64_t kind = TANH; \
-            call; \
-        } \
-    } while (0)
-
-static void NAME(activate)(int64_t activation, int64_t rows, int64_t batch, void *hidden,
-                           const void *bias)
-{
-    WITH_HIDDEN_ACTIVATION(activation, NAME(activate_rows)(kind, rows, batch, hidden, bias));
-}
-
-static void NAME(pull_activation)(int64_t activation, int64_t rows, int64_t batch, void *cotangent,
-                                  const void *hidden, void *bias_gradient)
-{
-    WITH_HIDDEN_ACTIVATION(
-        activation, NAME(pull_rows)(kind, rows, batch, cotangent, hidden, bias_gradient));
 }
 
 #define STRIP 4 /* vectors worked on at a time: enough independent sums to keep the processor busy */
@@ -116,8 +74,7 @@ INLINE REAL NAME(dot)(const REAL *a, const REAL *b, int64_t batch)
     return NAME(sum)((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
-INLINE void NAME(network_push_columns)(const struct network *net, int64_t kind, int64_t first,
-                                       int64_t columns)
+INLINE void NAME(network_push_columns)(const struct network *net, int64_t first, int64_t columns)
 {
     const int64_t units = net->hidden_units, batch = net->batch;
     const REAL *input_weight = net->input_weight, *bias = net->input_bias;
@@ -127,7 +84,7 @@ INLINE void NAME(network_push_columns)(const struct network *net, int64_t kind, 
         VECTOR sum[STRIP] = {{0}};
         NAME(product)(sum, input_weight + j * net->n_kept, 1, kept, batch, net->n_kept, columns);
         for (int64_t l = 0; l * LANES < columns; ++l)
-            NAME(store)(hidden + j * batch + l * LANES, NAME(hidden)(kind, sum[l] + bias[j]),
+            NAME(store)(hidden + j * batch + l * LANES, NAME(relu)(sum[l] + bias[j]),
                         columns - l * LANES);
     }
     for (int64_t i = 0; i < 2 * net->n_moved; ++i) {
@@ -139,21 +96,22 @@ INLINE void NAME(network_push_columns)(const struct network *net, int64_t kind, 
     }
 }
 
-INLINE void NAME(network_push_kind)(const struct network *net, int64_t kind, const REAL *points)
+static void NAME(network_push)(const struct network *net, const void *points)
 {
     for (int64_t a = 0; a < net->n_kept; ++a)
-        memcpy((REAL *)net->kept + a * net->batch, points + net->kept_rows[a] * net->batch,
+        memcpy((REAL *)net->kept + a * net->batch,
+               (const REAL *)points + net->kept_rows[a] * net->batch,
                (size_t)net->batch * sizeof(REAL));
     for (int64_t first = 0; first < net->batch; first += STRIP_COLUMNS)
-        NAME(network_push_columns)(net, kind, first,
+        NAME(network_push_columns)(net, first,
                                    net->batch - first < STRIP_COLUMNS ? net->batch - first
                                                                       : STRIP_COLUMNS);
 }
 
 /* The cotangents of the hidden units before their activation, (2, H, B), and what they add to those
  * of the inputs, for a strip of columns. */
-INLINE void NAME(network_back_columns)(const struct network *net, int64_t kind, REAL *points,
-                                       int64_t first, int64_t columns)
+INLINE void NAME(network_back_columns)(const struct network *net, REAL *points, int64_t first,
+                                       int64_t columns)
 {
     const int64_t units = net->hidden_units, batch = net->batch, n = net->n_moved;
     for (int64_t j = 0; j < 2 * units; ++j) {
@@ -167,7 +125,7 @@ INLINE void NAME(network_back_columns)(const struct network *net, int64_t kind, 
         for (int64_t l = 0; l * LANES < columns; ++l) {
             const int64_t left = columns - l * LANES;
             VECTOR h = NAME(load)(hidden + l * LANES, left);
-            NAME(store)(to + l * LANES, sum[l] * NAME(hidden_slope)(kind, h), left);
+            NAME(store)(to + l * LANES, sum[l] * NAME(relu_slope)(h), left);
         }
     }
     for (int64_t a = 0; a < net->n_kept; ++a) {
@@ -183,11 +141,11 @@ INLINE void NAME(network_back_columns)(const struct network *net, int64_t kind, 
     }
 }
 
-INLINE void NAME(network_pull_kind)(const struct network *net, int64_t kind, REAL *points)
+static void NAME(network_pull)(const struct network *net, void *points)
 {
     const int64_t units = net->hidden_units, batch = net->batch, n = net->n_moved;
     for (int64_t first = 0; first < batch; first += STRIP_COLUMNS)
-        NAME(network_back_columns)(net, kind, points, first,
+        NAME(network_back_columns)(net, points, first,
                                    batch - first < STRIP_COLUMNS ? batch - first : STRIP_COLUMNS);
     if (net->input_weight_gradient == NULL)
         return;
@@ -210,16 +168,5 @@ INLINE void NAME(network_pull_kind)(const struct network *net, int64_t kind, REA
     }
 }
 
-static void NAME(network_push)(const struct network *net, const void *points)
-{
-    WITH_HIDDEN_ACTIVATION(net->activation, NAME(network_push_kind)(net, kind, points));
-}
-
-static void NAME(network_pull)(const struct network *net, void *points)
-{
-    WITH_HIDDEN_ACTIVATION(net->activation, NAME(network_pull_kind)(net, kind, points));
-}
-
 #undef STRIP
 #undef STRIP_COLUMNS
-#undef WITH_HIDDEN_ACTIVATION

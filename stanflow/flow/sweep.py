@@ -223,6 +223,6 @@ def _kept_numbers(flow: Flow, *, total: bool) -> int:
     for layer in flow.bijections:
         if isinstance(layer, AffineCoupling):
             conditioner, n_moved = layer.conditioner, len(layer.moved)
-            hidden = 2 * conditioner.hidden * (1 + len(conditioner.middle_weights))
+            hidden = 2 * conditioner.hidden
             numbers += len(layer.kept) + hidden + n_moved * (3 if total else 2)
     return numbers

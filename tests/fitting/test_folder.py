@@ -163,6 +163,16 @@ def test_resampled_draws_have_the_weighted_means(fit, tmp_path):
     )
 
 
+def test_a_fit_with_settings_that_are_no_more_is_refused(fit, tmp_path):
+    config = {**fit.report["flow_config"], "activation": "relu"}
+    folder = replace(fit, report={**fit.report, "flow_config": config}).save(tmp_path / "once")
+    assert stanflow.load(folder).report["flow_config"]["activation"] == "relu"
+    config["activation"] = "elu"
+    folder = replace(fit, report={**fit.report, "flow_config": config}).save(tmp_path / "other")
+    with pytest.raises(UsageError, match="its flow has activation elu, which is no setting"):
+        stanflow.load(folder)
+
+
 def test_inference_data_has_its_proper_groups_and_loo(fit, saved, tmp_path):
     data = stanflow.load(saved).to_arviz()
     assert group_names(data) == {

@@ -124,9 +124,7 @@ def test_a_loaded_fit_is_the_fit(fit, saved):
 
 def test_a_wiring_and_every_part_of_the_flow_survive_saving(tmp_path):
     model = stanflow.StanModel(stan_code=CODE, engine="embedded")
-    config = stanflow.FlowConfig(
-        layers=2, hidden=4, hidden_layers=2, base_location_scale=True, loft_tau=None
-    )
+    config = stanflow.FlowConfig(layers=2, hidden=4, base_location_scale=True, loft_tau=None)
     wiring = Wiring(11, [[0, 2, 5], [1, 3]], [[[1], [-1], [4]], [[0], [10]]])
     quick = stanflow.TrainConfig(max_steps=5)
     fit = stanflow.fit(model, draws=20, flow=config, training=quick, wiring=wiring, progress=False)

@@ -6,12 +6,10 @@ from hypothesis import strategies as st
 
 from stanflow.flow import compiled
 from stanflow.flow.config import (
-    ActivationName,
     BaseName,
     ClampName,
     Family,
     FlowConfig,
-    LocalActivationName,
 )
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.wiring import Wiring
@@ -26,8 +24,6 @@ configs = st.builds(
     family=choices(Family),
     layers=st.integers(1, 6),
     hidden=st.integers(1, 9),
-    hidden_layers=st.integers(1, 3),
-    activation=choices(ActivationName),
     base=choices(BaseName),
     base_location_scale=st.booleans(),
     clamp=choices(ClampName),
@@ -35,7 +31,6 @@ configs = st.builds(
     clamp_negative=st.floats(0.1, 3),
     loft_tau=st.one_of(st.none(), st.floats(0.5, 100)),
     local_features=st.integers(1, 4),
-    local_activation=choices(LocalActivationName),
     marginal_layers=st.integers(0, 4),
 )
 

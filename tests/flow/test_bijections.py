@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import softsign
 
 from stanflow.flow.affine import FixedAffine, LowerTriangular, ShiftScale
 from stanflow.flow.clamp import NoClamp, SoftClamp, TanhClamp, make_clamp
@@ -34,7 +35,6 @@ def fixed_affine(dim):
 
 BIJECTIONS = {
     "coupling": lambda dim: coupling(max(dim, 2), range(1, max(dim, 2), 2)),
-    "deeper coupling": lambda dim: coupling(max(dim, 2), [0], hidden_layers=3, activation="tanh"),
     "coupling with partners": lambda dim: with_partners(max(dim, 2)),
     "LOFT": lambda dim: Loft(tau=1.5),
     "shift-scale": ShiftScale,
@@ -113,7 +113,7 @@ def test_a_partner_alone_moves_its_coordinate():
 
 
 def test_the_local_conditioner_is_the_formula():
-    local = coupling(3, [0], [[2, 1]], local_features=2, local_activation="tanh").local.double()
+    local = coupling(3, [0], [[2, 1]], local_features=2).local.double()
     with torch.no_grad():
         for parameter in local.parameters():
             parameter.normal_()
@@ -123,7 +123,7 @@ def test_the_local_conditioner_is_the_formula():
         g, h = local.inner[0, 0], local.inner[1, 0]
         x = kept[0, [1, 0]]
         expected = sum(
-            w[k] * x[k] + sum(v[k, m] * torch.tanh(g[k, m] * x[k] + h[k, m]) for m in (0, 1))
+            w[k] * x[k] + sum(v[k, m] * softsign(g[k, m] * x[k] + h[k, m]) for m in (0, 1))
             for k in (0, 1)
         )
         torch.testing.assert_close(local(kept)[which, 0, 0], expected)

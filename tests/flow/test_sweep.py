@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stanflow.flow import compiled
-from stanflow.flow.activation import ACTIVATIONS
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.sweep import Sweep
@@ -265,11 +264,10 @@ def test_as_many_partners_as_allowed_fit_the_compiled_passes():
     assert_relatively_close(flow.flat_gradient, gradient)
 
 
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "tanh"])
 @pytest.mark.parametrize("clamp", ["asymmetric", "tanh", "none"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1000.0, -1000.0])
-def test_extreme_values_are_the_same_compiled_and_in_torch(activation, clamp, value):
-    config = FlowConfig(layers=1, hidden=3, activation=activation, clamp=clamp, loft_tau=None)
+def test_extreme_values_are_the_same_compiled_and_in_torch(clamp, value):
+    config = FlowConfig(layers=1, hidden=3, clamp=clamp, loft_tau=None)
     for dtype in (torch.float32, torch.float64):
         flow = build_flow(config, 6, 1).to(dtype)
         conditioner = flow.bijections[0].conditioner
@@ -291,18 +289,9 @@ def test_extreme_values_are_the_same_compiled_and_in_torch(activation, clamp, va
 @pytest.mark.skipif(compiled.load() is None, reason="the compiled passes were not built")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 4e-7), (torch.float64, 2e-15)])
 def test_compiled_functions_are_accurate(dtype, tolerance):
-    """tanh and elu (expm1) as activations, and through the clamps atan and exp, on a dense grid."""
-    calls = compiled.Calls(compiled.load(), dtype)
+    """Through the clamps tanh, atan and exp, on a dense grid."""
     grid = torch.cat([torch.linspace(-30, 30, 40_001), torch.linspace(-0.01, 0.01, 2001)])
     x = grid.to(dtype).unsqueeze(0)
-    zero = torch.zeros(1, dtype=dtype)
-    for name in ("tanh", "elu"):
-        computed = x.clone()
-        code = ACTIVATIONS[name].code
-        calls.activate(code, 1, x.shape[1], computed.data_ptr(), zero.data_ptr())
-        exact = ACTIVATIONS[name].function(x.double())
-        error = (computed.double() - exact).abs()
-        assert (error <= tolerance * exact.abs() + 1e-300).all(), name
     config = FlowConfig(layers=1, hidden=1, loft_tau=None, base="gaussian")
     for clamp in ("asymmetric", "tanh", "none"):
         flow = build_flow(replace(config, clamp=clamp), 2 * x.shape[1], 1).to(dtype)
