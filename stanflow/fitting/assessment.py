@@ -107,7 +107,7 @@ def evaluations_to_judge(draws: int) -> int:
     return draws + FEWEST_EVALUATIONS + _FEWEST_TAIL_DRAWS
 
 
-@np.errstate(all="ignore")  # what is not finite is target, and judged
+@np.errstate(all="ignore")  # what is not finite is counted, and judged
 def assess(
     flow: Flow,
     model: StanModel,
@@ -128,8 +128,8 @@ def assess(
     plan : DrawPlan
         How many draws.
     target : CountingTarget
-        The model, with what it was evaluated in training target; looking for mass that the flow
-        lacks takes at most a tenth of that, within limits.
+        The model, with its evaluations in training counted; looking for mass that the flow lacks
+        takes at most a tenth as many, within limits.
     trace : mapping of str to array of shape (steps,)
         Of training: at least elbo and gradient_norm.
     breakdown : str

@@ -185,9 +185,8 @@ def fit(
             trace=trace,
             breakdown=result.breakdown,
         )
-    report = _report(model, run, result, assessment)
-    report["gradient_evaluations"], report["stages"] = target.evaluations, stages.report
-    report["seconds"] = time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    report = _report(model, run, result, assessment, stages=stages, seconds=seconds)
     return Fit(
         report=report,
         columns=assessment.constrained.columns,
@@ -225,9 +224,14 @@ def _wired(config: FlowConfig, target: Target, start: Start, seed: int) -> Wirin
 
 
 def _report(
-    model: StanModel, run: dict[str, Any], result: TrainResult, assessment: Assessment
+    model: StanModel,
+    run: dict[str, Any],
+    result: TrainResult,
+    assessment: Assessment,
+    *,
+    stages: Stages,
+    seconds: float,
 ) -> FitReport:
-    """Return the report of a run, but for what it cost."""
     return {
         "model": model.name,
         "engine": model.engine,
@@ -235,8 +239,10 @@ def _report(
         "family": run["flow_config"]["family"],
         **assessment.report,
         "steps": len(result.trace),
-        "gradient_evaluations": 0,
-        "seconds": 0.0,
+        "gradient_evaluations": sum(
+            stage["gradient_evaluations"] for stage in stages.report.values()
+        ),
+        "seconds": seconds,
         "peak_memory_mb": _peak_memory_mb(),
         "out": None,
         "rejected_in_training": sum(step.rejected for step in result.trace),
@@ -244,7 +250,7 @@ def _report(
         "returns": result.returns,
         "breakdown": result.breakdown,
         "resampled": False,
-        "stages": {},
+        "stages": stages.report,
         "engine_reason": model.engine_reason,
         "stan_version": model.stan_version,
         "engine_agreement": model.engine_agreement,

@@ -37,7 +37,6 @@ _ENDINGS = {
 }
 _INCLUDED, _MISSING = "included", "missing"
 _DIGITS_OF_A_SPREAD = 3
-_HEAD = ["Mean", "StdDev", "5%", "50%", "95%"]
 _MOST_DECIMALS, _LARGEST_IN_FULL = 6, 1e7
 
 
@@ -45,6 +44,7 @@ def render(fit: Fit) -> str:
     """Return the page's HTML."""
     report, weights = fit.report, _weights(fit)
     verdict, k = report.get("verdict"), report.get("pareto_k")
+    tables = _tables(fit, weights)
     return render_page(
         "fit.html.jinja",
         report=report,
@@ -56,8 +56,8 @@ def render(fit: Fit) -> str:
         plots=_plots(fit, weights),
         weighted=weights is not None,
         distrusted=k is not None and not k < _limit(fit),
-        head=_HEAD if weights is None else 2 * _HEAD,
-        rows=_rows(fit, weights),
+        head=[name for table in tables for name in table],
+        rows=_rows(fit, tables),
         scalars=len(fit.columns),
         histograms=figures.MARGINALS,
         hidden=max(len(fit.columns) - ROWS_SHOWN, 0),
@@ -189,17 +189,20 @@ def _plots(fit: Fit, weights: FloatArray | None) -> dict[str, Plot]:
 # ---- The table --------------------------------------------------------------------------------
 
 
-def _rows(fit: Fit, weights: FloatArray | None) -> list[list[str]]:
-    """Return the summary of the first scalars, and with weights that with them, beside it."""
-    names = [bracketed(column) for column in fit.columns[:ROWS_SHOWN]]
+def _tables(fit: Fit, weights: FloatArray | None) -> list[dict[str, FloatArray]]:
+    """Return the summary of the first scalars, and with weights that with them."""
     values = fit.values[:, :ROWS_SHOWN]
     with np.errstate(all="ignore"):  # squares of huge values overflow
         plain = summarize(values)
-        weighted = {} if weights is None else summarize(values, weights)
-    numbers = np.column_stack([*plain.values(), *weighted.values()])
+        return [plain] if weights is None else [plain, summarize(values, weights)]
+
+
+def _rows(fit: Fit, tables: list[dict[str, FloatArray]]) -> list[list[str]]:
+    names, spreads = fit.columns[:ROWS_SHOWN], tables[0]["StdDev"]
+    numbers = np.column_stack([column for table in tables for column in table.values()])
     return [
-        [name, *_cells(row, float(spread))]
-        for name, spread, row in zip(names, plain["StdDev"], numbers, strict=True)
+        [bracketed(name), *_cells(row, float(spread))]
+        for name, spread, row in zip(names, spreads, numbers, strict=True)
     ]
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import tempfile
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -75,7 +75,7 @@ class Task:
         folder.mkdir(parents=True, exist_ok=True)
         if self.data:
             write_whole(folder / _DATA, self.data_json)
-        without_data = asdict(replace(self, data={}))
+        without_data = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "data"}
         write_whole(folder / _TASK, to_json(without_data, inf_nan_mode="constants"))
 
     @classmethod

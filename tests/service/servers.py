@@ -15,6 +15,8 @@ from stanflow.service.problems import MEDIA_TYPE, documented
 
 STANFLOW = Path(sys.executable).with_name("stanflow")
 NORMAL = "data { real y; } parameters { real mu; } model { mu ~ normal(0, 1); y ~ normal(mu, 1); }"
+DATA = {"y": 1.0}  # of NORMAL
+LONG = {"max_steps": 800, "preset": "paper", "layers": 16}
 LOOP = (
     "parameters { real x; } transformed parameters { real z = 0; while (x == x) z += 1; } "
     "model { x ~ normal(z, 1); }"

@@ -11,10 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .servers import LOOP, ON_SQLITE, run_cli, until
-
-DATA = {"y": 1.0}
-LONG = {"max_steps": 800, "preset": "paper", "layers": 16}
+from .servers import DATA, LONG, LOOP, ON_SQLITE, run_cli, until
 
 
 def fill(path):

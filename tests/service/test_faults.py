@@ -8,10 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .servers import LOOP, ON_SQLITE, example, run_cli, until
+from .servers import DATA, LONG, LOOP, ON_SQLITE, example, run_cli, until
 
-DATA = {"y": 1.0}
-LONG = {"max_steps": 800, "preset": "paper", "layers": 16}
 ALLOCATES = (
     "parameters { real x; } transformed parameters { real s = 0; "
     "{ vector[2000000000] big = rep_vector(x, 2000000000); s = sum(big) * 0; } } "

@@ -9,9 +9,8 @@ import pyarrow
 import pytest
 import xarray
 
-from .servers import NORMAL, ON_BOTH, example
+from .servers import DATA, NORMAL, ON_BOTH, example
 
-DATA = {"y": 1.0}
 EXACT_MEAN, EXACT_SD, EXACT_EVIDENCE = 0.5, np.sqrt(0.5), -0.25 - 0.5 * np.log(4 * np.pi)
 
 
