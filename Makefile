@@ -11,7 +11,8 @@ demo: $(INSTALLED)
 	$(BIN)/stanflow fit stan_models/eight_schools/eight_schools_noncentered.stan \
 		stan_models/eight_schools/eight_schools.json --seed 1 --out fits/demo --force
 
-test: lint native
+test: $(INSTALLED)
+	$(MAKE) --jobs 2 lint native
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-all: lint native audit
@@ -35,9 +36,12 @@ bench: $(INSTALLED) native
 	$(BIN)/python benchmarks/service_load.py --out benchmarks/results/service_load.json
 	$(BIN)/python -m benchmarks.defaults --out benchmarks/results/defaults.json
 
-# The newest Stan for the tests that compile; without it they take the one that pip has installed.
+# The newest Stan for the tests that compile, what all programs share compiled as tests/conftest.py
+# has it; without it they take the one that pip has installed.
 native: $(INSTALLED)
 	-$(BIN)/stanflow doctor --install native >/dev/null
+	-CXXFLAGS=-O1 $(BIN)/stanflow check --engine native stan_models/bernoulli/bernoulli.stan \
+		stan_models/bernoulli/bernoulli.json >/dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

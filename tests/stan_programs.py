@@ -16,7 +16,7 @@ def compile_programs_of(file: Path, toolchain: Toolchain) -> None:
     """Compile all valid programs that stand as whole strings in a Python file."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    programs = [text for text in texts if isinstance(text, str) and "parameters {" in text]
+    programs = [text for text in texts if isinstance(text, str) and "model {" in text]
     valid = [StanProgram.from_string(text) for text in sorted(programs) if _is_valid(text)]
     native.compiled_libraries(valid, toolchain)
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 import stanflow
+from tests.one_of import one_of
 
 MULTINORMAL = """
 data { int D; vector[D] m; matrix[D, D] S; vector[D] y; matrix[D, D] R; }
@@ -39,7 +40,7 @@ def regression(d, n):
     return data, marginal.logpdf(y)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@one_of("seed", 1, 2, 3)
 def test_linear_regression_in_ten_dimensions(zoo, seed):
     data, exact = regression(10, 200)
     model = stanflow.StanModel(
@@ -57,7 +58,7 @@ def test_linear_regression_in_a_hundred_dimensions(zoo):
     assert_exact(fit(model), exact, 0.05)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@one_of("seed", 1, 2)
 def test_beta_bernoulli(zoo, seed):
     folder = zoo / "bernoulli"
     y = json.loads((folder / "bernoulli.json").read_text())["y"]
@@ -71,7 +72,7 @@ def test_beta_bernoulli(zoo, seed):
     assert_exact(fit(model, seed), exact, 0.02)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@one_of("seed", 1, 2)
 def test_a_multivariate_normal(seed):
     rng = np.random.default_rng(0)
     factors = rng.normal(size=(2, 10, 12))

@@ -13,6 +13,7 @@ import stanflow
 from stanflow.cli.main import app
 from stanflow.estimates import verdict
 from stanflow.estimates.importance import highest_pareto_k
+from tests.one_of import one_of
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs" / "guides"
@@ -34,7 +35,7 @@ def table_rows(page, heading):
     return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
 
 
-@pytest.mark.parametrize("first", [2, pytest.param(6, marks=pytest.mark.slow)])
+@one_of("first", 2, 6)
 def test_model_comparison_prints_what_it_says(monkeypatch, first):
     monkeypatch.chdir(ROOT)
     names = {}

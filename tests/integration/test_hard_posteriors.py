@@ -6,13 +6,7 @@ from scipy import integrate, stats
 from scipy.special import betaln, logsumexp
 
 import stanflow
-
-# What hardly differs from seed to seed in anything but time runs with one of them in `make test`.
-slow = pytest.mark.slow
-
-
-def seeds(first, *others):
-    return pytest.mark.parametrize("seed", [first, *(pytest.param(s, marks=slow) for s in others)])
+from tests.one_of import one_of
 
 
 def fitted(code, data, seed):
@@ -24,8 +18,8 @@ def close(fit, exact):
     return fit.log_evidence == pytest.approx(exact, abs=5 * fit.log_evidence_se + 1e-3)
 
 
-@seeds(2, 1, 3)
-@pytest.mark.parametrize("k", [10, pytest.param(0, marks=slow), pytest.param(4, marks=slow)])
+@one_of("seed", 2, 1, 3)
+@one_of("k", 10, 0, 4)
 def test_a_density_that_is_infinite_at_a_boundary(k, seed):
     """Draws that are rounded to the boundary are no mass that the flow lacks."""
     fit = fitted(
@@ -41,7 +35,7 @@ def test_a_density_that_is_infinite_at_a_boundary(k, seed):
     assert fit.verdict == "good", fit.report["reasons"]
 
 
-@seeds(6, 1, 2, 3, 4, 5, 7, 8, 9, 10)
+@one_of("seed", 6, 1, 2, 3, 4, 5, 7, 8, 9, 10)
 def test_a_ridge_too_narrow_for_float32(seed):
     """Two parameters whose sum alone the data know: their correlation is -0.9999."""
     y = np.random.default_rng(1).normal(0, 1, 100)
@@ -62,7 +56,7 @@ def test_a_ridge_too_narrow_for_float32(seed):
     assert fit.verdict != "unreliable", fit.report["reasons"]
 
 
-@seeds(1, 2, 3, 4)
+@one_of("seed", 1, 2, 3, 4)
 def test_a_cliff_is_fitted_and_the_missing_bound_is_named(seed):
     y = np.random.default_rng(0).normal(1, 5, 20)
     fit = fitted(
@@ -132,9 +126,7 @@ IMPROPER = {
 }
 
 
-@pytest.mark.parametrize(
-    "parameter", ["mu", *(pytest.param(p, marks=slow) for p in list(IMPROPER)[1:])]
-)
+@one_of("parameter", *IMPROPER)
 def test_an_improper_posterior_is_told_along_which_parameters(parameter):
     """And without a RuntimeWarning, which here would be an error."""
     fit = fitted(*IMPROPER[parameter], seed=1)
@@ -155,7 +147,7 @@ model { real s = 0; for (i in 1:n) s += sin(x[1] * i); target += 1e-9 * s; x ~ s
 """
 
 
-@slow
+@pytest.mark.slow
 def test_a_fit_of_a_dear_program_keeps_to_its_time():
     """It takes ten times as long without; what is judged by fewer draws says so."""
     model = stanflow.StanModel(stan_code=DEAR, data={"n": 20_000}, engine="embedded")

@@ -13,6 +13,7 @@ import stanli
 from scipy import stats
 
 import stanflow
+from tests.one_of import one_of
 
 STANDARD_ERRORS = 4.5
 DRAWS = 4000
@@ -59,7 +60,7 @@ def nuts(zoo):
     return {name: run.draws(name) for name in columns}
 
 
-@pytest.mark.parametrize("form", ["noncentered", "centered"])
+@one_of("form", "noncentered", "centered")
 def test_eight_schools_agrees_with_nuts(zoo, nuts, form):
     result = fit(
         zoo, f"eight_schools/eight_schools_{form}.stan", "eight_schools/eight_schools.json"

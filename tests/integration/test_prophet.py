@@ -66,7 +66,7 @@ FORMS = {
 STEPS = {"seasons": 1000, "trend": 3000}
 
 
-@pytest.fixture(scope="module", params=list(FORMS))
+@pytest.fixture(scope="module", params=["seasons", pytest.param("trend", marks=pytest.mark.slow)])
 def runs(request):
     """A fit and a run of CmdStan's NUTS of the same posterior."""
     model = stanflow.StanModel(PROGRAM, stan_data(**FORMS[request.param]), engine="embedded")

@@ -14,10 +14,9 @@ from safetensors.numpy import load_file
 import stanflow
 from stanflow.errors import UsageError
 from tests.command_line import STANFLOW, run, run_json
+from tests.one_of import one_of
 
 MEASURED_ANEW = {"seconds", "stages", "peak_memory_mb", "out"}
-# So long that ten kills find it under way: each lets it go on for half a second at the most.
-LONGER = ("--max-steps", 2500, "--draws", 500, "--checkpoint-every", 0, "--engine", "embedded")
 SETTINGS = ("--max-steps", 400, "--draws", 500, "--checkpoint-every", 0, "--engine", "embedded")
 
 
@@ -42,23 +41,26 @@ def kill_at_random(command, rng, mtime):
     return process.returncode
 
 
-def test_ten_kills_change_nothing(schools, tmp_path):
-    _, whole = run_json("fit", *schools, *LONGER, "--out", tmp_path / "whole")
+@one_of("kills", 2, 10)
+def test_kills_change_nothing(schools, kills, tmp_path):
+    """The fit is so long that they find it under way: each lets it go on for half a second."""
+    longer = ("--max-steps", 200 + 230 * kills, *SETTINGS[2:])
+    _, whole = run_json("fit", *schools, *longer, "--out", tmp_path / "whole")
     out = tmp_path / "killed"
     checkpoint = out / "checkpoint.safetensors"
-    command = [str(a) for a in (STANFLOW, "fit", *schools, *LONGER, "--out", out, "--resume")]
+    command = [str(a) for a in (STANFLOW, "fit", *schools, *longer, "--out", out, "--resume")]
     rng = random.Random(1)
-    kills = 0
-    for _ in range(10):
+    killed = 0
+    for _ in range(kills):
         mtime = lambda: checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0  # noqa: E731
-        kills += kill_at_random(command, rng, mtime) == -signal.SIGKILL
+        killed += kill_at_random(command, rng, mtime) == -signal.SIGKILL
         if (out / "fit.json").exists():
             stanflow.load(out)  # whole, if it is there at all
         else:
             with pytest.raises(UsageError, match="holds no fit"):
                 stanflow.load(out)
-    assert kills == 10
-    result = run("fit", *schools, *LONGER, "--out", out, "--resume", "--json")
+    assert killed == kills
+    result = run("fit", *schools, *longer, "--out", out, "--resume", "--json")
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     for key in whole.keys() - MEASURED_ANEW:

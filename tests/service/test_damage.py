@@ -63,6 +63,7 @@ def test_a_full_disk_is_said_and_loses_nothing(serving, tmp_path):
             assert server.wait(again)["status"] == "succeeded"
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_a_result_that_has_no_room_waits_for_it(serving, tmp_path):
     """The fit goes on from its checkpoint: it does not train anew."""
@@ -175,6 +176,7 @@ PRINTS = (
 )
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_what_a_program_prints_does_not_fill_the_disk(serving, tmp_path):
     with serving(tmp_path / "data") as server:

@@ -8,6 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from .servers import DATA, LONG, LOOP, ON_SQLITE, example, run_cli, until
 
 ALLOCATES = (
@@ -41,6 +43,7 @@ def test_a_job_that_loops_or_takes_too_much_memory_is_ended(serving, tmp_path):
         assert server.client.get("/v1/health").json()["running"] == 0
 
 
+@pytest.mark.slow
 def test_as_many_jobs_wait_as_may_and_all_are_run(serving, tmp_path):
     with serving(tmp_path / "data", "--queue", 100, "--jobs", 1) as server:
         model = server.model()
@@ -59,7 +62,7 @@ def test_as_many_jobs_wait_as_may_and_all_are_run(serving, tmp_path):
 
 @ON_SQLITE
 def test_a_second_server_disturbs_nothing(serving, tmp_path):
-    with serving(tmp_path / "data", "--call-seconds", 20) as server:
+    with serving(tmp_path / "data", "--call-seconds", 8) as server:
         loop = server.model(LOOP, "loop")
         with ThreadPoolExecutor(1) as pool:
             asked = {"unconstrained": [[0.0]]}
@@ -69,7 +72,7 @@ def test_a_second_server_disturbs_nothing(serving, tmp_path):
             assert (second.returncode, "another server" in second.stderr) == (2, True)
             assert list((server.folder / "calls").glob("call-*/task.json"))
             problem = running.result().json()
-        assert (problem["kind"], "20 seconds" in problem["detail"]) == ("limit", True)
+        assert (problem["kind"], "8 seconds" in problem["detail"]) == ("limit", True)
 
 
 def abandoned(server, path, body):

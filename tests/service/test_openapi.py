@@ -10,7 +10,7 @@ import pytest
 from stanflow.service.problems import MEDIA_TYPE
 from stanflow.service.schemas import Problem
 
-from .servers import serving
+from .servers import ON_SQLITE, serving
 
 SHORT = ("--jobs", 1, "--queue", 2, "--threads", 1, "--job-seconds", 1, "--call-seconds", 20)
 # Requests that schemathesis makes, and what is held against its checks. Half of those for a run are
@@ -77,17 +77,11 @@ checks.use_after_free.enabled = false
 
 
 @pytest.fixture(scope="module")
-def api(folder, runs):
-    """A server whose jobs are few and short."""
-    with serving(folder, *SHORT) as server:
-        yield server
+def document(server):
+    return server.client.get("/v1/openapi.json").json()
 
 
-@pytest.fixture(scope="module")
-def document(api):
-    return api.client.get("/v1/openapi.json").json()
-
-
+@ON_SQLITE
 def test_every_operation_tells_its_problems_by_example(document):
     """That the examples are what the server says is tested where it says it."""
     for path, operations in document["paths"].items():
@@ -111,6 +105,14 @@ def test_every_operation_tells_its_problems_by_example(document):
                 )  # fmt: skip
 
 
+@pytest.fixture
+def api(folder, runs):
+    """A server whose jobs are few and short."""
+    with serving(folder, *SHORT) as server:
+        yield server
+
+
+@pytest.mark.slow
 def test_every_operation_answers_as_the_document_says(api, runs, tmp_path):
     (tmp_path / "schemathesis.toml").write_text(CHECKED.format(**runs))
     schemathesis = Path(sys.executable).with_name("schemathesis")

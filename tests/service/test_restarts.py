@@ -34,6 +34,7 @@ def has_checkpoint(server, job):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_after_a_kill_of_the_server_jobs_go_on_where_they_were(serving, whole, tmp_path):
     """The one that ran goes on from its checkpoint, to the numbers of a run without a break."""
     with serving(tmp_path / "data", *ONE_AT_A_TIME) as server:
