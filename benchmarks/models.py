@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from stanflow.flow.realnvp import Flow
-from stanflow.stan.density import CountingTarget, DensityBatch, NormalizingConstant, Target
+from stanflow.stan.density import CountingTarget, DensityBatch, Target
 from stanflow.stan.model import StanModel
 from stanflow.training.config import TrainConfig
 from stanflow.training.limits import Limits
 from stanflow.training.start import begin
-from stanflow.training.trainer import TrainResult, TrainStep, train
+from stanflow.training.train_step import TrainStep
+from stanflow.training.trainer import TrainResult, train
 
 MODELS = Path(__file__).parents[1] / "stan_models"
 
@@ -54,10 +55,6 @@ class StandardNormal(Target):
     @property
     def dim(self) -> int:
         return self._dim
-
-    @property
-    def normalizing_constant(self) -> NormalizingConstant:
-        return NormalizingConstant(-0.5 * self._dim * np.log(2 * np.pi), True, "closed form")
 
     def log_density_gradient(self, z: np.ndarray) -> DensityBatch:
         log_density = -0.5 * np.einsum("ij,ij->i", z, z)

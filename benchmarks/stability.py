@@ -29,7 +29,7 @@ from stanflow.flow.sweep import Sweep
 from stanflow.stan.model import StanModel
 from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import GradientEstimator
-from stanflow.training.trainer import TrainStep
+from stanflow.training.train_step import TrainStep
 
 DEPTHS = (4, 16, 64)
 VARIANTS: dict[str, dict[str, Any]] = {

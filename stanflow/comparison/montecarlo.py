@@ -10,6 +10,7 @@ from scipy import stats
 
 from stanflow.arrays import FloatArray
 from stanflow.statistics.markov_chains import mcse_mean, mcse_quantile, mcse_sd
+from stanflow.statistics.weighted_quantiles import weighted_quantiles
 
 QUANTILES = (0.05, 0.5, 0.95)
 
@@ -142,21 +143,13 @@ def from_independent(values: FloatArray, weights: FloatArray | None = None) -> E
 
 def _quantiles(x: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return quantiles and their errors, of shape (3,) each."""
-    order = np.argsort(x)
-    x, w = x[order], w[order]
-    below = np.cumsum(w)
-    positions = below - w / 2
-    probabilities = np.array(QUANTILES)
-    quantiles = np.interp(probabilities, positions, x)
-    # Those at or below q come first in the order.
-    through = np.searchsorted(x, quantiles, side="right")
-    below_square = np.concatenate([[0.0], np.cumsum(w**2)])
-    total_square = below_square[-1]
-    p = probabilities
-    spread = (1 - 2 * p) * below_square[through] + p**2 * total_square
+    p = np.array(QUANTILES)
+    quantiles = weighted_quantiles(x, w, p)
+    square_of_those_below = (x <= quantiles[:, None]) @ w**2
+    spread = (1 - 2 * p) * square_of_those_below + p**2 * (w @ w)
     worth = np.clip(p * (1 - p) / spread, 1.0, None)
     interval = stats.beta.ppf(np.array(_ONE_SIGMA)[:, None], worth * p + 1, worth * (1 - p) + 1)
-    low, high = np.interp(interval, positions, x)
+    low, high = weighted_quantiles(x, w, interval)
     return quantiles, (high - low) / 2
 
 

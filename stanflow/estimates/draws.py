@@ -11,7 +11,7 @@ import torch
 from stanflow.arrays import FloatArray
 from stanflow.errors import NumericsError
 from stanflow.flow.realnvp import Flow
-from stanflow.stan.density import Target
+from stanflow.stan.density import Density
 
 _CHUNK = 4096
 _MOST_TRIES_A_DRAW = 50
@@ -71,14 +71,14 @@ class FlowDraws:
     rejected: FloatArray
 
 
-def draw(flow: Flow, target: Target, n: int, seed: int) -> FlowDraws:
+def draw(flow: Flow, target: Density, n: int, seed: int) -> FlowDraws:
     """Draw from the flow until n draws have a finite log density under the target.
 
     Parameters
     ----------
     flow : Flow
         In float64.
-    target : Target
+    target : Density
         The density it was trained on.
     n : int
         Draws wanted.
@@ -98,7 +98,7 @@ def draw(flow: Flow, target: Target, n: int, seed: int) -> FlowDraws:
     )
 
 
-def draw_log_densities(flow: Flow, target: Target, n: int, seed: int) -> LogDensities:
+def draw_log_densities(flow: Flow, target: Density, n: int, seed: int) -> LogDensities:
     """Do as `draw`, but keep only the log densities: memory for 16 bytes a draw.
 
     Raises
@@ -118,7 +118,7 @@ def pool(parts: list[LogDensities]) -> LogDensities:
     )
 
 
-def _chunks(flow: Flow, target: Target, n: int, seed: int) -> Iterator[FlowDraws]:
+def _chunks(flow: Flow, target: Density, n: int, seed: int) -> Iterator[FlowDraws]:
     generator = torch.Generator().manual_seed(seed)
     accepted = rejected = 0
     while accepted < n:

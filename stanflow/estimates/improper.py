@@ -6,7 +6,7 @@ import numpy as np
 
 from stanflow.arrays import FloatArray
 from stanflow.stan.curvature import second_derivatives, symmetric
-from stanflow.stan.density import Target
+from stanflow.stan.density import Density
 
 _RADII = np.array([3.0, 10.0, 30.0, 100.0, 300.0])  # in standard deviations of the draws
 _FEWEST_RADII = 3
@@ -18,7 +18,7 @@ _LEAST_LOADING = 0.3
 _MOST_NAMED = 3
 
 
-def unbounded_directions(target: Target, z: FloatArray, names: tuple[str, ...]) -> tuple[str, ...]:
+def unbounded_directions(target: Density, z: FloatArray, names: tuple[str, ...]) -> tuple[str, ...]:
     """Name the parameters along which the density does not fall, far from where the draws are.
 
     Along a line, a density that falls more slowly than one over the distance has no finite
@@ -27,7 +27,7 @@ def unbounded_directions(target: Target, z: FloatArray, names: tuple[str, ...]) 
 
     Parameters
     ----------
-    target : Target
+    target : Density
         The density.
     z : array of shape (S, D)
         Draws.
@@ -70,7 +70,7 @@ def unbounded_directions(target: Target, z: FloatArray, names: tuple[str, ...]) 
     return (" with ".join(names[j] for j in loaded[:_MOST_NAMED]),)
 
 
-def _does_not_fall(target: Target, origin: FloatArray, direction: FloatArray) -> bool:
+def _does_not_fall(target: Density, origin: FloatArray, direction: FloatArray) -> bool:
     there = target.log_density_gradient(origin + _RADII[:, None] * direction)
     finite = np.isfinite(there.log_density)
     known = len(finite) if finite.all() else int(np.argmin(finite))
@@ -80,7 +80,7 @@ def _does_not_fall(target: Target, origin: FloatArray, direction: FloatArray) ->
     return bool((slopes[-2:] > _SLOWEST_FALL).all())
 
 
-def _flattest_direction(target: Target, origin: FloatArray, scale: FloatArray) -> FloatArray:
+def _flattest_direction(target: Density, origin: FloatArray, scale: FloatArray) -> FloatArray:
     """Return the direction of least curvature of the log density, in units of the scale."""
     hessian = second_derivatives(target, origin, scale, _DIFFERENCE)
     values, directions = np.linalg.eigh(symmetric(hessian))

@@ -10,7 +10,7 @@ import torch
 from stanflow.arrays import FloatArray
 from stanflow.flow.realnvp import Flow
 from stanflow.stan.curvature import second_derivatives, symmetric
-from stanflow.stan.density import Target
+from stanflow.stan.density import Density
 from stanflow.statistics.importance_weights import log_sum_exp
 
 _IMPORTANCE_UP_TO = 400  # dimensions
@@ -27,7 +27,7 @@ _EFFECTIVE_SHARE = 0.5  # of a chain's recorded points
 
 def log_missing_mass(
     flow: Flow,
-    target: Target,
+    target: Density,
     points: FloatArray,
     log_p: FloatArray,
     log_evidence: float,
@@ -50,7 +50,7 @@ def log_missing_mass(
     ----------
     flow : Flow
         In float64.
-    target : Target
+    target : Density
         The density p.
     points, log_p : arrays of shape (n, C, D) and (n, C)
         What each of C chains has visited where the flow has practically no mass.
@@ -105,7 +105,7 @@ class _LocalStudentT:
         return np.asarray(log_constant - (df + dim) / 2 * np.log1p(squared / df))
 
 
-def _local_proposal(target: Target, visited: FloatArray) -> _LocalStudentT:
+def _local_proposal(target: Density, visited: FloatArray) -> _LocalStudentT:
     """Shape a proposal by the curvature of log p at the mean of a chain's points, (n, D)."""
     centre, dim = visited.mean(axis=0), visited.shape[1]
     scale = np.maximum(visited.std(axis=0), 1e-12 * (1 + np.abs(centre)))
@@ -117,7 +117,7 @@ def _local_proposal(target: Target, visited: FloatArray) -> _LocalStudentT:
     return _LocalStudentT(centre, shape)
 
 
-def _newton_step(target: Target, centre: FloatArray, shape: FloatArray) -> FloatArray:
+def _newton_step(target: Density, centre: FloatArray, shape: FloatArray) -> FloatArray:
     """Step from the mean of a few draws, which in many dimensions is far out, towards the mode."""
     gradient = target.log_density_gradient(centre[None]).gradient[0]
     ends = np.stack([centre, centre + shape @ (shape.T @ np.nan_to_num(gradient))])

@@ -12,7 +12,7 @@ from stanflow.arrays import FloatArray
 from stanflow.estimates.missing_mass import LOG_WEIGHT_OF_MISSING
 from stanflow.flow.realnvp import Flow
 from stanflow.flow.sweep import Sweep
-from stanflow.stan.density import Target
+from stanflow.stan.density import Density
 
 _HEAVIEST_LEFT_OUT = 3
 _LARGEST_EXPONENT = 700.0  # of a finite exponential
@@ -34,7 +34,7 @@ class TailCheck:
     missing: float
 
 
-def check_tails(flow: Flow, target: Target, log_evidence: float, n: int, seed: int) -> TailCheck:
+def check_tails(flow: Flow, target: Density, log_evidence: float, n: int, seed: int) -> TailCheck:
     """Estimate the posterior's share that the flow's tails are too light for.
 
     The flow's draws end where its density does, so their weights cannot tell of heavier tails. Here
@@ -47,7 +47,7 @@ def check_tails(flow: Flow, target: Target, log_evidence: float, n: int, seed: i
     ----------
     flow : Flow
         In float64.
-    target : Target
+    target : Density
         The density p.
     log_evidence : float
         The flow's estimate, without Stan's dropped constants.

@@ -37,7 +37,8 @@ from stanflow.training.config import TrainConfig
 from stanflow.training.limits import Limits
 from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import Start, begin
-from stanflow.training.trainer import TrainResult, TrainStep, train
+from stanflow.training.train_step import TrainStep
+from stanflow.training.trainer import TrainResult, seconds_spent, train
 from stanflow.training.wiring import wire_by_curvature
 
 _EVIDENCE_DRAWS = 20_000
@@ -155,7 +156,7 @@ def fit(
 
             most_steps = train_config.most_steps(model.dim)
             on_step = stack.enter_context(TrainProgress(most_steps, expected_constant.value))
-        spent = None if state is None else state.seconds
+        spent = None if state is None else seconds_spent(state)
         limits = stack.enter_context(Limits(timed_config.max_seconds, spent))
         with stages.measured("start"):
             start = begin(target, timed_config, train_seed, limits.end_the_start)

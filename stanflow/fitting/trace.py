@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stanflow.arrays import FloatArray
-from stanflow.training.trainer import TrainStep
+from stanflow.training.train_step import TrainStep
 
 Trace = Mapping[str, FloatArray]
 """Arrays of shape (steps,) by name: step, seconds, elbo, log_weight_sd, gradient_norm, rejected and

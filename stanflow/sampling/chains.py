@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stanflow.arrays import FloatArray
-from stanflow.stan.density import DensityBatch, Target
+from stanflow.stan.density import Density, DensityBatch
 from stanflow.statistics.ranks import normal_scores
 
 MOST_CLIMBS = 150
@@ -75,7 +75,7 @@ class Chains:
 
     Parameters
     ----------
-    target : Target
+    target : Density
         The density.
     start : array of shape (C, D)
         Where they are.
@@ -93,7 +93,7 @@ class Chains:
     """
 
     def __init__(
-        self, target: Target, start: FloatArray, metric: Metric, rng: np.random.Generator
+        self, target: Density, start: FloatArray, metric: Metric, rng: np.random.Generator
     ) -> None:
         self._target, self._rng = target, rng
         self.metric = metric

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from stanflow.fitting.result import Fit
     from stanflow.reference.result import NutsFit
-    from stanflow.training.trainer import TrainStep
+    from stanflow.training.train_step import TrainStep
 
 Array = npt.NDArray[Any]
 

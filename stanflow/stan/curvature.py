@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stanflow.arrays import FloatArray
-from stanflow.stan.density import Target
+from stanflow.stan.density import Density
 
 
 def second_derivatives(
-    target: Target,
+    target: Density,
     point: FloatArray,
     scale: FloatArray,
     difference: float,
@@ -20,7 +20,7 @@ def second_derivatives(
 
     Parameters
     ----------
-    target : Target
+    target : Density
         The density; two gradients are taken for each row.
     point, scale : arrays of shape (D,)
         Where, and the units of each coordinate.

@@ -50,18 +50,13 @@ class NormalizingConstant:
     reason: str
 
 
-class Target(ABC):
+class Density(ABC):
     """A density on R^D, known up to a constant."""
 
     @property
     @abstractmethod
     def dim(self) -> int:
         """Number of unconstrained parameters, D."""
-
-    @property
-    @abstractmethod
-    def normalizing_constant(self) -> NormalizingConstant:
-        """What to add to the log density to have all its constants."""
 
     @abstractmethod
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:
@@ -72,6 +67,10 @@ class Target(ABC):
         z : array of shape (B, D)
             Unconstrained draws.
         """
+
+
+class Target(Density):
+    """A density of which it is known where to begin."""
 
     @abstractmethod
     def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
@@ -108,11 +107,6 @@ class CountingTarget(Target):
     @override
     def dim(self) -> int:
         return self._target.dim
-
-    @property
-    @override
-    def normalizing_constant(self) -> NormalizingConstant:
-        return self._target.normalizing_constant
 
     @override
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stanflow.arrays import FloatArray
+from stanflow.statistics.weighted_quantiles import weighted_quantiles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ def _weighted(values: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
         mean = w @ x
         # The reliability weights' unbiased form; it is ddof=1 where all weights are equal.
         deviation = np.sqrt(w @ (x - mean) ** 2 / max(1 - (w**2).sum(), np.finfo(float).tiny))
-        quantiles = np.quantile(x, list(_QUANTILES.values()), weights=w, method="inverted_cdf")
+        quantiles = weighted_quantiles(x, w, list(_QUANTILES.values()))
         row[:] = [mean, deviation, *quantiles]
     return dict(zip(["Mean", "StdDev", *_QUANTILES], rows.T, strict=True))
 

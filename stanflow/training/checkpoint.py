@@ -6,62 +6,20 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 
-from stanflow.arrays import FloatArray
 from stanflow.errors import UsageError, one_line, reason
 from stanflow.files import write_file
 
-_FORMAT = "4"
+_FORMAT = "5"
 _LARGEST_SHARE_OF_TIME = 0.05
 
 
-@dataclass
-class TrainState:
-    """All that a training run needs to go on after a step.
-
-    Attributes
-    ----------
-    parameters, mean, mean_square : Tensor of shape (P,)
-        The flow's parameters, and Adam's averages of their gradients and the squares.
-    adam_steps : Tensor of shape ()
-        Steps that Adam has taken.
-    generator : uint8 Tensor
-        State of the random number generator.
-    trace : Tensor of shape (steps, 6)
-        Step, seconds, ELBO, sd of log weights, gradient norm and rejected draws of each step.
-    largest : Tensor of shape (steps, r + 1)
-        Largest values of each step.
-    counts : int64 Tensor of shape (2,)
-        Gradient evaluations, and steps in a row without a finite gradient.
-    best, best_elbo : Tensor of shape (P,) and ()
-        The best parameters so far; of shape (0,) where they are not kept or there are none yet.
-    safe, safeguard : Tensor of shape (2, P) and (n,)
-        Of the safeguard.
-    """
-
-    parameters: torch.Tensor
-    mean: torch.Tensor
-    mean_square: torch.Tensor
-    adam_steps: torch.Tensor
-    generator: torch.Tensor
-    trace: torch.Tensor
-    largest: torch.Tensor
-    counts: torch.Tensor
-    best: torch.Tensor
-    best_elbo: torch.Tensor
-    safe: torch.Tensor
-    safeguard: torch.Tensor
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in training so far."""
-        return float(self.trace[-1, 1])
+# What the parts of a training run need to go on after a step, each tensor as "part.name".
+State: TypeAlias = Mapping[str, torch.Tensor]
 
 
 class Checkpoint:
@@ -89,7 +47,7 @@ class Checkpoint:
         """Whether it is time to write."""
         return time.perf_counter() - self._written >= self._wait
 
-    def write(self, state: TrainState) -> None:
+    def write(self, state: State) -> None:
         """Replace the file.
 
         Raises
@@ -100,7 +58,7 @@ class Checkpoint:
         from safetensors.torch import save
 
         began = time.perf_counter()
-        tensors = _tensors(state)
+        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
         metadata = {
             "format": _FORMAT,
             "identity": json.dumps(self._identity),
@@ -116,7 +74,7 @@ class Checkpoint:
         self._written = time.perf_counter()
         self._wait = max(self._every, (self._written - began) / _LARGEST_SHARE_OF_TIME)
 
-    def read(self) -> TrainState | None:
+    def read(self) -> State | None:
         """Return the state in the file; None where there is no file.
 
         Raises
@@ -138,7 +96,6 @@ class Checkpoint:
                     "--force"
                 )
             identity = json.loads(metadata["identity"])
-            state = TrainState(**tensors)
             _verify(tensors, metadata["sha256"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             problem = reason(error) if isinstance(error, OSError | ValueError) else one_line(error)
@@ -146,7 +103,7 @@ class Checkpoint:
                 f"the checkpoint {self._path} is damaged ({problem}); start anew with --force"
             ) from None
         self._refuse_another_run(identity)
-        return state
+        return tensors
 
     def _refuse_another_run(self, identity: Mapping[str, Any]) -> None:
         for name in dict.fromkeys([*identity, *self._identity]):
@@ -168,10 +125,6 @@ def _difference(name: str, before: Any, now: Any) -> str:
     return f"with {name} {before} instead of {now}"
 
 
-def _tensors(state: TrainState) -> dict[str, torch.Tensor]:
-    return {field.name: getattr(state, field.name).contiguous() for field in fields(state)}
-
-
 def _verify(tensors: Mapping[str, torch.Tensor], expected: str) -> None:
     if _hash(tensors) != expected:
         raise ValueError("its checksum differs")
@@ -182,8 +135,3 @@ def _hash(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].numpy().tobytes())
     return digest.hexdigest()
-
-
-def as_tensor(array: FloatArray) -> torch.Tensor:
-    """Return an array as a tensor of its own."""
-    return torch.from_numpy(np.array(array, dtype=np.float64))

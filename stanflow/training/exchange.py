@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stanflow.arrays import FloatArray
-from stanflow.stan.density import Target
+from stanflow.stan.density import Density
 
 _PARTS_ON_A_GPU = 4
 
@@ -41,7 +41,7 @@ class Exchange:
 
     Parameters
     ----------
-    target : Target
+    target : Density
         The density.
     like : Tensor of shape (D, B)
         Draws of the dtype and device to expect.
@@ -49,7 +49,7 @@ class Exchange:
         Parts of a batch; by default one on the CPU and four from a GPU.
     """
 
-    def __init__(self, target: Target, like: Tensor, parts: int | None = None) -> None:
+    def __init__(self, target: Density, like: Tensor, parts: int | None = None) -> None:
         dim, batch = like.shape
         on_gpu = like.device.type == "cuda"
         self._target = target

@@ -11,7 +11,7 @@ import torch
 
 from stanflow.arrays import FloatArray
 from stanflow.flow.sweep import Sweep
-from stanflow.stan.density import Target
+from stanflow.stan.density import Density
 from stanflow.training.config import Gradient
 from stanflow.training.exchange import Exchange
 
@@ -62,7 +62,7 @@ class GradientEstimator:
     ----------
     sweep : Sweep
         Through the flow, whose gradients are written.
-    target : Target
+    target : Density
         The density p, evaluated in float64.
     kind : {"path", "total"}
         For "total" the sweep must have been made with ``total=True``.
@@ -76,7 +76,7 @@ class GradientEstimator:
     def __init__(
         self,
         sweep: Sweep,
-        target: Target,
+        target: Density,
         kind: Gradient = "path",
         tail_share: float = 0.0,
         longest: float | None = None,

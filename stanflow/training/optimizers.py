@@ -7,6 +7,7 @@ import math
 import torch
 
 from stanflow.flow.realnvp import Flow
+from stanflow.training.checkpoint import State
 from stanflow.training.config import TrainConfig
 
 _EPSILON = 1e-8
@@ -56,14 +57,12 @@ class FlatAdam:
         )  # fmt: skip
         return norm
 
-    def averages(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def state(self) -> State:
         """Return the averages of gradients and of their squares, (P,), and the steps taken."""
-        return self._mean, self._mean_square, self._steps
+        return {"mean": self._mean, "mean_square": self._mean_square, "steps": self._steps}
 
-    def set_averages(
-        self, mean: torch.Tensor, mean_square: torch.Tensor, steps: torch.Tensor
-    ) -> None:
-        """Take up where `averages` was asked for."""
-        self._mean.copy_(mean)
-        self._mean_square.copy_(mean_square)
-        self._steps.copy_(steps)
+    def restore(self, state: State) -> None:
+        """Take up where `state` was asked for."""
+        self._mean.copy_(state["mean"])
+        self._mean_square.copy_(state["mean_square"])
+        self._steps.copy_(state["steps"])

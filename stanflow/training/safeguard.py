@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from stanflow.flow.realnvp import Flow
+from stanflow.training.checkpoint import State
 
 _RECENT = 20
 _STEPS_BETWEEN_COPIES = 50
@@ -79,14 +80,14 @@ class Safeguard:
         """Follow the flow, whose dtype has changed."""
         self._copies = self._copies.to(self._flow.flat)
 
-    def state(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return both copies, (2, P), and the numbers to go on from; see `restore`."""
+    def state(self) -> State:
+        """Return both copies, (2, P), and the numbers to go on from."""
         numbers = [self.returns, self._level, self._fall, self._steps, *self._recent]
-        return self._copies.cpu(), torch.tensor(numbers, dtype=torch.float64)
+        return {"copies": self._copies, "numbers": torch.tensor(numbers, dtype=torch.float64)}
 
-    def restore(self, copies: torch.Tensor, numbers: torch.Tensor) -> None:
+    def restore(self, state: State) -> None:
         """Take up where `state` was asked for."""
-        self._copies = copies.to(self._flow.flat.device)
-        returns, self._level, self._fall, steps, *recent = numbers.tolist()
+        self._copies = state["copies"].to(self._flow.flat.device)
+        returns, self._level, self._fall, steps, *recent = state["numbers"].tolist()
         self.returns, self._steps = int(returns), int(steps)
         self._recent.extend(recent)

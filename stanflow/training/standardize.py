@@ -15,15 +15,15 @@ from typing_extensions import override
 from stanflow.arrays import FloatArray
 from stanflow.flow.affine import FixedAffine
 from stanflow.flow.realnvp import Flow
-from stanflow.stan.density import DensityBatch, NormalizingConstant, Target
+from stanflow.stan.density import Density, DensityBatch
 
 
-class StandardizedTarget(Target):
+class StandardizedTarget(Density):
     """The density of u where ``location + exp(log_scale) * F u`` has the target's.
 
     Parameters
     ----------
-    target : Target
+    target : Density
         The density of z.
     location, log_scale : arrays of shape (D,)
         In float64.
@@ -33,7 +33,7 @@ class StandardizedTarget(Target):
 
     def __init__(
         self,
-        target: Target,
+        target: Density,
         location: FloatArray,
         log_scale: FloatArray,
         factor: FloatArray | None = None,
@@ -52,11 +52,6 @@ class StandardizedTarget(Target):
     def dim(self) -> int:
         return self._target.dim
 
-    @property
-    @override
-    def normalizing_constant(self) -> NormalizingConstant:
-        return self._target.normalizing_constant
-
     @override
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:
         factor = self._factor
@@ -68,10 +63,6 @@ class StandardizedTarget(Target):
             gradient if factor is None else gradient @ factor,
             batch.accepted,
         )
-
-    @override
-    def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
-        return self.in_units(self._target.starting_points(n, rng))
 
     def in_units(self, z: FloatArray) -> FloatArray:
         """Return the u of points z of shape (n, D)."""

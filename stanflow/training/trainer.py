@@ -16,7 +16,7 @@ from stanflow.flow.sweep import Sweep
 from stanflow.stan.density import CountingTarget
 from stanflow.statistics.importance_weights import normalized, pareto_smoothed
 from stanflow.training.caution import Caution, caution
-from stanflow.training.checkpoint import Checkpoint, TrainState, as_tensor
+from stanflow.training.checkpoint import Checkpoint, State
 from stanflow.training.config import StopReason, TrainConfig
 from stanflow.training.gradients import BatchResult, GradientEstimator
 from stanflow.training.limits import Limits
@@ -25,6 +25,7 @@ from stanflow.training.safeguard import Safeguard
 from stanflow.training.schedule import make_schedule
 from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import Start
+from stanflow.training.train_step import TrainStep, as_state, from_state
 
 _FAILED_STEPS_IN_A_ROW = 100
 _MOST_RETURNS = 10
@@ -32,39 +33,6 @@ _NUMBERS_WORTH_A_SECOND_THREAD = 16_384
 _DRAWS_TO_JUDGE = 20_000
 _HIGHEST_K_TO_END_WITH = 0.55
 _EXPLODED = 1e12  # in units of the start: no posterior is there
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """One step of training, for the trace and the progress bar.
-
-    Attributes
-    ----------
-    step : int
-        Counted from 1.
-    seconds : float
-        Since training began.
-    elbo : float
-        The batch's estimate, Stan's constants left out; NaN if every draw was rejected.
-    log_weight_sd : float
-        Standard deviation of the batch's log p - log q: near zero, and half its square about the
-        divergence KL(q | p), where the flow is nearly the target. NaN for fewer than two draws.
-    gradient_norm : float
-        Before it was shortened; NaN if the step was skipped.
-    rejected : int
-        Draws of the batch without finite log density and gradient.
-    largest : array of shape (r + 1,)
-        Largest ``|x|`` after the base and after each of the r coupling layers, in the flow's own
-        units.
-    """
-
-    step: int
-    seconds: float
-    elbo: float
-    log_weight_sd: float
-    gradient_norm: float
-    rejected: int
-    largest: FloatArray
 
 
 @dataclass
@@ -112,7 +80,7 @@ def train(
     limits: Limits,
     on_step: Callable[[TrainStep], None] = lambda step: None,
     checkpoint: Checkpoint | None = None,
-    state: TrainState | None = None,
+    state: State | None = None,
 ) -> TrainResult:
     """Fit a flow to a target by stochastic gradients of the ELBO and Adam.
 
@@ -145,7 +113,7 @@ def train(
         Called after every step.
     checkpoint : Checkpoint, optional
         Where the state is kept as training goes on.
-    state : TrainState, optional
+    state : mapping, optional
         What such a checkpoint holds: the run goes on from there, to the numbers that it would have
         reached without a break.
     """
@@ -286,57 +254,60 @@ class _Run:
     def finish(self) -> int:
         """Leave the flow trained, in the target's units; return how often it went back."""
         if self._best is not None:
-            self._best.restore()
+            self._best.put_back()
         del self._sweep, self._estimator, self._optimizer
         self._target.restore_units(self.flow)
         return self._safeguard.returns
 
-    def state(self, result: TrainResult) -> TrainState:
+    def state(self, result: TrainResult) -> State:
         """Return all that is needed to go on from here."""
-        mean, mean_square, adam_steps = self._optimizer.averages()
-        best = self._best or _Best(self.flow)
-        safe, safeguard = self._safeguard.state()
-        trace = [
-            [s.step, s.seconds, s.elbo, s.log_weight_sd, s.gradient_norm, s.rejected]
-            for s in result.trace
-        ]
-        return TrainState(
-            parameters=self.flow.flat.cpu(),
-            mean=mean.cpu(),
-            mean_square=mean_square.cpu(),
-            adam_steps=adam_steps.cpu(),
-            generator=self._generator.get_state(),
-            trace=torch.tensor(trace, dtype=torch.float64),
-            largest=as_tensor(np.stack([s.largest for s in result.trace])),
-            counts=torch.tensor([result.gradient_evaluations, self.failed_in_a_row]),
-            best=torch.empty(0) if best.flat is None else best.flat.cpu(),
-            best_elbo=torch.tensor(best.elbo, dtype=torch.float64),
-            safe=safe,
-            safeguard=safeguard,
-        )
+        parts: dict[str, State] = {
+            "run": {
+                "parameters": self.flow.flat,
+                "generator": self._generator.get_state(),
+                "counts": torch.tensor([result.gradient_evaluations, self.failed_in_a_row]),
+            },
+            "adam": self._optimizer.state(),
+            "best": {} if self._best is None else self._best.state(),
+            "safeguard": self._safeguard.state(),
+            "trace": as_state(result.trace),
+        }
+        return {
+            f"{part}.{name}": tensor.cpu()
+            for part, state in parts.items()
+            for name, tensor in state.items()
+        }
 
-    def restore(self, state: TrainState, result: TrainResult) -> None:
+    def restore(self, state: State, result: TrainResult) -> None:
         """Go back to a state."""
-        self._safeguard.restore(state.safe, state.safeguard)
+        self._safeguard.restore(_of_part("safeguard", state))
         self._take_care(self._safeguard.returns)
-        self.flow.flat.copy_(state.parameters)
-        self._optimizer.set_averages(state.mean, state.mean_square, state.adam_steps)
-        self._generator.set_state(state.generator)
-        evaluations, self.failed_in_a_row = map(int, state.counts)
+        self.flow.flat.copy_(state["run.parameters"])
+        self._optimizer.restore(_of_part("adam", state))
+        self._generator.set_state(state["run.generator"])
+        if self._best is not None:
+            self._best.restore(_of_part("best", state))
+        evaluations, self.failed_in_a_row = map(int, state["run.counts"])
         result.gradient_evaluations = evaluations
-        result.trace = [
-            TrainStep(int(step), seconds, elbo, sd, norm, int(rejected), largest)
-            for (step, seconds, elbo, sd, norm, rejected), largest in zip(
-                state.trace.tolist(), state.largest.numpy(), strict=True
-            )
-        ]
+        result.trace = from_state(_of_part("trace", state))
         for step in result.trace:
             self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
             if self._schedule.may_go_on:  # it went on: a run that has ended leaves no state
                 self._schedule.go_on()
-        if self._best is not None and len(state.best):
-            self._best.elbo = float(state.best_elbo)
-            self._best.flat = state.best.to(self.flow.flat)
+
+
+def seconds_spent(state: State) -> float:
+    """Return how long a run trained before it left a state."""
+    return float(state["trace.steps"][-1, 1])
+
+
+def _of_part(part: str, state: State) -> State:
+    prefix = f"{part}."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
 
 
 class _Best:
@@ -360,8 +331,20 @@ class _Best:
         if self.flat is not None:
             self.flat = self.flat.to(self._flow.flat)
 
-    def restore(self) -> None:
-        """Put the best parameters back, if any were kept."""
+    def state(self) -> State:
+        """Return the parameters, (P,), and their ELBO; nothing where there are none yet."""
+        if self.flat is None:
+            return {}
+        return {"flat": self.flat, "elbo": torch.tensor(self.elbo, dtype=torch.float64)}
+
+    def restore(self, state: State) -> None:
+        """Take up where `state` was asked for."""
+        if state:
+            self.elbo = float(state["elbo"])
+            self.flat = state["flat"].to(self._flow.flat)
+
+    def put_back(self) -> None:
+        """Give the flow the best parameters, if any were kept."""
         if self.flat is not None:
             self._flow.flat.copy_(self.flat)
 

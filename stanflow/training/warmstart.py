@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stanflow.arrays import FloatArray
-from stanflow.stan.density import Target
+from stanflow.stan.density import Density, Target
 
 _STEPS_A_ROUND = 200
 _AVERAGED = 100
@@ -78,7 +78,7 @@ class _Rprop:
 
     def __init__(
         self,
-        target: Target,
+        target: Density,
         start: FloatArray,
         longest: FloatArray,
         rng: np.random.Generator,
@@ -117,7 +117,7 @@ class _Rprop:
 
 
 def _path_gradient(
-    target: Target, parameters: FloatArray, rng: np.random.Generator
+    target: Density, parameters: FloatArray, rng: np.random.Generator
 ) -> FloatArray | None:
     """Return the gradient of -ELBO in (location, log scale); None if no draw is accepted."""
     dim = target.dim
@@ -131,7 +131,7 @@ def _path_gradient(
     return np.concatenate([cotangent.mean(0), (cotangent * scale * e).mean(0)])
 
 
-def _elbo(target: Target, parameters: FloatArray, rng: np.random.Generator) -> float:
+def _elbo(target: Density, parameters: FloatArray, rng: np.random.Generator) -> float:
     """Estimate the ELBO up to a constant; -infinity if any draw is rejected."""
     dim = target.dim
     e = rng.standard_normal((_BATCH_FOR_ELBO, dim))

@@ -16,7 +16,7 @@ import torch
 
 from stanflow.arrays import FloatArray
 from stanflow.stan.curvature import second_derivatives
-from stanflow.stan.density import Target
+from stanflow.stan.density import Density
 from stanflow.training.wiring import DIFFERENCE, points_looked_at
 
 _MOST_DIMENSIONS = 2500
@@ -31,7 +31,7 @@ class Whitening(NamedTuple):
     factor: FloatArray
 
 
-def whitening(target: Target, points: FloatArray, rng: np.random.Generator) -> Whitening | None:
+def whitening(target: Density, points: FloatArray, rng: np.random.Generator) -> Whitening | None:
     """Return a normal approximation where it pays.
 
     Its precision is the mean negative Hessian at some of the points. Its location is their median
@@ -42,7 +42,7 @@ def whitening(target: Target, points: FloatArray, rng: np.random.Generator) -> W
 
     Parameters
     ----------
-    target : Target
+    target : Density
         The density, in units of the posterior's spread.
     points : array of shape (n, D)
         Where its mass is.
@@ -88,7 +88,7 @@ def whitening(target: Target, points: FloatArray, rng: np.random.Generator) -> W
     return Whitening(location, factor) if pays else None
 
 
-def _mean_precision(target: Target, points: FloatArray) -> FloatArray:
+def _mean_precision(target: Density, points: FloatArray) -> FloatArray:
     """Return the mean of minus the Hessian; NaN where none is finite."""
     total, counted = np.zeros((target.dim, target.dim)), 0
     for point in points:
@@ -121,7 +121,7 @@ def _factor_of_inverse(matrix: FloatArray) -> FloatArray | None:
 
 
 def _log_weights(
-    target: Target, location: FloatArray, factor: FloatArray, rng: np.random.Generator
+    target: Density, location: FloatArray, factor: FloatArray, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Return log p - log q at draws of a normal, -infinity for some, and the others' gradients."""
     e = rng.standard_normal((_DRAWS, target.dim))
@@ -132,7 +132,7 @@ def _log_weights(
 
 
 def _centre_and_divergence(
-    target: Target, location: FloatArray, factor: FloatArray, rng: np.random.Generator
+    target: Density, location: FloatArray, factor: FloatArray, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Return the log weights' median, and half of their variance, from quantiles."""
     log_weights, _ = _log_weights(target, location, factor, rng)

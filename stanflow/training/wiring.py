@@ -25,7 +25,7 @@ from stanflow.arrays import FloatArray
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.wiring import IndexArray, Wiring
 from stanflow.stan.curvature import second_derivatives
-from stanflow.stan.density import Target
+from stanflow.stan.density import Density
 
 _GRADIENTS_FOR_POINTS = 32_000
 _MOST_POINTS, _FEWEST_POINTS = 16, 4
@@ -83,12 +83,12 @@ class Dependence:
         return np.repeat(np.arange(self.dim), np.diff(self.bounds))
 
 
-def measure_dependence(target: Target, points: FloatArray) -> Dependence:
+def measure_dependence(target: Density, points: FloatArray) -> Dependence:
     """Measure how coordinates depend on each other.
 
     Parameters
     ----------
-    target : Target
+    target : Density
         The density, in units of the posterior's spread.
     points : array of shape (n, D)
         Where its mass is; 2 D gradients are taken at each.
@@ -129,7 +129,7 @@ def measure_dependence(target: Target, points: FloatArray) -> Dependence:
     return Dependence.of_entries(dim, np.concatenate(rows), np.concatenate(columns), found)
 
 
-def _rows_of_curvature(target: Target, points: FloatArray, coordinates: IndexArray) -> FloatArray:
+def _rows_of_curvature(target: Density, points: FloatArray, coordinates: IndexArray) -> FloatArray:
     """Return the mean size of the derivatives of the gradient along some coordinates, (n, D)."""
     total, counted = np.zeros((len(coordinates), target.dim)), 0
     for point in points:
@@ -144,7 +144,7 @@ def _rows_of_curvature(target: Target, points: FloatArray, coordinates: IndexArr
 
 @np.errstate(all="ignore")  # points where the density is not finite are left out
 def wire_by_curvature(
-    config: FlowConfig, target: Target, points: FloatArray, rng: np.random.Generator
+    config: FlowConfig, target: Density, points: FloatArray, rng: np.random.Generator
 ) -> Wiring:
     """Measure the curvature and wire a flow as its configuration says.
 
@@ -152,7 +152,7 @@ def wire_by_curvature(
     ----------
     config : FlowConfig
         Its layers, wiring and partners.
-    target : Target
+    target : Density
         The density, in units of the posterior's spread.
     points : array of shape (n, D)
         Where its mass is; the first few are taken.

@@ -13,7 +13,7 @@ from stanflow.estimates.tails import check_tails
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.sampling.chains import Chains
-from stanflow.stan.density import DensityBatch, NormalizingConstant, Target
+from stanflow.stan.density import DensityBatch, Target
 
 GAUSSIAN = FlowConfig(family="meanfield", base="gaussian")
 
@@ -27,10 +27,6 @@ class Mixture(Target):
     @property
     def dim(self):
         return self._dim
-
-    @property
-    def normalizing_constant(self):
-        return NormalizingConstant(0.0, known=True, reason="")
 
     def log_density_gradient(self, z):
         parts = np.stack(

@@ -3,7 +3,7 @@ import math
 import numpy as np
 
 from stanflow.fitting.progress import TrainProgress
-from stanflow.training.trainer import TrainStep
+from stanflow.training.train_step import TrainStep
 
 
 def shown(capsys, elbos, rejected=0, constant=0.0):

@@ -9,9 +9,10 @@ import stanflow
 from tests.one_of import one_of
 
 
-def fitted(code, data, seed):
+def fitted(code, data, seed, **training):
     model = stanflow.StanModel(stan_code=code, data=data, engine="embedded")
-    return stanflow.fit(model, seed=seed, progress=False)
+    config = stanflow.TrainConfig(**training)
+    return stanflow.fit(model, seed=seed, training=config, progress=False)
 
 
 def close(fit, exact):
@@ -35,6 +36,7 @@ def test_a_density_that_is_infinite_at_a_boundary(k, seed):
     assert fit.verdict == "good", fit.report["reasons"]
 
 
+@pytest.mark.slow
 @one_of("seed", 6, 1, 2, 3, 4, 5, 7, 8, 9, 10)
 def test_a_ridge_too_narrow_for_float32(seed):
     """Two parameters whose sum alone the data know: their correlation is -0.9999."""
@@ -80,6 +82,7 @@ def test_a_cliff_is_fitted_and_the_missing_bound_is_named(seed):
     assert "declare <upper=2> or so for sigma" in told
 
 
+@pytest.mark.slow
 def test_chains_that_do_not_mix_do_not_condemn_a_hierarchical_regression():
     """Half of those started elsewhere are stuck where there is no mass; all else is right."""
     rng = np.random.default_rng(3)
@@ -129,7 +132,7 @@ IMPROPER = {
 @one_of("parameter", *IMPROPER)
 def test_an_improper_posterior_is_told_along_which_parameters(parameter):
     """And without a RuntimeWarning, which here would be an error."""
-    fit = fitted(*IMPROPER[parameter], seed=1)
+    fit = fitted(*IMPROPER[parameter], seed=1, max_steps=300)
     assert fit.verdict == "unreliable"
     reason = f"may be improper: its density does not fall along {parameter}, however far"
     assert any(reason in said for said in fit.report["reasons"])
@@ -137,7 +140,9 @@ def test_an_improper_posterior_is_told_along_which_parameters(parameter):
 
 
 def test_heavy_tails_are_not_called_improper():
-    fit = fitted("parameters { vector[2] x; } model { x ~ student_t(1, 0, 1); }", {}, seed=1)
+    fit = fitted(
+        "parameters { vector[2] x; } model { x ~ student_t(1, 0, 1); }", {}, seed=1, max_steps=300
+    )
     assert not any("improper" in said for said in fit.report["reasons"])
 
 

@@ -79,7 +79,7 @@ def begin(*command):
 
 
 def steps_kept(checkpoint):
-    return len(load_file(checkpoint)["trace"])
+    return len(load_file(checkpoint)["trace.steps"])
 
 
 def test_sigterm_stops_at_a_checkpoint(schools, tmp_path):

@@ -150,6 +150,7 @@ def test_generated_quantities_that_fail_are_nan_and_said(normal):
     assert any("not finite" in line for line in run.report["warnings"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toolchain")
 def test_a_program_that_the_embedded_engine_lacks_needs_cmdstan():
     code = """
@@ -161,6 +162,7 @@ def test_a_program_that_the_embedded_engine_lacks_needs_cmdstan():
         nuts(model, engine="embedded", progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toolchain")
 def test_a_model_loaded_natively_is_sampled_all_the_same(normal):
     native = stanflow.StanModel(stan_code=NORMAL, data={"N": len(Y), "y": Y}, engine="native")

@@ -22,6 +22,7 @@ from stanflow.reference.run import STATISTICS, ChainStarts, NutsSettings, parame
 from stanflow.stan import native
 from stanflow.stan.data import bind_data
 from stanflow.stan.loaded import LoadedModel
+from stanflow.stan.program import StanProgram
 
 MCSES = 4.5
 REJECTED, PRINTING, SLOW, LATE = 1, 2, 3, 4
@@ -61,8 +62,10 @@ class Native:
 
 
 @pytest.fixture(scope="session")
-def natively(headers):
+def natively(headers, trend):
     """Load a model in the native engine, with its own data or other."""
+    program = StanProgram.from_string(PROGRAM)
+    native.compiled_libraries([program, trend.program], headers)
 
     def load(model, data=None):
         library = native.compiled_library(model.program, headers)

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from stanflow.reference import progress
+from stanflow import progress
 from stanflow.reference.progress import NutsProgress
 from stanflow.reference.run import NutsSettings
 

@@ -97,6 +97,7 @@ def test_a_server_that_is_not_there_is_said():
             list(client._events("/v1/operations/x/events"))
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_a_job_is_waited_for_while_its_server_is_killed_and_started_again(serving, tmp_path):
     steps = []

@@ -87,6 +87,7 @@ DAMAGED_OUTCOMES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_job_whose_outcome_is_damaged_fails_alone(serving, tmp_path):
     with serving(tmp_path / "data", "--jobs", len(DAMAGED_OUTCOMES)) as server:
         model = server.model(LOOP, "loop")
@@ -105,6 +106,7 @@ def test_a_job_whose_outcome_is_damaged_fails_alone(serving, tmp_path):
         assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_a_task_that_is_damaged_fails_alone(serving, tmp_path):
     with serving(tmp_path / "data", "--jobs", 1) as server:
@@ -144,6 +146,7 @@ def test_draws_that_are_damaged_are_not_given_out(server):
         (folder / path).write_bytes(content)
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_a_database_that_is_damaged_is_said(serving, tmp_path):
     with serving(tmp_path / "data") as server:

@@ -63,6 +63,7 @@ def test_while_sqlite_is_locked_requests_are_asked_to_try_again(serving, tmp_pat
         lock.close()
 
 
+@pytest.mark.slow
 @ON_POSTGRESQL
 def test_while_a_table_is_locked_requests_are_asked_to_try_again(serving, cluster, tmp_path):
     with (
@@ -119,6 +120,7 @@ def test_a_second_server_leaves_the_first_ones_data_alone(serving, tmp_path):
         assert "another server has its data" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_second_server_leaves_the_first_ones_database_alone(serving, database, tmp_path):
     sqlite = ("--database-url", f"sqlite:///{tmp_path}/data/stanflow.sqlite")
     options = database(tmp_path / "data") or sqlite

@@ -60,6 +60,7 @@ def test_as_many_jobs_wait_as_may_and_all_are_run(serving, tmp_path):
         assert {server.operation(job)["status"] for job in jobs[3:]} == {"cancelled"}
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_a_second_server_disturbs_nothing(serving, tmp_path):
     with serving(tmp_path / "data", "--call-seconds", 8) as server:
@@ -104,6 +105,7 @@ def test_calls_whose_clients_are_gone_end(serving, tmp_path):
         until(lambda: not list((server.folder / "calls").glob("call-*")))
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_compiling_does_not_wait_for_evaluating(serving, tmp_path):
     with serving(tmp_path / "data", "--call-seconds", 100) as server:
@@ -118,6 +120,7 @@ def test_compiling_does_not_wait_for_evaluating(serving, tmp_path):
             connection.close()
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_more_calls_than_may_wait_are_refused(serving, tmp_path):
     with serving(tmp_path / "data", "--call-seconds", 100) as server:

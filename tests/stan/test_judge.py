@@ -157,6 +157,7 @@ def test_the_engines_agree(toolchain):
     np.testing.assert_array_equal(judge.judge(model.in_engine("native")).differs, [])
 
 
+@pytest.mark.slow
 def test_a_program_for_one_engine_only_is_not_compared(toolchain, monkeypatch):
     monkeypatch.delenv("STANFLOW_CACHE_DIR")
     code = "parameters { tuple(real, real) t; } model { t.1 ~ normal(0, 1); t.2 ~ normal(0, 2); }"

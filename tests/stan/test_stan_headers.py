@@ -259,6 +259,7 @@ def test_a_build_that_is_broken_off_leaves_nothing_to_reuse(stan, monkeypatch, n
 # ---- With the real compiler ----
 
 
+@pytest.mark.slow
 def test_programs_with_includes_in_folders_with_odd_names_compile(headers, tmp_path):
     folder = tmp_path / "my models, old"
     folder.mkdir()

@@ -68,6 +68,7 @@ def test_a_machine_without_pip_is_told_what_brings_it(cache, monkeypatch, tmp_pa
         stan_wheel.install()
 
 
+@pytest.mark.slow
 def test_it_is_fetched_once_and_again_where_damaged(cache, capsys):
     try:
         headers = stan_wheel.install()

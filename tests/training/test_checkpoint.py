@@ -86,7 +86,7 @@ def test_a_run_whose_time_is_spent_goes_on_in_the_units_it_had(model, tmp_path):
     path = tmp_path / "checkpoint"
     config = TrainConfig(batch=32, max_steps=20, schedule="constant")
     checkpoint = written(model, path, config, die_at=12)
-    begun = len(checkpoint.read().trace)
+    begun = len(checkpoint.read()["trace.steps"])
     resumed, result = run(model, replace(config, max_seconds=1e-9), checkpoint)
     assert (len(result.trace), result.stopped) == (begun + 1, "max_seconds")
     assert torch.equal(resumed.flat, run(model, replace(config, max_steps=begun + 1))[0].flat)

@@ -35,7 +35,7 @@ def test_averages_that_are_taken_up_again_or_forgotten():
     step(flow, optimizer, 3.0)
     resumed, another = prepared()
     resumed.flat.copy_(flow.flat)
-    another.set_averages(*(average.clone() for average in optimizer.averages()))
+    another.restore({name: average.clone() for name, average in optimizer.state().items()})
     for each in ((flow, optimizer), (resumed, another)):
         step(*each, -1.0)
     assert torch.equal(flow.flat, resumed.flat)
