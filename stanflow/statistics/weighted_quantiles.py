@@ -34,4 +34,4 @@ def weighted_quantiles(
     order = np.argsort(x)
     sorted_weights = weights[order]
     positions = np.cumsum(sorted_weights) - sorted_weights / 2
-    return np.asarray(np.interp(probabilities, positions, x[order]))
+    return np.asarray(np.interp(np.asarray(probabilities), positions, x[order]))
