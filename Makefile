@@ -59,7 +59,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt stanflow/stan/batch.c $(wildcard stanflow/flow/*.[ch])
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard stanflow/kernels/*.[ch])
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 		$(BIN)/python -m pip install --quiet --editable '.[cmdstan,native,serve,test,lint]'
@@ -76,4 +76,4 @@ constraints:
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
-	rm -f stanflow/stan/_batch*.so stanflow/flow/_coupling*.so
+	rm -f stanflow/kernels/_kernels*.so

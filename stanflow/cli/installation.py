@@ -133,9 +133,9 @@ def _compiled_loop() -> str:
 
 
 def _compiled_passes() -> str:
-    from stanflow.flow import compiled
+    from stanflow.kernels import library
 
-    if compiled.load() is None:
+    if library.load() is None:
         raise LookupError("not built, so training takes several times longer")
     return "built"
 

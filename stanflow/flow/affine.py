@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from stanflow.flow.bijection import Bijection, Passes, gradient_of
 from stanflow.flow.workspace import Workspace
+from stanflow.kernels import layers as compiled
 
 
 class ShiftScale(Bijection):
@@ -76,6 +79,20 @@ class _ShiftScalePasses(Passes):
     @override
     def restore(self, x: Tensor) -> None:
         x.copy_(self._x)
+
+    @override
+    def link(self, dim: int) -> compiled.Link:
+        layer, workspace = self._layer, self._workspace
+        self._arguments = compiled.ShiftScale(
+            dim=dim,
+            batch=workspace.batch,
+            log_scale=layer.log_scale.data_ptr(),
+            shift=layer.shift.data_ptr(),
+            log_scale_gradient=workspace.address_of_gradient(layer.log_scale),
+            shift_gradient=workspace.address_of_gradient(layer.shift),
+            x=self._x.data_ptr(),
+        )
+        return compiled.Link(affine=ctypes.addressof(self._arguments))
 
 
 class LowerTriangular(Bijection):

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from stanflow.flow import compiled
 from stanflow.flow.workspace import Workspace
+from stanflow.kernels import layers as compiled
 
 
 class Passes(ABC):
@@ -51,8 +51,8 @@ class Passes(ABC):
     def restore(self, x: Tensor) -> None:
         """Turn y back into the x of the last `push`, and bring back what `pull` needs of it."""
 
-    def link(self) -> compiled.Link:
-        """Return what a `Chain` calls in place of these methods."""
+    def link(self, dim: int) -> compiled.Link:
+        """Return what a `Chain` of D coordinates calls in place of these methods."""
         raise NotImplementedError(f"{type(self).__name__} are not compiled")
 
 

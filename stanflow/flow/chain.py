@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from stanflow.flow import compiled
+from stanflow.flow.affine import ShiftScale
 from stanflow.flow.bijection import Bijection, Passes
 from stanflow.flow.coupling import AffineCoupling
+from stanflow.flow.loft import Loft
 from stanflow.flow.network import MOST_COORDINATES_OF_A_SMALL_NETWORK, is_small
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
 from stanflow.flow.workspace import Workspace
+from stanflow.kernels import layers as compiled
 
 if TYPE_CHECKING:
     from stanflow.flow.realnvp import Flow
@@ -43,7 +45,7 @@ def passes_of(flow: Flow, workspace: Workspace, flat_gradient: Tensor | None) ->
         Where the flow's gradients are, if they will be wanted.
     """
     made: list[Passes] = []
-    for links, group in groupby(flow.bijections, partial(_links, workspace)):
+    for links, group in groupby(flow.bijections, partial(_links, workspace, flow.dim)):
         layers = list(group)
         if links and workspace.library is not None:
             chain = Chain(flow.dim, layers, workspace, workspace.library, flat_gradient)
@@ -53,13 +55,14 @@ def passes_of(flow: Flow, workspace: Workspace, flat_gradient: Tensor | None) ->
     return made
 
 
-def _links(workspace: Workspace, bijection: Bijection) -> bool:
+def _links(workspace: Workspace, dim: int, bijection: Bijection) -> bool:
     """Return whether a layer may be part of a chain."""
     if workspace.library is None or not workspace.keep:
         return False
-    if isinstance(bijection, SinhArcsinh):
-        return len(bijection.location) <= 2 * MOST_COORDINATES_OF_A_SMALL_NETWORK
-    return isinstance(bijection, AffineCoupling) and is_small(bijection)
+    if isinstance(bijection, AffineCoupling):
+        return is_small(bijection)
+    elementwise = isinstance(bijection, SinhArcsinh | Loft | ShiftScale)
+    return elementwise and dim <= 2 * MOST_COORDINATES_OF_A_SMALL_NETWORK
 
 
 class Chain(Passes):
@@ -91,13 +94,13 @@ class Chain(Passes):
         batch, parts = workspace.batch, workspace.parts_of_columns
         bounds = np.linspace(0, batch, parts + 1).astype(int)
         self._gradient = flat_gradient
-        self._more_gradients: list[Tensor] = []
+        self.more_gradients: list[Tensor] = []
         self._keep_alive: list[object] = []
         structures = (compiled.ChainPart * parts)()
         for i, (first, end) in enumerate(pairwise(bounds)):
             own = workspace.of_part(i, int(end - first), self._gradients_away(i))
             passes = [layer.passes(own) for layer in layers]
-            links = (compiled.Link * len(layers))(*[p.link() for p in passes])
+            links = (compiled.Link * len(layers))(*[p.link(dim) for p in passes])
             points, score = (own.empty(dim, own.batch) for _ in range(2))
             structures[i] = compiled.ChainPart(
                 first=int(first),
@@ -108,7 +111,7 @@ class Chain(Passes):
             )
             self._keep_alive += [passes, links, points, score]
         workspace.skip_rows_of_largest(sum(isinstance(x, AffineCoupling) for x in layers))
-        self._parts = structures
+        self.parts = structures
         self._arguments = compiled.Chain(
             dim=dim,
             batch=batch,
@@ -118,26 +121,26 @@ class Chain(Passes):
             part=ctypes.addressof(structures),
         )
         self._address = ctypes.addressof(self._arguments)
-        self._calls = compiled.Calls(library, workspace.like.dtype)
+        self.calls = compiled.Calls(library, workspace.like.dtype)
 
     def _gradients_away(self, part: int) -> int:
         """Return how many bytes from the flow's own a part's gradients are."""
         if self._gradient is None or part == 0:
             return 0
         more = torch.zeros_like(self._gradient)
-        self._more_gradients.append(more)
+        self.more_gradients.append(more)
         return more.data_ptr() - self._gradient.data_ptr()
 
     @override
     def push(self, x: Tensor, score: Tensor | None, log_q: Tensor) -> None:
         score_address = None if score is None else score.data_ptr()
-        self._calls.chain_push(self._address, x.data_ptr(), score_address, log_q.data_ptr())
+        self.calls.chain_push(self._address, x.data_ptr(), score_address, log_q.data_ptr())
 
     @override
     def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
         weight = None if log_q_weight is None else log_q_weight.data_ptr()
-        self._calls.chain_pull(self._address, cotangent.data_ptr(), weight)
-        for more in self._more_gradients:
+        self.calls.chain_pull(self._address, cotangent.data_ptr(), weight)
+        for more in self.more_gradients:
             assert self._gradient is not None
             self._gradient.add_(more)
 

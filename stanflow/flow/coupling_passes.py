@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from typing_extensions import override
 
-from stanflow.flow import compiled
 from stanflow.flow.bijection import Passes
 from stanflow.flow.elementwise import CompiledElementwise, make_elementwise
 from stanflow.flow.network import SmallNetwork, make_network
 from stanflow.flow.workspace import Workspace
+from stanflow.kernels import layers as compiled
 
 if TYPE_CHECKING:
     from stanflow.flow.coupling import AffineCoupling
@@ -63,7 +63,7 @@ class CouplingPasses(Passes):
         self._elementwise.restore(x)
 
     @override
-    def link(self) -> compiled.Link:
+    def link(self, dim: int) -> compiled.Link:
         network, elementwise = self._network, self._elementwise
         if not isinstance(network, SmallNetwork):
             raise NotImplementedError("only small networks can be linked")

@@ -1,6 +1,6 @@
 """What a coupling layer does elementwise between its matrix products, in torch or compiled.
 
-Both do the same; `compiled` (coupling.c) fuses each pass and so goes over memory once.
+Both do the same; `compiled` (layers.c) fuses each pass and so goes over memory once.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import softsign
 from typing_extensions import override
 
-from stanflow.flow import compiled
 from stanflow.flow.bijection import gradient_of
 from stanflow.flow.workspace import Workspace
+from stanflow.kernels import layers as compiled
 
 if TYPE_CHECKING:
     from stanflow.flow.coupling import AffineCoupling
@@ -81,7 +81,6 @@ class CompiledElementwise(Elementwise):
             n_kept=n_kept,
             batch=batch,
             parts=parts,
-            parallel=compiled.openmp_entry() if parts > 1 else None,
             rows=layer.moved.data_ptr(),
             clamp=layer.clamp.code,
             positive=layer.clamp.positive,

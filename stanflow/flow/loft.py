@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from stanflow.flow.bijection import Bijection, Passes
 from stanflow.flow.workspace import Workspace
+from stanflow.kernels import layers as compiled
 
 
 class Loft(Bijection):
@@ -95,3 +98,13 @@ class _LoftPasses(Passes):
     def restore(self, x: Tensor) -> None:
         assert self._x is not None
         x.copy_(self._x)
+
+    @override
+    def link(self, dim: int) -> compiled.Link:
+        batch = self._workspace.batch
+        inverse_slope = self._workspace.empty(dim, batch)
+        arguments = compiled.Loft(
+            dim=dim, batch=batch, tau=self._tau, inverse_slope=inverse_slope.data_ptr()
+        )
+        self._keep_alive = (arguments, inverse_slope)
+        return compiled.Link(loft=ctypes.addressof(arguments))

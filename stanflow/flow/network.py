@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from stanflow.flow import compiled
 from stanflow.flow.bijection import gradient_of
 from stanflow.flow.workspace import Workspace
+from stanflow.kernels import layers as compiled
 
 if TYPE_CHECKING:
     from stanflow.flow.coupling import AffineCoupling

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from stanflow.flow import compiled
 from stanflow.flow.bijection import Bijection, Passes, gradient_of
 from stanflow.flow.clamp import Clamp
 from stanflow.flow.workspace import Workspace
+from stanflow.kernels import layers as compiled
 
 
 class SinhArcsinh(Bijection):
@@ -184,7 +184,7 @@ class _CompiledPasses(Passes):
         x.copy_(self._x)
 
     @override
-    def link(self) -> compiled.Link:
+    def link(self, dim: int) -> compiled.Link:
         return compiled.Link(bend=self._address)
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from torch import Tensor
 
-from stanflow.flow import compiled
-from stanflow.flow.chain import passes_of
+from stanflow.flow.chain import Chain, passes_of
 from stanflow.flow.config import Memory
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.workspace import Workspace
+from stanflow.kernels import library
 
 if TYPE_CHECKING:
     from stanflow.flow.realnvp import Flow
@@ -90,7 +90,7 @@ class Sweep:
         keep = memory == "keep" or (memory == "auto" and fits)
         self.flow, self.batch = flow, batch
         self.memory: Memory = "keep" if keep else "rebuild"
-        # Held, so that pointers into them stay good; see _check_current.
+        # Held, so that pointers into them stay good; see check_current.
         self._flat, self._flat_gradient = flow.flat, flow.flat_gradient if with_score else None
         self._total = total
         on_cpu = flow.flat.device.type == "cpu"
@@ -99,7 +99,7 @@ class Sweep:
             flow.flat,
             keep=keep,
             with_slopes=total,
-            library=compiled.load() if use_compiled and on_cpu else None,
+            library=library.load() if use_compiled and on_cpu else None,
             couplings=sum(isinstance(layer, AffineCoupling) for layer in flow.bijections),
             numbers_a_draw=kept,
             threads=torch.get_num_threads() if threads is None else threads,
@@ -111,6 +111,17 @@ class Sweep:
         self._e = workspace.empty(flow.dim, batch)
         self._base = flow.base.passes(workspace)
         self._layers = passes_of(flow, workspace, self._flat_gradient)
+
+    @property
+    def chain(self) -> Chain | None:
+        """What all layers are, where they are one chain."""
+        first, *others = self._layers
+        return first if isinstance(first, Chain) and not others else None
+
+    @property
+    def largest_of_layers(self) -> Tensor:
+        """Each coupling layer's largest ``|x|``, last draws, in parts: (r, parts)."""
+        return self._workspace.largest
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator, tails: int = 0) -> None:
@@ -130,7 +141,7 @@ class Sweep:
         RuntimeError
             The flow was converted, or gave back its gradients, since the sweep was made.
         """
-        self._check_current()
+        self.check_current()
         self._base.draw(self.z, self.score, self.log_q, generator)
         if tails > 0:
             assert self.score is not None
@@ -145,7 +156,7 @@ class Sweep:
         ----------
         e : Tensor of shape (D, B)
         """
-        self._check_current()
+        self.check_current()
         assert self.score is None
         self.z.copy_(e)
         self.log_q.copy_(self.flow.base.log_prob(e.T))
@@ -176,7 +187,7 @@ class Sweep:
         ValueError
             A shape or dtype is wrong, or log_q_weight is given or missing against `total`.
         """
-        self._check_current()
+        self.check_current()
         _check_like("cotangent", cotangent, self.z)
         if (log_q_weight is not None) != self._total:
             raise ValueError("log_q_weight must be given where the sweep was made with total=True")
@@ -188,7 +199,8 @@ class Sweep:
             layer.pull(cotangent, log_q_weight)
         self._base.pull(self._e, cotangent, log_q_weight)
 
-    def _check_current(self) -> None:
+    def check_current(self) -> None:
+        """Raise RuntimeError where the flow was converted since, or gave back its gradients."""
         if self._flat is not self.flow.flat or (
             self._flat_gradient is not None and self._flat_gradient is not self.flow.flat_gradient
         ):
@@ -205,7 +217,7 @@ class Sweep:
         Tensor of shape (r + 1,)
         """
         of_base = torch.stack(torch.aminmax(self._e)).abs().amax(0, keepdim=True)
-        return torch.cat([of_base, self._workspace.largest.amax(1)])
+        return torch.cat([of_base, self.largest_of_layers.amax(1)])
 
 
 def _check_like(name: str, given: Tensor, like: Tensor) -> None:

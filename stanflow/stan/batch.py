@@ -1,9 +1,8 @@
-"""The loop over draws: compiled (batch.c) where it could be built, in Python otherwise."""
+"""The loop over draws: compiled (rows.c) where it could be built, in Python otherwise."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import math
 import os
 from collections.abc import Callable
@@ -17,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stanflow.arrays import FloatArray
+from stanflow.kernels import library
+from stanflow.stan.density import CompiledDensity
 
 StatusArray = npt.NDArray[np.uint8]
 SeedArray = npt.NDArray[np.uint32]
 
-# enum row_status of batch.c
+# enum row_status of rows.c
 OK = 0
 THREW = 1
 DENSITY_NOT_FINITE = 2
@@ -43,23 +44,19 @@ def available_cores() -> int:
 @cache
 def compiled_loop() -> ctypes.CDLL | None:
     """Return the compiled loop, None where it was not built with the package."""
-    spec = importlib.util.find_spec("stanflow.stan._batch")
-    if spec is None or spec.origin is None:
-        return None
-    try:
-        library = ctypes.CDLL(spec.origin)
-    except OSError:
+    compiled = library.load()
+    if compiled is None:
         return None
     pointer, size, flag = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_bool
-    library.stanflow_log_density_gradient.restype = size
-    library.stanflow_log_density_gradient.argtypes = [
+    compiled.stanflow_log_density_gradient.restype = size
+    compiled.stanflow_log_density_gradient.argtypes = [
         pointer, pointer, flag, flag, size, size, *[pointer] * 4, ctypes.c_int,
     ]  # fmt: skip
-    library.stanflow_constrain.restype = size
-    library.stanflow_constrain.argtypes = [
+    compiled.stanflow_constrain.restype = size
+    compiled.stanflow_constrain.argtypes = [
         *[pointer] * 4, flag, flag, size, size, size, *[pointer] * 4, ctypes.c_int,
     ]  # fmt: skip
-    return library
+    return compiled
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,13 @@ class BatchEvaluator:
     stan_model: bridgestan.StanModel
     threads: int
     library: ctypes.CDLL | None
+
+    def compiled_density(self) -> CompiledDensity | None:
+        """Return the model's density for compiled code, None where none was built."""
+        function = _address(self.stan_model.stanlib.bs_log_density_gradient)
+        if self.library is None or function is None:
+            return None
+        return CompiledDensity(function, self.stan_model.model, self.threads)
 
     def log_density_gradient(self, z: FloatArray) -> tuple[FloatArray, FloatArray, StatusArray]:
         """Evaluate log density and gradient, without Stan's dropped constants.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +51,34 @@ class NormalizingConstant:
     reason: str
 
 
+@dataclass(frozen=True)
+class CompiledDensity:
+    """A density that compiled code evaluates itself, a draw at a time.
+
+    Attributes
+    ----------
+    function : int
+        Address of BridgeStan's ``bs_log_density_gradient``.
+    model : int
+        Its first argument; it lives as long as the density.
+    threads : int
+        That may call it at once.
+    count : callable
+        To be told how many draws it was evaluated at.
+    """
+
+    function: int
+    model: int
+    threads: int
+    count: Callable[[int], None] = lambda draws: None
+
+
 class Density(ABC):
     """A density on R^D, known up to a constant."""
+
+    def compiled(self) -> CompiledDensity | None:
+        """Return the same for compiled code, None where there is none."""
+        return None
 
     @property
     @abstractmethod
@@ -109,8 +136,16 @@ class CountingTarget(Target):
         return self._target.dim
 
     @override
+    def compiled(self) -> CompiledDensity | None:
+        density = self._target.compiled()
+        return None if density is None else replace(density, count=self._count)
+
+    def _count(self, draws: int) -> None:
+        self.evaluations += draws
+
+    @override
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:
-        self.evaluations += len(z)
+        self._count(len(z))
         return self._target.log_density_gradient(z)
 
     @override

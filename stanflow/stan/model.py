@@ -28,7 +28,7 @@ from stanflow.stan.agreement import kept_agreement
 from stanflow.stan.compiler_messages import with_own_places
 from stanflow.stan.data import DataLike, StanData, bind_data
 from stanflow.stan.declared_sizes import empty_variables
-from stanflow.stan.density import DensityBatch, NormalizingConstant, Target
+from stanflow.stan.density import CompiledDensity, DensityBatch, NormalizingConstant, Target
 from stanflow.stan.embedded import compile_program
 from stanflow.stan.engine import EngineChoice, open_model
 from stanflow.stan.loaded import EngineName
@@ -276,6 +276,10 @@ class StanModel(Target):
         """
         log_density, gradient, status = self._evaluator.log_density_gradient(self._as_batch(z))
         return DensityBatch(log_density, gradient, status == batch.OK)
+
+    def compiled(self) -> CompiledDensity | None:
+        """Return the density for compiled code, None where the compiled loops were not built."""
+        return self._evaluator.compiled_density()
 
     def constrain(
         self, z: npt.ArrayLike, *, seed: int = 0, include_generated: bool = True

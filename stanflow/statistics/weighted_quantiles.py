@@ -28,8 +28,8 @@ def weighted_quantiles(
 
     Examples
     --------
-    >>> weighted_quantiles(np.array([3.0, 1.0, 2.0]), np.array([0.5, 0.25, 0.25]), [0.25, 0.5])
-    array([1.5, 2.33333333])
+    >>> weighted_quantiles(np.array([3.0, 1.0, 2.0]), np.array([0.5, 0.25, 0.25]), [0.25, 0.75])
+    array([1.5, 3. ])
     """
     order = np.argsort(x)
     sorted_weights = weights[order]

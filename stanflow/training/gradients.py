@@ -124,7 +124,7 @@ class GradientEstimator:
             cotangent[:, ~keep] = 0
             self._draw_back(accepted)
         sweep.pull(cotangent, weight)
-        return self._result(there.log_density - log_q, accepted, rejected)
+        return result_of(there.log_density - log_q, accepted, self._tails)
 
     def _draw_back(self, accepted: npt.NDArray[np.bool_]) -> None:
         """Move the flow's own draws that were rejected towards those that were not.
@@ -148,17 +148,30 @@ class GradientEstimator:
         log_weights = there.log_density - self._sweep.log_q.cpu().numpy()
         return np.asarray(log_weights[there.accepted & np.isfinite(log_weights)])
 
-    def _result(
-        self, log_weights: FloatArray, accepted: npt.NDArray[np.bool_], rejected: int
-    ) -> BatchResult:
-        """Judge by the draws that are not spread out."""
-        counted = accepted[self._tails :]
-        own = log_weights[self._tails :][counted]
-        if len(own) == 0:
-            return BatchResult(math.nan, math.nan, rejected)
-        elbo = float(np.mean(own) + np.log(np.mean(counted)))
-        sd = float(np.std(own, ddof=1)) if len(own) > 1 else math.nan
-        return BatchResult(elbo, sd, rejected)
+    def largest(self) -> FloatArray:
+        """Return the largest ``|x|`` after the base and after each coupling layer, last batch."""
+        return self._sweep.largest().double().cpu().numpy()
+
+
+def result_of(log_weights: FloatArray, accepted: npt.NDArray[np.bool_], tails: int) -> BatchResult:
+    """Judge a batch by its draws that are not spread out.
+
+    Parameters
+    ----------
+    log_weights : array of shape (B,)
+        log p - log q.
+    accepted : bool array of shape (B,)
+    tails : int
+        How many draws are spread out, the first ones.
+    """
+    rejected = len(accepted) - int(np.count_nonzero(accepted))
+    counted = accepted[tails:]
+    own = log_weights[tails:][counted]
+    if len(own) == 0:
+        return BatchResult(math.nan, math.nan, rejected)
+    elbo = float(np.mean(own)) + math.log(len(own) / len(counted))
+    sd = float(np.std(own, ddof=1)) if len(own) > 1 else math.nan
+    return BatchResult(elbo, sd, rejected)
 
 
 def _shorten(cotangent: torch.Tensor, longest: float) -> None:

@@ -15,7 +15,7 @@ from typing_extensions import override
 from stanflow.arrays import FloatArray
 from stanflow.flow.affine import FixedAffine
 from stanflow.flow.realnvp import Flow
-from stanflow.stan.density import Density, DensityBatch
+from stanflow.stan.density import CompiledDensity, Density, DensityBatch
 
 
 class StandardizedTarget(Density):
@@ -29,6 +29,13 @@ class StandardizedTarget(Density):
         In float64.
     factor : array of shape (D, D), optional
         F, lower-triangular; without it, the identity.
+
+    Attributes
+    ----------
+    location, scale : arrays of shape (D,)
+    factor : array of shape (D, D) or None
+    log_det : float
+        Log-determinant of dz/du.
     """
 
     def __init__(
@@ -39,13 +46,13 @@ class StandardizedTarget(Density):
         factor: FloatArray | None = None,
     ) -> None:
         self._target = target
-        self._location = location
+        self.location = location
         self._log_scale = log_scale
-        self._scale = np.exp(log_scale)
-        self._factor = factor
-        self._log_det = float(log_scale.sum())
+        self.scale = np.exp(log_scale)
+        self.factor = factor
+        self.log_det = float(log_scale.sum())
         if factor is not None:
-            self._log_det += float(np.log(np.diag(factor)).sum())
+            self.log_det += float(np.log(np.diag(factor)).sum())
 
     @property
     @override
@@ -53,23 +60,28 @@ class StandardizedTarget(Density):
         return self._target.dim
 
     @override
+    def compiled(self) -> CompiledDensity | None:
+        """Return the target's own, of z; the units are these attributes."""
+        return self._target.compiled()
+
+    @override
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:
-        factor = self._factor
+        factor = self.factor
         scaled = z if factor is None else z @ factor.T
-        batch = self._target.log_density_gradient(self._location + self._scale * scaled)
-        gradient = batch.gradient * self._scale
+        batch = self._target.log_density_gradient(self.location + self.scale * scaled)
+        gradient = batch.gradient * self.scale
         return DensityBatch(
-            batch.log_density + self._log_det,
+            batch.log_density + self.log_det,
             gradient if factor is None else gradient @ factor,
             batch.accepted,
         )
 
     def in_units(self, z: FloatArray) -> FloatArray:
         """Return the u of points z of shape (n, D)."""
-        scaled = (z - self._location) / self._scale
-        if self._factor is None:
+        scaled = (z - self.location) / self.scale
+        if self.factor is None:
             return scaled
-        factor, right = torch.from_numpy(self._factor), torch.from_numpy(scaled.T)
+        factor, right = torch.from_numpy(self.factor), torch.from_numpy(scaled.T)
         return np.asarray(torch.linalg.solve_triangular(factor, right, upper=False).numpy().T)
 
     @torch.no_grad()
@@ -77,9 +89,9 @@ class StandardizedTarget(Density):
         """Turn a flow of u, in place, into the float64 flow of z on the CPU."""
         flow.release_gradient()
         flow.to(device="cpu", dtype=torch.float64)
-        location, scale = torch.from_numpy(self._location), torch.from_numpy(self._scale)
-        if self._factor is not None:
-            factor = scale.unsqueeze(1) * torch.from_numpy(self._factor)
+        location, scale = torch.from_numpy(self.location), torch.from_numpy(self.scale)
+        if self.factor is not None:
+            factor = scale.unsqueeze(1) * torch.from_numpy(self.factor)
             flow.append(FixedAffine(location.clone(), factor))
             return
         output = flow.output

@@ -17,6 +17,7 @@ from stanflow.stan.density import CountingTarget
 from stanflow.statistics.importance_weights import normalized, pareto_smoothed
 from stanflow.training.caution import Caution, caution
 from stanflow.training.checkpoint import Checkpoint, State
+from stanflow.training.compiled_gradients import CompiledGradientEstimator
 from stanflow.training.config import StopReason, TrainConfig
 from stanflow.training.gradients import BatchResult, GradientEstimator
 from stanflow.training.limits import Limits
@@ -185,14 +186,24 @@ class _Run:
             total=config.gradient == "total",
             threads=self._threads,
         )
-        self._estimator = GradientEstimator(
-            self._sweep,
-            self._target,
-            config.gradient,
-            cautious.tail_share,
-            config.max_gradient_norm,
-        )
+        self._estimator = self._make_estimator()
         self._optimizer = FlatAdam(self.flow, config)
+
+    def _make_estimator(self) -> GradientEstimator | CompiledGradientEstimator:
+        config, tail_share = self._config, self._caution.tail_share
+        chain, density = self._sweep.chain, self._target.compiled()
+        if config.gradient == "path" and chain is not None and density is not None:
+            return CompiledGradientEstimator(
+                self._sweep,
+                chain,
+                self._target,
+                density,
+                tail_share=tail_share,
+                longest=config.max_gradient_norm,
+            )
+        return GradientEstimator(
+            self._sweep, self._target, config.gradient, tail_share, config.max_gradient_norm
+        )
 
     def _take_care(self, breakdowns: int) -> None:
         """Go on with the caution that so many breakdowns ask for."""
@@ -249,7 +260,7 @@ class _Run:
 
     def largest(self) -> FloatArray:
         """Return the largest values of the last step."""
-        return self._sweep.largest().double().cpu().numpy()
+        return self._estimator.largest()
 
     def finish(self) -> int:
         """Leave the flow trained, in the target's units; return how often it went back."""

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from stanflow.flow import compiled
 from stanflow.flow.config import (
     BaseName,
     ClampName,
@@ -13,6 +12,7 @@ from stanflow.flow.config import (
 )
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.wiring import Wiring
+from stanflow.kernels import library
 
 
 def choices(literal):
@@ -112,4 +112,4 @@ def by_autograd(flow, n, seed, wanted):
     return z.detach(), log_prob.detach(), score, gradient
 
 
-WITH_AND_WITHOUT_COMPILED = [use for use in (True, False) if not use or compiled.load() is not None]
+WITH_AND_WITHOUT_COMPILED = [use for use in (True, False) if not use or library.load() is not None]

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from stanflow.flow import compiled
 from stanflow.flow.chain import Chain
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.sweep import Sweep
+from stanflow.kernels import library
 
 from .configurations import generator, random_flow
 
-pytestmark = pytest.mark.skipif(compiled.load() is None, reason="there are no compiled passes")
+pytestmark = pytest.mark.skipif(library.load() is None, reason="there are no compiled passes")
 
 
 def of_chains(sweep):

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stanflow.flow import compiled
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.sweep import Sweep
 from stanflow.flow.wiring import Wiring
+from stanflow.kernels import layers as compiled
+from stanflow.kernels import library
 
 from .configurations import (
     WITH_AND_WITHOUT_COMPILED,
@@ -286,7 +287,7 @@ def test_extreme_values_are_the_same_compiled_and_in_torch(clamp, value):
             bias.copy_(before)
 
 
-@pytest.mark.skipif(compiled.load() is None, reason="the compiled passes were not built")
+@pytest.mark.skipif(library.load() is None, reason="the compiled passes were not built")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 4e-7), (torch.float64, 2e-15)])
 def test_compiled_functions_are_accurate(dtype, tolerance):
     """Through the clamps tanh, atan and exp, on a dense grid."""

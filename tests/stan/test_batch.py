@@ -206,7 +206,7 @@ def test_the_package_works_without_the_compiled_loop(tmp_path):
         "import importlib.util, sys\n"
         "find_spec = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: (\n"
-        "    None if name == 'stanflow.stan._batch' else find_spec(name, *a))\n"
+        "    None if name == 'stanflow.kernels._kernels' else find_spec(name, *a))\n"
         "from stanflow.cli.main import main\n"
         "main()\n"
     )

@@ -15,9 +15,10 @@
  */
 #define _POSIX_C_SOURCE 200809L
 
+#include "rows.h"
+#include "threads.h"
+
 #include <math.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -48,11 +49,9 @@ enum row_status {
   ROW_GRADIENT_NOT_FINITE = 3,
 };
 
-/* ---- A pool of threads ----------------------------------------------------------------------
- * Kept between calls: a thread's first gradient allocates Stan's autodiff arena, which costs more
- * than a small batch. The caller works too, so a call on n threads uses n - 1 of the pool. */
-
-enum { MAX_WORKERS = 255 };
+/* ---- Rows, shared among threads --------------------------------------------------------------
+ * Threads are kept between calls: a thread's first gradient allocates Stan's autodiff arena, which
+ * costs more than a small batch. */
 
 typedef struct job {
   void (*run_row)(const void* arguments, size_t row);
@@ -62,77 +61,14 @@ typedef struct job {
   atomic_size_t next_row;
 } job;
 
-static struct {
-  pthread_mutex_t in_use; /* held for the whole of a call that uses the pool */
-  pthread_mutex_t lock;   /* guards the fields below */
-  pthread_cond_t job_posted;
-  pthread_cond_t helpers_left;
-  job* current;
-  uint64_t generation;
-  int helpers_wanted;
-  int helpers_active;
-  int n_workers;
-} pool = {
-    .in_use = PTHREAD_MUTEX_INITIALIZER,
-    .lock = PTHREAD_MUTEX_INITIALIZER,
-    .job_posted = PTHREAD_COND_INITIALIZER,
-    .helpers_left = PTHREAD_COND_INITIALIZER,
-};
-
-static void run_rows(job* j) {
+static void run_rows(void* data) {
+  job* j = data;
   for (;;) {
     const size_t first = atomic_fetch_add_explicit(&j->next_row, j->chunk, memory_order_relaxed);
     if (first >= j->n_rows) return;
     const size_t last = first + j->chunk < j->n_rows ? first + j->chunk : j->n_rows;
     for (size_t row = first; row < last; ++row) j->run_row(j->arguments, row);
   }
-}
-
-static void* worker(void* unused) {
-  (void)unused;
-  uint64_t seen = 0;
-  pthread_mutex_lock(&pool.lock);
-  for (;;) {
-    while (pool.current == NULL || pool.generation == seen || pool.helpers_wanted == 0)
-      pthread_cond_wait(&pool.job_posted, &pool.lock);
-    seen = pool.generation;
-    job* j = pool.current;
-    --pool.helpers_wanted;
-    ++pool.helpers_active;
-    pthread_mutex_unlock(&pool.lock);
-    run_rows(j);
-    pthread_mutex_lock(&pool.lock);
-    if (--pool.helpers_active == 0) pthread_cond_signal(&pool.helpers_left);
-  }
-  return NULL;
-}
-
-/* Threads do not survive a fork: the child starts with an empty pool. */
-static void reset_pool_in_child(void) {
-  pthread_mutex_init(&pool.in_use, NULL);
-  pthread_mutex_init(&pool.lock, NULL);
-  pthread_cond_init(&pool.job_posted, NULL);
-  pthread_cond_init(&pool.helpers_left, NULL);
-  pool.current = NULL;
-  pool.helpers_wanted = pool.helpers_active = pool.n_workers = 0;
-}
-
-static void register_fork_handler(void) { pthread_atfork(NULL, NULL, reset_pool_in_child); }
-
-/* Called with pool.lock held. Signals stay with the caller's threads. */
-static void grow_pool(int n_workers) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, register_fork_handler);
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  while (pool.n_workers < n_workers) {
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, worker, NULL) != 0) break; /* fewer threads, same result */
-    pthread_detach(thread);
-    ++pool.n_workers;
-  }
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 static double seconds_now(void) {
@@ -164,36 +100,20 @@ static size_t run_first_rows(const job* j, double* seconds_per_row) {
   return done;
 }
 
-static void for_each_row(void (*run_row)(const void*, size_t), const void* arguments,
-                         size_t n_rows, int n_threads) {
+void stanflow_for_each_row(void (*run_row)(const void*, size_t), const void* arguments,
+                           size_t n_rows, int n_threads) {
   job j = {.run_row = run_row, .arguments = arguments, .n_rows = n_rows, .chunk = 1};
-  const int helpers = n_threads - 1 < MAX_WORKERS ? n_threads - 1 : MAX_WORKERS;
   double seconds_per_row = 0;
-  const size_t done = helpers > 0 ? run_first_rows(&j, &seconds_per_row) : 0;
+  const size_t done = n_threads > 1 ? run_first_rows(&j, &seconds_per_row) : 0;
   atomic_init(&j.next_row, done);
-  const bool worth_waking = seconds_per_row * (double)(n_rows - done) > WORTH_WAKING_SECONDS;
-  if (!worth_waking || pthread_mutex_trylock(&pool.in_use) != 0) {
+  if (n_threads == 1 || seconds_per_row * (double)(n_rows - done) < WORTH_WAKING_SECONDS) {
     j.chunk = n_rows > 0 ? n_rows : 1;
     run_rows(&j);
     return;
   }
   const double rows_per_chunk = CHUNK_SECONDS / seconds_per_row;
   j.chunk = rows_per_chunk > 1 ? (size_t)rows_per_chunk : 1;
-  pthread_mutex_lock(&pool.lock);
-  grow_pool(helpers);
-  pool.current = &j;
-  ++pool.generation;
-  pool.helpers_wanted = helpers;
-  pthread_cond_broadcast(&pool.job_posted);
-  pthread_mutex_unlock(&pool.lock);
-
-  run_rows(&j);
-
-  pthread_mutex_lock(&pool.lock);
-  pool.current = NULL;
-  while (pool.helpers_active > 0) pthread_cond_wait(&pool.helpers_left, &pool.lock);
-  pthread_mutex_unlock(&pool.lock);
-  pthread_mutex_unlock(&pool.in_use);
+  stanflow_with_help(run_rows, &j, n_threads);
 }
 
 static size_t count_failures(const uint8_t* status, size_t n_rows) {
@@ -259,7 +179,7 @@ PUBLIC size_t stanflow_log_density_gradient(log_density_gradient_fn log_density_
                                             int n_threads) {
   const gradient_arguments arguments = {log_density_gradient, model, propto, jacobian, dim, z,
                                         log_density, gradient, status};
-  for_each_row(gradient_row, &arguments, n_rows, n_threads);
+  stanflow_for_each_row(gradient_row, &arguments, n_rows, n_threads);
   return count_failures(status, n_rows);
 }
 
@@ -318,7 +238,7 @@ PUBLIC size_t stanflow_constrain(param_constrain_fn param_constrain, rng_constru
   const constrain_arguments arguments = {param_constrain, rng_construct, rng_destruct, model,
                                          include_tp, include_gq, dim, n_values,
                                          z, seeds, values, status};
-  for_each_row(constrain_row, &arguments, n_rows, n_threads);
+  stanflow_for_each_row(constrain_row, &arguments, n_rows, n_threads);
   return count_failures(status, n_rows);
 }
 

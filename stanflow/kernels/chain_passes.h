@@ -34,26 +34,53 @@ INLINE void NAME(put_columns)(const struct chain *chain, const struct chain_part
                (size_t)part->columns * sizeof(REAL));
 }
 
+/* A part's points, and their score where there is one, through all layers. */
+static void NAME(push_links)(const struct chain_part *part, int64_t layers, REAL *score,
+                             double *log_q)
+{
+    REAL *points = part->points;
+    for (const struct link *link = part->links; link < part->links + layers; ++link)
+        if (link->bend != NULL)
+            NAME(bend_push)(link->bend, points, score, log_q);
+        else if (link->loft != NULL)
+            NAME(loft_push)(link->loft, points, score, log_q);
+        else if (link->affine != NULL)
+            NAME(affine_push)(link->affine, points, score, log_q);
+        else {
+            NAME(network_push)(link->forward, points);
+            NAME(push)(link->coupling, points, score, log_q);
+            if (score != NULL)
+                NAME(network_pull)(link->forward, score);
+        }
+}
+
+/* A part's cotangent back through all layers. */
+static void NAME(pull_links)(const struct chain_part *part, int64_t layers, REAL *cotangent,
+                             const double *weight)
+{
+    for (const struct link *link = part->links + layers; link-- > part->links;)
+        if (link->bend != NULL)
+            NAME(bend_pull)(link->bend, cotangent, weight);
+        else if (link->loft != NULL)
+            NAME(loft_pull)(link->loft, cotangent, weight);
+        else if (link->affine != NULL)
+            NAME(affine_pull)(link->affine, cotangent, weight);
+        else {
+            NAME(pull)(link->coupling, cotangent, weight);
+            NAME(network_pull)(link->backward, cotangent);
+        }
+}
+
 static void NAME(chain_push_work)(void *data)
 {
     struct NAME(chain_task) *task = data;
     const struct chain *chain = task->chain;
     for (const struct chain_part *part; (part = NAME(next_chain_part)(task)) != NULL;) {
         REAL *score = task->score == NULL ? NULL : part->score;
-        double *log_q = task->log_q + part->first;
         NAME(take_columns)(chain, part, part->points, task->points);
         if (score != NULL)
             NAME(take_columns)(chain, part, score, task->score);
-        for (const struct link *link = part->links; link < part->links + chain->layers; ++link) {
-            if (link->coupling == NULL) {
-                NAME(bend_push)(link->bend, part->points, score, log_q);
-                continue;
-            }
-            NAME(network_push)(link->forward, part->points);
-            NAME(push)(link->coupling, part->points, score, log_q);
-            if (score != NULL)
-                NAME(network_pull)(link->forward, score);
-        }
+        NAME(push_links)(part, chain->layers, score, task->log_q + part->first);
         NAME(put_columns)(chain, part, task->points, part->points);
         if (score != NULL)
             NAME(put_columns)(chain, part, task->score, score);
@@ -67,14 +94,7 @@ static void NAME(chain_pull_work)(void *data)
     for (const struct chain_part *part; (part = NAME(next_chain_part)(task)) != NULL;) {
         const double *weight = task->log_q_weight == NULL ? NULL : task->log_q_weight + part->first;
         NAME(take_columns)(chain, part, part->points, task->points);
-        for (const struct link *link = part->links + chain->layers; link-- > part->links;) {
-            if (link->coupling == NULL) {
-                NAME(bend_pull)(link->bend, part->points, weight);
-                continue;
-            }
-            NAME(pull)(link->coupling, part->points, weight);
-            NAME(network_pull)(link->backward, part->points);
-        }
+        NAME(pull_links)(part, chain->layers, part->points, weight);
         NAME(put_columns)(chain, part, task->points, part->points);
     }
 }
@@ -83,7 +103,7 @@ static void NAME(run_chain)(void (*work)(void *), struct NAME(chain_task) *task)
 {
     const struct chain *chain = task->chain;
     atomic_init(&task->next, 0);
-    with_help(work, task, chain->threads < chain->parts ? chain->threads : chain->parts);
+    stanflow_with_help(work, task, chain->threads < chain->parts ? chain->threads : chain->parts);
 }
 
 static void NAME(chain_push)(const struct chain *chain, void *points, void *score, double *log_q)

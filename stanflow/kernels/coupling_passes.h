@@ -1,4 +1,4 @@
-/* The passes of coupling.c for one generation of processors in one precision: REAL, INTEGER of its
+/* The passes of layers.c for one generation of processors in one precision: REAL, INTEGER of its
  * width, NAME(x) with the suffix of both. */
 
 typedef REAL NAME(vector) __attribute__((vector_size(VECTOR_BYTES)));
@@ -287,12 +287,8 @@ INLINE int64_t NAME(next_part)(struct NAME(task) *task, int64_t rows, int64_t *b
 
 static void NAME(run)(void (*work)(void *), struct NAME(task) *task)
 {
-    const struct coupling *layer = task->layer;
     atomic_init(&task->next, 0);
-    if (layer->parts > 1 && layer->parallel != NULL)
-        layer->parallel(work, task, (unsigned)layer->parts, 0);
-    else
-        work(task);
+    stanflow_with_help(work, task, task->layer->parts);
 }
 
 /* Where a part adds what belongs to partners, whose rows other parts may add to as well: one part
@@ -595,13 +591,16 @@ static void NAME(pull)(const struct coupling *layer, void *cotangent, const doub
 
 #include "network_passes.h"
 #include "sinh_arcsinh_passes.h"
+#include "elementwise_passes.h"
 #include "chain_passes.h"
+#include "step_passes.h"
 
 static const struct passes NAME(passes)
     = {NAME(push),     NAME(restore),         NAME(pull),
        NAME(activate), NAME(pull_activation), NAME(network_push),
        NAME(network_pull), NAME(bend_push),       NAME(bend_pull),
-       NAME(chain_push),   NAME(chain_pull)};
+       NAME(chain_push),   NAME(chain_pull),      NAME(step_gradient),
+       NAME(adam)};
 
 #undef VECTOR
 #undef INTEGERS

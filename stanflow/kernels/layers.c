@@ -12,12 +12,14 @@
  * Formulas: see coupling.py. Nothing here allocates, and nothing is kept between calls.
  */
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-#include "chain_threads.h"
+#include "rows.h"
+#include "threads.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define SEVERAL_PROCESSORS 1
@@ -32,11 +34,6 @@ enum { MOST_COLUMNS = 128, MOST_PARTNERS = 16 };
 
 enum clamp { SOFT_CLAMP, TANH_CLAMP, NO_CLAMP };
 
-/* Runs work(data) once on each of `threads` threads and waits: the entry that gcc's OpenMP runtime
- * offers to compiled code. The caller passes that of the runtime torch uses, so that both share one
- * pool of threads; NULL means one thread. */
-typedef void (*parallel_t)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
-
 /* One layer with its buffers. Rows are those of a (D, B) matrix of points; n is the number of
  * moved coordinates, K of partners, M of features a partner. All memory belongs to the caller.
  * REAL is float or double, by the suffix of the function called. */
@@ -45,7 +42,6 @@ struct coupling {
     int64_t n_kept;              /* D - n */
     int64_t batch;               /* B */
     int64_t parts;               /* of the moved coordinates; so many threads are asked for */
-    parallel_t parallel;
     const int64_t *rows;         /* (n,): where the moved coordinates are */
 
     int64_t clamp;               /* enum clamp */
@@ -102,12 +98,29 @@ struct sinh_arcsinh {
     void *log_det;               /* (B,) */
 };
 
-/* A layer of a chain: a coupling and its network, without gradients and with; or a sinh-arcsinh
- * layer. */
+/* LOFT. */
+struct loft {
+    int64_t dim, batch;          /* D, B */
+    double tau;
+    void *inverse_slope;         /* (D, B): 1 / g'(x) of the last push, with the sign of x */
+};
+
+/* The affine layer; parameters and their gradients are (D,). */
+struct shift_scale {
+    int64_t dim, batch;          /* D, B */
+    const void *log_scale, *shift;
+    void *log_scale_gradient, *shift_gradient;
+    void *x;                     /* (D, B): the inputs of the last push */
+};
+
+/* A layer of a chain, one of these: a coupling and its network, without gradients and with; a
+ * sinh-arcsinh layer; LOFT; an affine layer. */
 struct link {
-    const struct coupling *coupling; /* NULL for a sinh-arcsinh layer */
+    const struct coupling *coupling;
     const struct network *forward, *backward;
     const struct sinh_arcsinh *bend;
+    const struct loft *loft;
+    const struct shift_scale *affine;
 };
 
 /* Some columns of a chain's points. */
@@ -126,6 +139,81 @@ struct chain {
     const struct chain_part *part;
 };
 
+/* A coordinate of the base: Student-t with nu degrees of freedom, or normal where nu is 0. */
+struct student_t {
+    double nu, root;             /* nu and its square root */
+    double constant;             /* log density at 0 */
+};
+
+/* Some columns of a step's draws. */
+struct step_part {
+    const struct chain_part *chain;
+    void *noise, *base;          /* (D, columns): 2 r / nu (see base.py), and base points */
+    double *log_q;               /* (columns,) */
+    void *largest;               /* (1,): the base's largest |e| */
+    void *base_gradient;         /* (D,): that of log_degrees_minus_one; NULL for a normal base */
+};
+
+typedef int (*log_density_gradient_fn)(const void *model, _Bool propto, _Bool jacobian,
+                                       const double *z, double *value, double *gradient,
+                                       char **error); /* as in bridgestan.h */
+
+/* A step of a flow that is one chain, towards the path gradient of -ELBO. */
+struct step {
+    int64_t dim, batch, layers;  /* D, B */
+    int64_t parts, threads;      /* of the columns; that may take them, and rows */
+    const struct step_part *part;
+    const void *log_degrees_minus_one; /* (D,): of the base; NULL for a normal one */
+    struct student_t *base;      /* (D,): room, and for a normal base what it is */
+    int64_t tails;               /* draws that are spread out, the first ones */
+    double longest;              /* a draw's derivative is shortened to it */
+
+    log_density_gradient_fn log_density_gradient;
+    const void *model;           /* safe to use from so many threads at once */
+    const double *location, *scale; /* (D,): the model's z is location + scale * (F u) */
+    const double *factor;        /* (D, D): F, lower-triangular; NULL for the identity */
+    double log_det;              /* of du to dz */
+
+    double *rows;                /* (B, 3 D): room */
+    double *log_ratio;           /* (B,): log p - log q */
+    uint8_t *accepted;           /* (B,): whether that and the gradient are finite */
+    double *centre, *spread;     /* (D,): room */
+    int64_t parameters;          /* P */
+    void *const *gradients;      /* (parts,), of (P,) each: the first gets the sum */
+};
+
+/* Adam on P parameters; see optimizers.py. */
+struct adam {
+    int64_t parameters;          /* P */
+    void *parameter, *gradient, *mean, *mean_square; /* (P,) */
+    double beta1, beta2, epsilon;
+    double longest;              /* longer gradients are shortened to it */
+};
+
+/* As in base.py and gradients.py. */
+#define MOST_SPREAD 3.0
+#define LEAST_EXPONENTIAL 1e-20f
+#define FORCE_BACK 2.0
+enum { FEWEST_TO_DRAW_BACK_TO = 8 };
+
+static struct student_t student_t_of(double nu)
+{
+    const double half = nu / 2, pi = 3.14159265358979323846;
+    return (struct student_t){nu, sqrt(nu),
+                              lgamma(half + 0.5) - lgamma(half) - 0.5 * log(2 * pi * half)};
+}
+
+/* A number in [0, 1) that follows from a key and an index: SplitMix64 (Steele, Lea and Flood 2014,
+ * "Fast splittable pseudorandom number generators", OOPSLA) by its counter. */
+INLINE double uniform(uint64_t key, uint64_t index)
+{
+    uint64_t x = key + (index + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    x ^= x >> 31;
+    return (double)(x >> 11) * 0x1p-53;
+}
+
 /* The passes for one generation of processors and one precision. */
 struct passes {
     void (*push)(const struct coupling *, void *, void *, double *);
@@ -139,6 +227,8 @@ struct passes {
     void (*bend_pull)(const struct sinh_arcsinh *, void *, const double *);
     void (*chain_push)(const struct chain *, void *, void *, double *);
     void (*chain_pull)(const struct chain *, void *, const double *);
+    int64_t (*step_gradient)(const struct step *, uint64_t, int);
+    double (*adam)(const struct adam *, double, double);
 };
 
 #if SEVERAL_PROCESSORS
@@ -146,7 +236,7 @@ struct passes {
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
 #define PROCESSOR(name) name##_avx512
 #define VECTOR_BYTES 64
-#include "coupling_precisions.h"
+#include "precisions.h"
 #undef PROCESSOR
 #undef VECTOR_BYTES
 #pragma GCC pop_options
@@ -155,7 +245,7 @@ struct passes {
 #pragma GCC target("avx2,fma")
 #define PROCESSOR(name) name##_avx2
 #define VECTOR_BYTES 32
-#include "coupling_precisions.h"
+#include "precisions.h"
 #undef PROCESSOR
 #undef VECTOR_BYTES
 #pragma GCC pop_options
@@ -163,7 +253,7 @@ struct passes {
 
 #define PROCESSOR(name) name##_any
 #define VECTOR_BYTES 16
-#include "coupling_precisions.h"
+#include "precisions.h"
 
 static const struct passes *passes(int in_double)
 {
@@ -201,6 +291,13 @@ static const struct passes *passes(int in_double)
  * the cotangents in output to those of the kept rows, and to gradients where they are wanted.
  *
  * bend_push, bend_pull: push and pull of a sinh-arcsinh layer. chain_push, chain_pull: of a chain.
+ *
+ * step_gradient: draw a batch, fill log_ratio and accepted, and, where with_gradient, write the
+ * gradient of -ELBO, all zero where no draw is accepted. The key decides the draws, whatever the
+ * threads. Returns how many draws are accepted. Without gradients no draw is spread out.
+ *
+ * adam: shorten the gradient where it is too long, and move the parameters by the rate, unless it is
+ * not finite; `steps` counts this one, too. Returns the gradient's norm, NaN where it is not finite.
  */
 #define FUNCTIONS(REAL, suffix, in_double) \
     void stanflow_push_##suffix(const struct coupling *layer, REAL *points, REAL *score, \
@@ -253,6 +350,15 @@ static const struct passes *passes(int in_double)
                                       const double *log_q_weight) \
     { \
         passes(in_double)->chain_pull(chain, cotangent, log_q_weight); \
+    } \
+    int64_t stanflow_step_gradient_##suffix(const struct step *step, uint64_t key, \
+                                            int with_gradient) \
+    { \
+        return passes(in_double)->step_gradient(step, key, with_gradient); \
+    } \
+    double stanflow_adam_##suffix(const struct adam *adam, double rate, double steps) \
+    { \
+        return passes(in_double)->adam(adam, rate, steps); \
     }
 
 FUNCTIONS(float, f32, 0)

@@ -1,11 +1,12 @@
-/* Threads that help with a chain's parts. OpenMP's would have to be waited for even where they come
- * too late: beside other work on the cores, a step of 5 ms then takes 30. The caller of `with_help`
- * takes parts itself from the start, and waits only for helpers that have taken one. */
+#define _POSIX_C_SOURCE 200809L
+
+#include "threads.h"
 
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 
-enum { MOST_HELPERS = 15 };
+enum { MOST_HELPERS = 255 };
 
 static struct {
     pthread_mutex_t lock;
@@ -65,9 +66,7 @@ static void start_helpers(int64_t count)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* Run work(data), which takes parts until none is left, on up to so many threads. One call at a time
- * has help; what others call meanwhile runs on their own threads alone. */
-static void with_help(void (*work)(void *), void *data, int64_t threads)
+void stanflow_with_help(void (*work)(void *), void *data, int64_t threads)
 {
     int helped = 0;
     if (threads > 1) {

@@ -1,4 +1,4 @@
-/* The passes of coupling.c in both precisions, for one generation of processors: PROCESSOR(x) with
+/* The passes of layers.c in both precisions, for one generation of processors: PROCESSOR(x) with
  * its suffix, VECTOR_BYTES the size of its vectors. */
 
 #define REAL float

@@ -1,10 +1,8 @@
-"""The compiled elementwise passes (coupling.c), called through ctypes."""
+"""The compiled passes of layers (layers.c), called through ctypes."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
-from functools import cache
 from typing import Any
 
 import torch
@@ -15,11 +13,11 @@ _integer, _real, _pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
 
 class Coupling(ctypes.Structure):
-    """``struct coupling`` of coupling.c, where each member is described."""
+    """``struct coupling`` of layers.c, where each member is described."""
 
     _fields_ = (
         ("moved", _integer), ("n_kept", _integer), ("batch", _integer), ("parts", _integer),
-        ("parallel", _pointer), ("rows", _pointer),
+        ("rows", _pointer),
         ("clamp", _integer), ("positive", _real), ("negative", _real),
         ("output", _pointer), ("bias", _pointer), ("bias_gradient", _pointer),
         ("scale", _pointer), ("gain", _pointer), ("slope", _pointer),
@@ -33,7 +31,7 @@ class Coupling(ctypes.Structure):
 
 
 class Network(ctypes.Structure):
-    """``struct network`` of coupling.c, where each member is described."""
+    """``struct network`` of layers.c, where each member is described."""
 
     _fields_ = (
         ("n_kept", _integer), ("n_moved", _integer), ("hidden_units", _integer),
@@ -47,7 +45,7 @@ class Network(ctypes.Structure):
 
 
 class SinhArcsinh(ctypes.Structure):
-    """``struct sinh_arcsinh`` of coupling.c, where each member is described."""
+    """``struct sinh_arcsinh`` of layers.c, where each member is described."""
 
     _fields_ = (
         ("dim", _integer), ("batch", _integer),
@@ -59,16 +57,34 @@ class SinhArcsinh(ctypes.Structure):
     )  # fmt: skip
 
 
+class Loft(ctypes.Structure):
+    """``struct loft`` of layers.c, where each member is described."""
+
+    _fields_ = (
+        ("dim", _integer), ("batch", _integer), ("tau", _real), ("inverse_slope", _pointer),
+    )  # fmt: skip
+
+
+class ShiftScale(ctypes.Structure):
+    """``struct shift_scale`` of layers.c, where each member is described."""
+
+    _fields_ = (
+        ("dim", _integer), ("batch", _integer), ("log_scale", _pointer), ("shift", _pointer),
+        ("log_scale_gradient", _pointer), ("shift_gradient", _pointer), ("x", _pointer),
+    )  # fmt: skip
+
+
 class Link(ctypes.Structure):
-    """``struct link`` of coupling.c, where each member is described."""
+    """``struct link`` of layers.c, where each member is described."""
 
     _fields_ = (
         ("coupling", _pointer), ("forward", _pointer), ("backward", _pointer), ("bend", _pointer),
+        ("loft", _pointer), ("affine", _pointer),
     )  # fmt: skip
 
 
 class ChainPart(ctypes.Structure):
-    """``struct chain_part`` of coupling.c, where each member is described."""
+    """``struct chain_part`` of layers.c, where each member is described."""
 
     _fields_ = (
         ("first", _integer), ("columns", _integer), ("links", _pointer),
@@ -77,7 +93,7 @@ class ChainPart(ctypes.Structure):
 
 
 class Chain(ctypes.Structure):
-    """``struct chain`` of coupling.c, where each member is described."""
+    """``struct chain`` of layers.c, where each member is described."""
 
     _fields_ = (
         ("dim", _integer), ("batch", _integer), ("layers", _integer), ("parts", _integer),
@@ -85,16 +101,44 @@ class Chain(ctypes.Structure):
     )  # fmt: skip
 
 
-@cache
-def load() -> ctypes.CDLL | None:
-    """Return the compiled passes, None where they were not built with the package."""
-    spec = importlib.util.find_spec("stanflow.flow._coupling")
-    if spec is None or spec.origin is None:
-        return None
-    try:
-        return ctypes.CDLL(spec.origin)
-    except OSError:
-        return None
+class StudentT(ctypes.Structure):
+    """``struct student_t`` of layers.c, where each member is described."""
+
+    _fields_ = (("nu", _real), ("root", _real), ("constant", _real))
+
+
+class StepPart(ctypes.Structure):
+    """``struct step_part`` of layers.c, where each member is described."""
+
+    _fields_ = (
+        ("chain", _pointer), ("noise", _pointer), ("base", _pointer), ("log_q", _pointer),
+        ("largest", _pointer), ("base_gradient", _pointer),
+    )  # fmt: skip
+
+
+class Step(ctypes.Structure):
+    """``struct step`` of layers.c, where each member is described."""
+
+    _fields_ = (
+        ("dim", _integer), ("batch", _integer), ("layers", _integer), ("parts", _integer),
+        ("threads", _integer), ("part", _pointer), ("log_degrees_minus_one", _pointer),
+        ("base", _pointer), ("tails", _integer), ("longest", _real),
+        ("log_density_gradient", _pointer), ("model", _pointer), ("location", _pointer),
+        ("scale", _pointer), ("factor", _pointer), ("log_det", _real), ("rows", _pointer),
+        ("log_ratio", _pointer),
+        ("accepted", _pointer), ("centre", _pointer), ("spread", _pointer),
+        ("parameters", _integer), ("gradients", _pointer),
+    )  # fmt: skip
+
+
+class Adam(ctypes.Structure):
+    """``struct adam`` of layers.c, where each member is described."""
+
+    _fields_ = (
+        ("parameters", _integer), ("parameter", _pointer), ("gradient", _pointer),
+        ("mean", _pointer), ("mean_square", _pointer), ("beta1", _real), ("beta2", _real),
+        ("epsilon", _real), ("longest", _real),
+    )  # fmt: skip
 
 
 class Calls:
@@ -111,9 +155,9 @@ class Calls:
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         suffix = {torch.float32: "f32", torch.float64: "f64"}[dtype]
 
-        def function(name: str, *arguments: Any) -> Any:
+        def function(name: str, *arguments: Any, result: Any = None) -> Any:
             found = library[f"stanflow_{name}_{suffix}"]
-            found.restype, found.argtypes = None, arguments
+            found.restype, found.argtypes = result, arguments
             return found
 
         self.push = function("push", *[_pointer] * 4)
@@ -127,19 +171,10 @@ class Calls:
         self.bend_pull = function("bend_pull", *[_pointer] * 3)
         self.chain_push = function("chain_push", *[_pointer] * 4)
         self.chain_pull = function("chain_pull", *[_pointer] * 3)
-
-
-@cache
-def openmp_entry() -> int | None:
-    """Return the address of ``GOMP_parallel`` in the OpenMP runtime that torch has loaded.
-
-    Threads of another pool would fight with torch's for the cores. None where torch's runtime
-    has no such entry; the passes then run on one thread.
-    """
-    try:
-        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
-    except (OSError, AttributeError):
-        return None
+        self.step_gradient = function(
+            "step_gradient", _pointer, ctypes.c_uint64, ctypes.c_int, result=_integer
+        )
+        self.adam = function("adam", _pointer, _real, _real, result=_real)
 
 
 def parts_for(numbers: int) -> int:

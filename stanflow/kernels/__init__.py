@@ -1,0 +1,1 @@
+"""The compiled loops: rows of Stan, and the passes of layers."""

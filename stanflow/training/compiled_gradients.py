@@ -1,0 +1,147 @@
+"""Path gradients of small flows, from the base's noise to the parameters in one compiled call."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from stanflow.arrays import FloatArray
+from stanflow.flow.base import StudentT
+from stanflow.flow.bijection import gradient_of
+from stanflow.flow.chain import Chain
+from stanflow.flow.sweep import Sweep
+from stanflow.kernels import layers as compiled
+from stanflow.stan.density import CompiledDensity
+from stanflow.training.gradients import BatchResult, result_of
+from stanflow.training.standardize import StandardizedTarget
+
+_NORMAL = compiled.StudentT(nu=0.0, root=0.0, constant=-0.5 * math.log(2 * math.pi))
+
+
+class CompiledGradientEstimator:
+    """As a `GradientEstimator` of path gradients, by one call of layers.c a batch.
+
+    The draws are those of a generator by counters, whose key comes from torch's: they depend on the
+    batch and on nothing else, as on how many threads take them.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        Of a flow that is one chain of small layers.
+    chain : Chain
+        The sweep's.
+    target : StandardizedTarget
+        In these units the flow is trained.
+    density : CompiledDensity
+        The target's own.
+    tail_share, longest
+        As for a `GradientEstimator`.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        chain: Chain,
+        target: StandardizedTarget,
+        density: CompiledDensity,
+        *,
+        tail_share: float,
+        longest: float | None,
+    ) -> None:
+        flow, dim, batch = sweep.flow, sweep.flow.dim, sweep.batch
+        self._sweep, self._density = sweep, density
+        self._tails = int(tail_share * batch)
+        self._largest_of_base = sweep.z.new_zeros(len(chain.parts)).numpy()
+        self._log_ratio, self._accepted = np.empty(batch), np.empty(batch, dtype=np.bool_)
+        rows, centre, spread = np.empty((batch, 3 * dim)), np.empty(dim), np.empty(dim)
+        base = (compiled.StudentT * dim)(*[_NORMAL] * dim)
+        gradients = [flow.flat_gradient, *chain.more_gradients]
+        addresses = (ctypes.c_void_p * len(gradients))(*[g.data_ptr() for g in gradients])
+        parts = self._parts_of(chain, gradients)
+        student_t = flow.base if isinstance(flow.base, StudentT) else None
+        self._arguments = compiled.Step(
+            dim=dim,
+            batch=batch,
+            layers=len(flow.bijections),
+            parts=len(parts),
+            threads=density.threads,
+            part=ctypes.addressof(parts),
+            log_degrees_minus_one=(
+                None if student_t is None else student_t.log_degrees_minus_one.data_ptr()
+            ),
+            base=ctypes.addressof(base),
+            tails=self._tails,
+            longest=math.inf if longest is None else longest * math.sqrt(dim),
+            log_density_gradient=density.function,
+            model=density.model,
+            location=target.location.ctypes.data,
+            scale=target.scale.ctypes.data,
+            factor=None if target.factor is None else target.factor.ctypes.data,
+            log_det=target.log_det,
+            rows=rows.ctypes.data,
+            log_ratio=self._log_ratio.ctypes.data,
+            accepted=self._accepted.ctypes.data,
+            centre=centre.ctypes.data,
+            spread=spread.ctypes.data,
+            parameters=len(flow.flat),
+            gradients=ctypes.addressof(addresses),
+        )
+        self._address = ctypes.addressof(self._arguments)
+        self._gradient = chain.calls.step_gradient
+        self._keep_alive = (chain, target, rows, centre, spread, base, gradients, addresses, parts)
+
+    def _parts_of(self, chain: Chain, gradients: Sequence[torch.Tensor]) -> ctypes.Array[Any]:
+        """Return what the step needs of each part of the chain's columns."""
+        base, dim = self._sweep.flow.base, self._sweep.flow.dim
+        parts = (compiled.StepPart * len(chain.parts))()
+        self._buffers: list[torch.Tensor] = []
+        for i, (of_chain, gradient) in enumerate(zip(chain.parts, gradients, strict=True)):
+            noise, points = (self._sweep.z.new_empty(dim, of_chain.columns) for _ in range(2))
+            log_q = torch.empty(of_chain.columns, dtype=torch.float64)
+            self._buffers += [noise, points, log_q]
+            own: int | None = None
+            if isinstance(base, StudentT):
+                away = gradient.data_ptr() - gradients[0].data_ptr()
+                own = gradient_of(base.log_degrees_minus_one).data_ptr() + away
+            parts[i] = compiled.StepPart(
+                chain=ctypes.addressof(of_chain),
+                noise=noise.data_ptr(),
+                base=points.data_ptr(),
+                log_q=log_q.data_ptr(),
+                largest=self._largest_of_base[i:].ctypes.data,
+                base_gradient=own,
+            )
+        return parts
+
+    def estimate(self, generator: torch.Generator) -> BatchResult:
+        """Draw a batch and write the gradient of -ELBO; zero if no draw is accepted.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+            Source of the batch's key.
+        """
+        self._sweep.check_current()
+        self._gradient(self._address, _key(generator), True)
+        self._density.count(self._sweep.batch)
+        return result_of(self._log_ratio, self._accepted, self._tails)
+
+    def log_weights(self, generator: torch.Generator) -> FloatArray:
+        """Return log p - log q of a batch of the flow's own draws, those without one left out."""
+        self._gradient(self._address, _key(generator), False)
+        self._density.count(self._sweep.batch)
+        return self._log_ratio[self._accepted]
+
+    def largest(self) -> FloatArray:
+        """Return the largest ``|x|`` after the base and after each coupling layer, last batch."""
+        of_layers = self._sweep.largest_of_layers.numpy()
+        return np.concatenate([[self._largest_of_base.max()], of_layers.max(axis=1)])
+
+
+def _key(generator: torch.Generator) -> int:
+    return int(torch.randint(2**63 - 1, (), generator=generator))
