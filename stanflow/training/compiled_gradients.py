@@ -41,6 +41,12 @@ class CompiledGradientEstimator:
         The target's own.
     tail_share, longest
         As for a `GradientEstimator`.
+
+    Attributes
+    ----------
+    base_and_noise : (list of Tensor, list of Tensor)
+        Base points of the last batch, (D, columns) of each part, and ``2 r / nu`` that they were
+        made of (see `flow.base.StudentT`).
     """
 
     def __init__(
@@ -56,6 +62,8 @@ class CompiledGradientEstimator:
         flow, dim, batch = sweep.flow, sweep.flow.dim, sweep.batch
         self._sweep, self._density = sweep, density
         self._tails = int(tail_share * batch)
+        self.base_and_noise: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        self._log_q: list[torch.Tensor] = []
         self._largest_of_base = sweep.z.new_zeros(len(chain.parts)).numpy()
         self._log_ratio, self._accepted = np.empty(batch), np.empty(batch, dtype=np.bool_)
         rows, centre, spread = np.empty((batch, 3 * dim)), np.empty(dim), np.empty(dim)
@@ -99,11 +107,12 @@ class CompiledGradientEstimator:
         """Return what the step needs of each part of the chain's columns."""
         base, dim = self._sweep.flow.base, self._sweep.flow.dim
         parts = (compiled.StepPart * len(chain.parts))()
-        self._buffers: list[torch.Tensor] = []
         for i, (of_chain, gradient) in enumerate(zip(chain.parts, gradients, strict=True)):
             noise, points = (self._sweep.z.new_empty(dim, of_chain.columns) for _ in range(2))
             log_q = torch.empty(of_chain.columns, dtype=torch.float64)
-            self._buffers += [noise, points, log_q]
+            self.base_and_noise[0].append(points)
+            self.base_and_noise[1].append(noise)
+            self._log_q.append(log_q)
             own: int | None = None
             if isinstance(base, StudentT):
                 away = gradient.data_ptr() - gradients[0].data_ptr()
