@@ -123,6 +123,7 @@ def fit(
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, not {seed}")
     began = time.perf_counter()
     flow_config, train_config = _resolved(model, preset, flow, training)
+    grows = (flow or named_settings(preset)[0]).layers is None
     flow_seed, train_seed, *seeds = (int(s) for s in np.random.SeedSequence(seed).generate_state(7))
     if evidence_draws is None:
         evidence_draws = max(draws, _EVIDENCE_DRAWS)
@@ -175,7 +176,11 @@ def fit(
                 on_step=on_step or (lambda step: None),
                 checkpoint=kept,
                 state=state,
+                grows=grows,
             )
+    network = result.flow
+    if grows and network.couplings > 0:
+        run["flow_config"]["layers"] = network.couplings
     trace = trace_of(result.trace)
     with stages.measured("assessment"):
         assessment = assess(

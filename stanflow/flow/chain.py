@@ -12,7 +12,6 @@ import ctypes
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,16 +27,17 @@ from stanflow.flow.sinh_arcsinh import SinhArcsinh
 from stanflow.flow.workspace import Workspace
 from stanflow.kernels import layers as compiled
 
-if TYPE_CHECKING:
-    from stanflow.flow.realnvp import Flow
 
-
-def passes_of(flow: Flow, workspace: Workspace, flat_gradient: Tensor | None) -> list[Passes]:
+def passes_of(
+    dim: int, layers: Sequence[Bijection], workspace: Workspace, flat_gradient: Tensor | None
+) -> list[Passes]:
     """Return the passes of a flow's layers, runs of small ones as chains.
 
     Parameters
     ----------
-    flow : Flow
+    dim : int
+        D.
+    layers : sequence of Bijection
     workspace : Workspace
         Source of the buffers. Where it shares them between layers, or has no compiled passes,
         there are no chains.
@@ -45,13 +45,13 @@ def passes_of(flow: Flow, workspace: Workspace, flat_gradient: Tensor | None) ->
         Where the flow's gradients are, if they will be wanted.
     """
     made: list[Passes] = []
-    for links, group in groupby(flow.bijections, partial(_links, workspace, flow.dim)):
-        layers = list(group)
+    for links, group in groupby(layers, partial(_links, workspace, dim)):
+        run = list(group)
         if links and workspace.library is not None:
-            chain = Chain(flow.dim, layers, workspace, workspace.library, flat_gradient)
+            chain = Chain(dim, run, workspace, workspace.library, flat_gradient)
             made.append(chain)
         else:
-            made += [layer.passes(workspace) for layer in layers]
+            made += [layer.passes(workspace) for layer in run]
     return made
 
 
@@ -93,6 +93,7 @@ class Chain(Passes):
     ) -> None:
         batch, parts = workspace.batch, workspace.parts_of_columns
         bounds = np.linspace(0, batch, parts + 1).astype(int)
+        self.layers = len(layers)
         self._gradient = flat_gradient
         self.more_gradients: list[Tensor] = []
         self._keep_alive: list[object] = []

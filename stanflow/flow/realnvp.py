@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, Self
 
@@ -66,6 +66,11 @@ class Flow(nn.Module):
         return [module for module in self.layers if isinstance(module, Bijection)]
 
     @property
+    def couplings(self) -> int:
+        """Number of coupling layers, r."""
+        return sum(isinstance(layer, AffineCoupling) for layer in self.bijections)
+
+    @property
     def output(self) -> ShiftScale:
         """The last layer that is trained, which holds location and scale."""
         return [layer for layer in self.bijections if isinstance(layer, ShiftScale)][-1]
@@ -79,6 +84,20 @@ class Flow(nn.Module):
     def append(self, bijection: FixedAffine) -> None:
         """Put a layer without parameters after all others."""
         self.layers.append(bijection)
+
+    def of_layers(self, kept: Sequence[Bijection]) -> Self:
+        """Return a flow of some of the layers, which are copied, in their order."""
+        places = [i for i, layer in enumerate(self.bijections) if layer in kept]
+        of_couplings = [i for i, x in enumerate(self.bijections) if isinstance(x, AffineCoupling)]
+        copied = deepcopy(self)
+        copied.layers = nn.ModuleList([copied.bijections[i] for i in places])
+        if copied.wiring is not None:
+            copied.wiring = copied.wiring.of_layers(
+                [layer for layer, i in enumerate(of_couplings) if i in places]
+            )
+        copied._flat = torch.cat([parameter.detach().ravel() for parameter in copied.parameters()])
+        copied._bind()
+        return copied
 
     @property
     def flat(self) -> Tensor:

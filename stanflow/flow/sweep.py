@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
 
+from stanflow.flow.bijection import Bijection
 from stanflow.flow.chain import Chain, passes_of
 from stanflow.flow.config import Memory
 from stanflow.flow.coupling import AffineCoupling
@@ -46,6 +48,8 @@ class Sweep:
         Whether to use the compiled passes, where they exist and the flow is on the CPU.
     threads : int, optional
         Threads that chains of small layers may use; by default torch's number.
+    layers : sequence of Bijection, optional
+        Some of the flow's layers, where the others are the identity; by default all.
 
     Attributes
     ----------
@@ -82,10 +86,12 @@ class Sweep:
         total: bool = False,
         use_compiled: bool = True,
         threads: int | None = None,
+        layers: Sequence[Bijection] | None = None,
     ) -> None:
         if memory not in get_args(Memory):
             raise ValueError(f"memory must be one of {get_args(Memory)}, not {memory!r}")
-        kept = _kept_numbers(flow, total=total)
+        layers = flow.bijections if layers is None else layers
+        kept = _kept_numbers(layers, total=total)
         fits = kept * batch * flow.flat.element_size() <= memory_budget
         keep = memory == "keep" or (memory == "auto" and fits)
         self.flow, self.batch = flow, batch
@@ -100,7 +106,7 @@ class Sweep:
             keep=keep,
             with_slopes=total,
             library=library.load() if use_compiled and on_cpu else None,
-            couplings=sum(isinstance(layer, AffineCoupling) for layer in flow.bijections),
+            couplings=sum(isinstance(layer, AffineCoupling) for layer in layers),
             numbers_a_draw=kept,
             threads=torch.get_num_threads() if threads is None else threads,
         )
@@ -110,7 +116,7 @@ class Sweep:
         self.log_q = torch.empty(batch, dtype=torch.float64, device=flow.flat.device)
         self._e = workspace.empty(flow.dim, batch)
         self._base = flow.base.passes(workspace)
-        self._layers = passes_of(flow, workspace, self._flat_gradient)
+        self._layers = passes_of(flow.dim, layers, workspace, self._flat_gradient)
 
     @property
     def chain(self) -> Chain | None:
@@ -229,10 +235,10 @@ def _check_like(name: str, given: Tensor, like: Tensor) -> None:
         )
 
 
-def _kept_numbers(flow: Flow, *, total: bool) -> int:
+def _kept_numbers(layers: Sequence[Bijection], *, total: bool) -> int:
     """Return how many numbers the activations of all coupling layers have for a draw."""
     numbers = 0
-    for layer in flow.bijections:
+    for layer in layers:
         if isinstance(layer, AffineCoupling):
             conditioner, n_moved = layer.conditioner, len(layer.moved)
             hidden = 2 * conditioner.hidden

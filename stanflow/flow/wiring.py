@@ -97,6 +97,11 @@ class Wiring:
         odd, even = np.arange(1, dim, 2), np.arange(0, dim, 2)
         return cls(dim, [even if layer % 2 else odd for layer in range(layers)])
 
+    def of_layers(self, layers: Sequence[int]) -> Wiring:
+        """Return the wiring of some of the layers."""
+        halves = [self.halves[layer] for layer in layers]
+        return Wiring(self.dim, [h.moved for h in halves], [h.partners for h in halves])
+
     def to_arrays(self) -> dict[str, IndexArray]:
         """Return arrays by name, for storing; `from_arrays` takes them back."""
         arrays = {}

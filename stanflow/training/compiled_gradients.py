@@ -75,7 +75,7 @@ class CompiledGradientEstimator:
         self._arguments = compiled.Step(
             dim=dim,
             batch=batch,
-            layers=len(flow.bijections),
+            layers=chain.layers,
             parts=len(parts),
             threads=density.threads,
             part=ctypes.addressof(parts),

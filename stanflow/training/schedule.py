@@ -65,6 +65,10 @@ class Schedule(ABC):
         """Go back to the first rate, and wait for the ELBO not to rise."""
         raise RuntimeError("training has not ended of itself")
 
+    def cool(self, steps: int) -> None:
+        """Let the rate fall from now on, for so many steps, after which training ends."""
+        raise RuntimeError("this rate does not fall")
+
     @abstractmethod
     def share(self, seconds: float) -> float:
         """Return the share for the next step, seconds after training began."""
@@ -200,10 +204,16 @@ class Plateau(Schedule):
         if taken % _STEPS_BETWEEN_LOOKS == 0:
             early = not self._has_gone_on and taken >= _FEWEST_STEPS and self._little_is_left()
             ends = early or (taken >= self._fewest_steps and not self._rises())
-        if ends or self._must_cool(taken, seconds):
-            steps = max(_FEWEST_COOLING_STEPS, taken) if early else taken
-            within = min(steps, self._max_steps - self._steps)
-            self._cooling = _Cooling(self._steps, seconds, within, ends, early)
+        if early:
+            self.cool(max(_FEWEST_COOLING_STEPS, taken))
+        elif ends or self._must_cool(taken, seconds):
+            within = min(taken, self._max_steps - self._steps)
+            self._cooling = _Cooling(self._steps, seconds, within, ends, early=False)
+
+    @override
+    def cool(self, steps: int) -> None:
+        within = min(steps, self._max_steps - self._steps)
+        self._cooling = _Cooling(self._steps, self._last_seconds, within, ends=True, early=True)
 
     def _must_cool(self, taken: int, seconds: float) -> bool:
         """Return whether no more of the budget is left than was spent at the first rate."""

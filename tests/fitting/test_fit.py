@@ -79,8 +79,8 @@ def test_without_couplings_there_is_no_wiring(family):
 
 
 def test_the_report_has_the_settings_that_were_used():
-    report = fit().report
-    assert report["flow_config"]["layers"] == stanflow.FlowConfig().depth(6)
+    report = fit(flow=stanflow.FlowConfig(layers=12)).report
+    assert report["flow_config"]["layers"] == 12
     assert report["flow_config"]["hidden"] == stanflow.FlowConfig().hidden_units(6)
     assert report["train_config"]["batch"] == QUICK.draws_a_step(6)
     assert report["train_config"]["learning_rate"] == QUICK.first_learning_rate(6)

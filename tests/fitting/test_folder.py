@@ -153,7 +153,8 @@ def test_resampled_draws_have_the_weighted_means(fit, tmp_path):
     assert plain.loc["a", "Mean"] == pytest.approx(fit.values[:, 0].mean())
     for column in ("StdDev", "5%", "50%", "95%"):
         assert table.loc["a", column] == pytest.approx(
-            chosen.summary().table.loc["a", column], abs=0.05
+            chosen.summary().table.loc["a", column],
+            abs=0.1,  # quantiles lie between draws
         )
     equal = replace(fit, log_weights=np.full(600, -np.log(600)))
     np.testing.assert_allclose(

@@ -82,12 +82,14 @@ def trained(flow_config, target=TARGET, seed=1, **settings):
     return flow, begin_and_train(flow, target, TrainConfig(**settings), seed)
 
 
-def begin_and_train(flow, target, config, seed, *, checkpoint=None, on_step=lambda step: None):
+def begin_and_train(
+    flow, target, config, seed, *, checkpoint=None, on_step=lambda step: None, grows=False
+):
     state = None if checkpoint is None else checkpoint.read()
     counting = CountingTarget(target)
     with Limits(config.max_seconds, None if state is None else seconds_spent(state)) as limits:
         start = begin(counting, config, seed, limits.end_the_start)
         return train(
             flow, counting, start, config, seed,
-            limits=limits, on_step=on_step, checkpoint=checkpoint, state=state,
+            limits=limits, on_step=on_step, checkpoint=checkpoint, state=state, grows=grows,
         )  # fmt: skip
