@@ -42,7 +42,8 @@ class FlowConfig:
         Real NVP, or a Gaussian (Student-t with that base) with full or diagonal covariance.
     layers : int, optional
         Coupling layers, r; by default 24, and 16 above 20 dimensions. In one dimension they are
-        sinh-arcsinh layers, by default 8.
+        sinh-arcsinh layers, by default 8. A fit by default begins with few of them (see
+        `flow.depth`), and ends with these where they are enough.
     hidden : int, optional
         ReLU units in the hidden layer of each conditioner network, H; by default 32, and 16 above
         50 dimensions.

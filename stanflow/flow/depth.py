@@ -15,14 +15,14 @@ from stanflow.flow.realnvp import Flow
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
 
 _COUPLINGS_AT_FIRST = 8
-_MOST_DIMENSIONS = 50
+_MOST_DIMENSIONS = 20
 
 
 def layers_at_first(flow: Flow) -> list[Bijection]:
     """Return the layers that a flow begins with: all but for most of its coupling layers.
 
     Of the coupling layers before each sinh-arcsinh layer the first ones stay, so that what is left
-    is built like a flow of 8 coupling layers. Above 50 dimensions, or where it cannot be built like
+    is built like a flow of 8 coupling layers. Above 20 dimensions, or where it cannot be built like
     that, these are all layers.
 
     Parameters

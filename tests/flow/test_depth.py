@@ -25,7 +25,7 @@ def test_what_a_flow_begins_with_is_built_like_a_flow_of_eight(layers, marginal_
     ("dim", "config"),
     [
         (5, FlowConfig(layers=8)),
-        (51, FlowConfig(layers=16, hidden=4)),
+        (21, FlowConfig(layers=16, hidden=4)),
         (1, FlowConfig()),
         (5, FlowConfig(family="fullrank")),
         (5, FlowConfig(layers=16, marginal_layers=9)),
