@@ -65,7 +65,6 @@ def examine() -> list[Finding]:
         _works("ArviZ", _arviz, "pip install --force-reinstall 'arviz<2'"),
         _works("embedded engine", _embedded_engine, "pip install --force-reinstall stanli==0.24.0"),
         _works("compiled loop", _compiled_loop, _BUILD, required=False),
-        _works("compiled passes", _compiled_passes, _BUILD, required=False),
         _works(
             "native engine",
             _native_engine,
@@ -128,16 +127,8 @@ def _compiled_loop() -> str:
     from stanflow.stan import batch
 
     if batch.compiled_loop() is None:
-        raise LookupError("not built, so gradients cost several times more")
+        raise LookupError("not built, so gradients and training take several times longer")
     return f"built, {batch.available_cores()} cores"
-
-
-def _compiled_passes() -> str:
-    from stanflow.kernels import library
-
-    if library.load() is None:
-        raise LookupError("not built, so training takes several times longer")
-    return "built"
 
 
 def _native_engine() -> str:

@@ -11,7 +11,7 @@ from stanflow.arrays import FloatArray
 
 _FEWEST_FOR_A_TAIL = 25
 _FEWEST_TAIL_DRAWS = 5
-_HIGHEST_WITHOUT_A_TAIL = 1.5  # times the mean weight
+_HIGHEST_WITHOUT_A_TAIL = 3.0  # times the mean weight
 _LIGHTEST_CUTOFF = math.log(np.finfo(np.float64).tiny)
 
 
@@ -67,7 +67,7 @@ def pareto_smoothed(log_ratio: FloatArray) -> tuple[FloatArray, float]:
     -------
     log_weights : array of shape (S,)
     pareto_k : float
-        Infinity where there are too few draws to tell, and 0 where no weight is more than 1.5 times
+        Infinity where there are too few draws to tell, and 0 where no weight is more than 3 times
         their mean: there is no tail then that draws could rest on, and its shape may come out as
         anything.
 

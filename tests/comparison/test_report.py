@@ -81,6 +81,7 @@ def test_nuts_against_nuts_has_no_part_of_a_flow(runs):
     assert "Marginals" in words
 
 
+@pytest.mark.slow
 def test_thousands_of_scalars_are_cut_and_it_is_said():
     rng = np.random.default_rng(3)
     fit, reference = (

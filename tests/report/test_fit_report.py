@@ -178,6 +178,7 @@ def test_a_family_without_couplings_has_its_page(zoo):
     assert len(rows) == 4
 
 
+@pytest.mark.slow
 def test_thousands_of_scalars_are_cut_and_it_is_said():
     page = render(flow_run(np.random.default_rng(3).normal(size=(200, 2500))))
     reader = Reader.of(page)

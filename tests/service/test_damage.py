@@ -128,6 +128,7 @@ def test_a_task_that_is_damaged_fails_alone(serving, tmp_path):
         assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_draws_that_are_damaged_are_not_given_out(server):
     job = server.begin("fits", server.model(), DATA, max_steps=50, draws=100)
@@ -201,6 +202,7 @@ def test_a_run_whose_files_are_gone_is_said(server):
     assert server.client.delete(f"/v1/nuts/{job}").status_code == 204
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_progress_that_is_half_written_is_not_shown(server):
     job = server.begin("fits", server.model(), DATA, max_steps=300)

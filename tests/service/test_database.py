@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.command_line import run
+
 from .servers import LOOP, ON_SQLITE, run_cli
 
 ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -50,6 +52,7 @@ def has_ended(server, job):
     time.sleep(1)
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_while_sqlite_is_locked_requests_are_asked_to_try_again(serving, tmp_path):
     with serving(tmp_path / "data", "--jobs", 1) as server, failing(server) as (model, job):
@@ -151,7 +154,7 @@ def test_a_database_that_cannot_be_opened_is_said(tmp_path):
         (f"sqlite:///{tmp_path}/text", "cannot be opened: file is not a database"),
         (f"sqlite:///{tmp_path}/newer.sqlite", "is of another version of StanFlow"),
     ):
-        done = run_cli("serve", "--port", 0, "--data-dir", tmp_path / "data", "--database-url", url)
+        done = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--database-url", url)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert said in done.stderr
         assert "secret" not in done.stderr

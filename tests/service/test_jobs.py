@@ -89,7 +89,7 @@ def test_a_fit_agrees_with_nuts(server, fit, reference):
 
 
 def test_events_tell_a_fit_as_it_trains(server):
-    job = server.begin("fits", server.model(), DATA, max_steps=600, preset="paper", layers=2)
+    job = server.begin("fits", server.model(), DATA, max_steps=3000, preset="paper", layers=4)
     events = []
     with server.client.stream("GET", f"/v1/operations/{job}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")

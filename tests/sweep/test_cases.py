@@ -31,6 +31,7 @@ def test_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 @_by_name
 def test_is_valid_alone(case: Case) -> None:
     assert stanli.stan_to_mir(alone(case)[0])
