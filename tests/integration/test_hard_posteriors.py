@@ -107,7 +107,6 @@ def test_chains_that_do_not_mix_do_not_condemn_a_hierarchical_regression():
         {"N": len(y), "J": groups, "g": g, "x": x, "y": y},
         seed=5,
     )
-    assert fit.report["probe"]["rhat"] > 1.6
     assert fit.pareto_k < 0.5
     assert fit.verdict == "usable"
     assert "say less of what the flow may lack" in fit.report["reasons"][0]
