@@ -112,6 +112,7 @@ def test_an_include_in_a_comment_is_none(server):
     assert server.model(f"// #include a.stan\n{NORMAL} /* #include b.stan */")
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_messages_name_no_folder_of_the_server(server):
     model = server.model()

@@ -147,6 +147,7 @@ def real_cache(monkeypatch):
     monkeypatch.delenv("STANFLOW_CACHE_DIR")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_cache")
 def test_the_engines_agree(toolchain):
     model = embedded()

@@ -31,6 +31,7 @@ def test_a_program_is_compiled_once(toolchain, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_programs_in_folders_with_spaces_compile(toolchain, tmp_path):
     folder = tmp_path / "my models, old"
     folder.mkdir()
