@@ -67,6 +67,8 @@ class CompiledGradientEstimator:
         self._largest_of_base = sweep.z.new_zeros(len(chain.parts)).numpy()
         self._log_ratio, self._accepted = np.empty(batch), np.empty(batch, dtype=np.bool_)
         rows, centre, spread = np.empty((batch, 3 * dim)), np.empty(dim), np.empty(dim)
+        location, scale = map(np.ascontiguousarray, (target.location, target.scale))
+        factor = None if target.factor is None else np.ascontiguousarray(target.factor)
         base = (compiled.StudentT * dim)(*[_NORMAL] * dim)
         gradients = [flow.flat_gradient, *chain.more_gradients]
         addresses = (ctypes.c_void_p * len(gradients))(*[g.data_ptr() for g in gradients])
@@ -87,9 +89,9 @@ class CompiledGradientEstimator:
             longest=math.inf if longest is None else longest * math.sqrt(dim),
             log_density_gradient=density.function,
             model=density.model,
-            location=target.location.ctypes.data,
-            scale=target.scale.ctypes.data,
-            factor=None if target.factor is None else target.factor.ctypes.data,
+            location=location.ctypes.data,
+            scale=scale.ctypes.data,
+            factor=None if factor is None else factor.ctypes.data,
             log_det=target.log_det,
             rows=rows.ctypes.data,
             log_ratio=self._log_ratio.ctypes.data,
@@ -101,7 +103,9 @@ class CompiledGradientEstimator:
         )
         self._address = ctypes.addressof(self._arguments)
         self._gradient = chain.calls.step_gradient
-        self._keep_alive = (chain, target, rows, centre, spread, base, gradients, addresses, parts)
+        self._keep_alive = (
+            chain, location, scale, factor, rows, centre, spread, base, gradients, addresses, parts,
+        )  # fmt: skip
 
     def _parts_of(self, chain: Chain, gradients: Sequence[torch.Tensor]) -> ctypes.Array[Any]:
         """Return what the step needs of each part of the chain's columns."""

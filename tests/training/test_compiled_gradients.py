@@ -84,7 +84,9 @@ FACTOR = np.tril(np.random.default_rng(4).normal(size=(DIM, DIM)) * 0.2) + np.ey
 
 
 @pytest.mark.parametrize("base", ["student-t", "gaussian"])
-@pytest.mark.parametrize("factor", [None, FACTOR], ids=["apart", "correlated"])
+@pytest.mark.parametrize(
+    "factor", [None, FACTOR, np.asfortranarray(FACTOR)], ids=["apart", "correlated", "by columns"]
+)
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("tail_share", [0.0, 0.5])
 def test_gradients_are_those_of_automatic_differentiation(base, factor, dtype, error, tail_share):
