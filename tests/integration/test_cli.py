@@ -105,8 +105,10 @@ def test_fit_takes_every_family_and_base(schools, tmp_path):
 
 
 def test_fit_stops_at_max_seconds(schools, tmp_path):
+    """The preset's learning rate stays, so the run does not end of itself before."""
     _, report = run_json(
-        "fit", *schools, "--max-steps", 10**6, "--max-seconds", 1, "--engine", "embedded",
+        "fit", *schools, "--preset", "paper", "--layers", 4, "--max-steps", 10**6,
+        "--max-seconds", 1, "--engine", "embedded",
         cwd=tmp_path,
     )  # fmt: skip
     assert report["stopped"] == "max_seconds"
