@@ -190,6 +190,6 @@ def test_training_begins_wider_than_the_mean_field_fit():
 
 
 def test_max_seconds_ends_a_run():
-    _, result = trained(FlowConfig(layers=4), max_steps=10**6, max_seconds=0.5)
+    _, result = trained(FlowConfig(layers=4), max_steps=10**6, max_seconds=0.5, schedule="constant")
     assert result.stopped == "max_seconds"
     assert 0 < len(result.trace) < 10**6
