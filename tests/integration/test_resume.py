@@ -17,6 +17,8 @@ from tests.command_line import STANFLOW, run, run_json
 from tests.one_of import one_of
 
 MEASURED_ANEW = {"seconds", "stages", "peak_memory_mb", "out"}
+# Whose learning rate stays, so that it takes all its steps, and each of them a while.
+LONG = ("--preset", "paper", "--layers", 16, "--draws", 500, "--engine", "embedded")
 SETTINGS = ("--max-steps", 400, "--draws", 500, "--checkpoint-every", 0, "--engine", "embedded")
 
 
@@ -44,7 +46,7 @@ def kill_at_random(command, rng, mtime):
 @one_of("kills", 2, 10)
 def test_kills_change_nothing(schools, kills, tmp_path):
     """The fit is so long that they find it under way: each lets it go on for half a second."""
-    longer = ("--max-steps", 200 + 230 * kills, *SETTINGS[2:])
+    longer = ("--max-steps", 200 + 100 * kills, "--checkpoint-every", 0, *LONG)
     _, whole = run_json("fit", *schools, *longer, "--out", tmp_path / "whole")
     out = tmp_path / "killed"
     checkpoint = out / "checkpoint.safetensors"
@@ -84,11 +86,11 @@ def steps_kept(checkpoint):
 
 def test_sigterm_stops_at_a_checkpoint(schools, tmp_path):
     """Of a job in the background, too: there a shell lets Ctrl-C be ignored."""
-    settings = ("--max-steps", 600, "--draws", 500, "--engine", "embedded")
+    settings = ("--max-steps", 300, *LONG)
     _, whole = run_json("fit", *schools, *settings, "--out", tmp_path / "whole")
     out = tmp_path / "fit"
     checkpoint = out / "checkpoint.safetensors"
-    command = (STANFLOW, "fit", *schools, *settings, "--out", out, "--checkpoint-every", 1.0)
+    command = (STANFLOW, "fit", *schools, *settings, "--out", out, "--checkpoint-every", 0.2)
     process = begin("sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command)
     while process.poll() is None and not checkpoint.exists():
         time.sleep(0.01)
