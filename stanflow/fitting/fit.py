@@ -122,8 +122,10 @@ def fit(
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, not {seed}")
     began = time.perf_counter()
-    flow_config, train_config = _resolved(model, preset, flow, training)
-    grows = (flow or named_settings(preset)[0]).layers is None
+    of_preset, training_of_preset = named_settings(preset)
+    flow, training = flow or of_preset, training or training_of_preset
+    grows = flow.layers is None
+    flow_config, train_config = _resolved(model, flow, training)
     flow_seed, train_seed, *seeds = (int(s) for s in np.random.SeedSequence(seed).generate_state(7))
     if evidence_draws is None:
         evidence_draws = max(draws, _EVIDENCE_DRAWS)
@@ -205,12 +207,10 @@ def fit(
 
 
 def _resolved(
-    model: StanModel, preset: Preset, flow: FlowConfig | None, training: TrainConfig | None
+    model: StanModel, flow: FlowConfig, training: TrainConfig
 ) -> tuple[FlowConfig, TrainConfig]:
     """Return the settings as they are for this model."""
-    of_preset, training_of_preset = named_settings(preset)
-    flow_config = (flow or of_preset).resolved(model.dim)
-    train_config = (training or training_of_preset).resolved(model.dim)
+    flow_config, train_config = flow.resolved(model.dim), training.resolved(model.dim)
     train_config.check_device()
     if flow_config.family != "realnvp":
         # Where the family cannot be the target, only the flow's own draws lead to the best ELBO,

@@ -32,7 +32,6 @@ class TrainProgress(Progress):
 
     def __init__(self, most_steps: int, constant: float) -> None:
         super().__init__(_BEFORE_TRAINING, most_steps)
-        self._most_steps = most_steps
         self._constant = constant
         self._recent = deque[float](maxlen=_STEPS_SHOWN)
         self._rejected = 0
@@ -54,6 +53,5 @@ class TrainProgress(Progress):
             "training",
             step.step,
             f"ELBO {elbo:.2f}  {rejected}",
-            f"step {step.step}/{self._most_steps}  ELBO {elbo:.2f}  {step.seconds:.1f} s  "
-            f"{rejected}",
+            f"step {step.step}/{self._total}  ELBO {elbo:.2f}  {step.seconds:.1f} s  {rejected}",
         )

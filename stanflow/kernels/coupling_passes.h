@@ -79,6 +79,24 @@ INLINE REAL NAME(sum)(VECTOR v)
     return total;
 }
 
+/* The largest lane, or NaN if one is. */
+INLINE REAL NAME(largest_lane)(VECTOR v)
+{
+    REAL most = 0;
+    for (int64_t l = 0; l < LANES; ++l)
+        most = v[l] > most || v[l] != v[l] ? v[l] : most;
+    return most;
+}
+
+/* Load up to LANES weights of log q. */
+INLINE VECTOR NAME(load_weights)(const double *from, int64_t count)
+{
+    VECTOR v = {0};
+    for (int64_t l = 0; l < LANES && l < count; ++l)
+        v[l] = (REAL)from[l];
+    return v;
+}
+
 /* Horner's rule, coefficients from the highest power down. */
 #define POLYNOMIAL(x, ...) \
     NAME(polynomial)((x), (const REAL[]){__VA_ARGS__}, \
@@ -381,10 +399,7 @@ INLINE void NAME(push_parts)(struct NAME(task) *task, int64_t clamp)
                     }
                 }
             }
-        REAL most = 0;
-        for (int64_t l = 0; l < LANES; ++l)
-            most = largest[l] > most || largest[l] != largest[l] ? largest[l] : most;
-        ((REAL *)layer->largest)[part] = most;
+        ((REAL *)layer->largest)[part] = NAME(largest_lane)(largest);
     }
 }
 
@@ -496,9 +511,7 @@ INLINE void NAME(pull_parts)(struct NAME(task) *task)
                 VECTOR c = NAME(load)(cotangent + j, left);
                 VECTOR gu = c * NAME(load)((const REAL *)layer->gain + own + j, left);
                 if (task->log_q_weight != NULL) {
-                    VECTOR weight = {0};
-                    for (int64_t l = 0; l < LANES && l < left; ++l)
-                        weight[l] = (REAL)task->log_q_weight[j + l];
+                    VECTOR weight = NAME(load_weights)(task->log_q_weight + j, left);
                     gu -= weight * NAME(load)((const REAL *)layer->slope + own + j, left);
                 }
                 NAME(store)(u_row + j, gu, left);

@@ -37,11 +37,10 @@ static void NAME(loft_pull)(const struct loft *layer, REAL *cotangent, const dou
         for (int64_t j = 0; j < batch; j += LANES) {
             const int64_t left = batch - j, own = i * batch + j;
             VECTOR kept = NAME(load)((const REAL *)layer->inverse_slope + own, left);
-            VECTOR inverse_slope = NAME(absolute)(kept), zero = {0}, weight = {0};
+            VECTOR inverse_slope = NAME(absolute)(kept), zero = {0};
             VECTOR c = NAME(load)(cotangent + own, left);
             if (log_q_weight != NULL) {
-                for (int64_t l = 0; l < LANES && l < left; ++l)
-                    weight[l] = (REAL)log_q_weight[j + l];
+                VECTOR weight = NAME(load_weights)(log_q_weight + j, left);
                 c += NAME(select)(inverse_slope > (REAL)1, NAME(with_sign_of)(weight, kept), zero);
             }
             NAME(store)(cotangent + own, c / inverse_slope, left);
@@ -74,9 +73,7 @@ static void NAME(affine_pull)(const struct shift_scale *layer, REAL *cotangent,
                               const double *log_q_weight)
 {
     const int64_t batch = layer->batch;
-    double weights = 0;
-    for (int64_t j = 0; log_q_weight != NULL && j < batch; ++j)
-        weights += log_q_weight[j];
+    const double weights = total_of(log_q_weight, batch);
     for (int64_t i = 0; i < layer->dim; ++i) {
         const VECTOR scale
             = NAME(exponential)(NAME(broadcast)(((const REAL *)layer->log_scale)[i]));

@@ -214,6 +214,15 @@ INLINE double uniform(uint64_t key, uint64_t index)
     return (double)(x >> 11) * 0x1p-53;
 }
 
+/* The sum of all weights of log q, 0 where there are none. */
+INLINE double total_of(const double *weights, int64_t batch)
+{
+    double total = 0;
+    for (int64_t j = 0; weights != NULL && j < batch; ++j)
+        total += weights[j];
+    return total;
+}
+
 /* The passes for one generation of processors and one precision. */
 struct passes {
     void (*push)(const struct coupling *, void *, void *, double *);

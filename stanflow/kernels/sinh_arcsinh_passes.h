@@ -105,9 +105,7 @@ INLINE void NAME(pull_bends)(const struct sinh_arcsinh *layer, int64_t clamp, RE
                              const double *log_q_weight)
 {
     const int64_t batch = layer->batch;
-    double total_weight = 0;
-    for (int64_t j = 0; log_q_weight != NULL && j < batch; ++j)
-        total_weight += log_q_weight[j];
+    const double total_weight = total_of(log_q_weight, batch);
     for (int64_t i = 0; i < layer->dim; ++i) {
         const struct NAME(bend) bend = NAME(bend_of)(layer, clamp, i);
         VECTOR on_delta = {0}, on_epsilon = {0}, on_m = {0}, on_a = {0};
@@ -117,8 +115,7 @@ INLINE void NAME(pull_bends)(const struct sinh_arcsinh *layer, int64_t clamp, RE
                 = NAME(bent_at)(&bend, NAME(load)((const REAL *)layer->x + own, left));
             VECTOR c = NAME(load)(cotangent + own, left) * at.cosh, weight = {0};
             if (log_q_weight != NULL) {
-                for (int64_t l = 0; l < LANES && l < left; ++l)
-                    weight[l] = (REAL)log_q_weight[j + l];
+                weight = NAME(load_weights)(log_q_weight + j, left);
                 c -= weight * at.y / at.cosh;
             }
             on_delta += c * at.w;

@@ -168,10 +168,7 @@ static void NAME(forward_work)(void *data)
         VECTOR largest = {0};
         for (int64_t j = 0; j < numbers; j += LANES)
             largest = NAME(larger)(NAME(absolute)(NAME(load)(base + j, numbers - j)), largest);
-        REAL most = 0;
-        for (int64_t l = 0; l < LANES; ++l)
-            most = largest[l] > most || largest[l] != largest[l] ? largest[l] : most;
-        *(REAL *)part->largest = most;
+        *(REAL *)part->largest = NAME(largest_lane)(largest);
         NAME(push_links)(part->chain, step->layers, score, part->log_q);
     }
 }

@@ -269,7 +269,7 @@ class _Run:
             result.breakdown = _no_gradient(step)
             return "breakdown"
         self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
-        if not self._has_grown and self._has_to_choose(step.step):
+        if self._has_to_choose(step.step) and not self._has_grown:
             if _is_nearly_normal(result.trace):
                 self._schedule.cool(_COOLING_STEPS_OF_NEARLY_NORMAL)
             else:
