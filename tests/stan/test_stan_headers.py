@@ -246,9 +246,10 @@ def test_a_build_that_is_broken_off_leaves_nothing_to_reuse(stan, monkeypatch, n
     os.kill(process.pid, number)
     assert process.wait(10) != 0
     if number == signal.SIGINT:
-        command = ["ps", "-o", "args", "-g", str(process.pid)]
-        left = subprocess.run(command, capture_output=True, check=True)
-        assert b"sleep 30" not in left.stdout
+        command = ["ps", "-A", "-o", "sid=,args="]
+        running = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+        session = [line for line in running.splitlines() if line.split()[0] == str(process.pid)]
+        assert not any("sleep 30" in line for line in session)
     with contextlib.suppress(FileNotFoundError):
         assert [folder for folder in shared_folders(stan) if "arriving" not in folder.name] == []
     assert list(stan.cache.rglob("*.so")) == []
