@@ -5,8 +5,23 @@ typedef REAL NAME(vector) __attribute__((vector_size(VECTOR_BYTES)));
 typedef INTEGER NAME(integers) __attribute__((vector_size(VECTOR_BYTES)));
 #define VECTOR NAME(vector)
 #define INTEGERS NAME(integers)
-#define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
-#define IS_FLOAT (sizeof(REAL) == 4)
+#define LANES ((int64_t)(VECTOR_BYTES / REAL_BYTES))
+#define IS_FLOAT (REAL_BYTES == 4)
+
+/* Do something for the vectors of `count` numbers: the first is number j, `left` are from there. All
+ * but the last are whole, which the compiler sees. */
+#define FOR_EACH_VECTOR(count, j, left, body) \
+    do { \
+        int64_t j = 0; \
+        for (; j + LANES <= (count); j += LANES) { \
+            const int64_t left = LANES; \
+            body; \
+        } \
+        if (j < (count)) { \
+            const int64_t left = (count) - j; \
+            body; \
+        } \
+    } while (0)
 
 INLINE VECTOR NAME(broadcast)(REAL value)
 {
@@ -78,6 +93,51 @@ INLINE REAL NAME(sum)(VECTOR v)
 #endif
     return total;
 }
+
+/* Every second lane of two vectors, one after the other. */
+#if VECTOR_BYTES / REAL_BYTES == 16
+#define EVENS 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODDS 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#elif VECTOR_BYTES / REAL_BYTES == 8
+#define EVENS 0, 2, 4, 6, 8, 10, 12, 14
+#define ODDS 1, 3, 5, 7, 9, 11, 13, 15
+#elif VECTOR_BYTES / REAL_BYTES == 4
+#define EVENS 0, 2, 4, 6
+#define ODDS 1, 3, 5, 7
+#else
+#define EVENS 0, 2
+#define ODDS 1, 3
+#endif
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (INTEGERS){__VA_ARGS__})
+#endif
+
+/* sum[n] = the sum of v[n]'s lanes, for n < count: so many vectors as there are lanes at once, by
+ * adding neighbours, or where few are left one by one. */
+INLINE void NAME(sum_each)(int count, const VECTOR *v, REAL *sum)
+{
+    for (int from = 0; from < count; from += LANES) {
+        const int some = count - from < LANES ? count - from : (int)LANES;
+        if (2 * some <= LANES) {
+            for (int n = 0; n < some; ++n)
+                sum[from + n] = NAME(sum)(v[from + n]);
+            continue;
+        }
+        VECTOR w[VECTOR_BYTES / REAL_BYTES];
+        for (int n = 0; n < LANES; ++n)
+            w[n] = n < some ? v[from + n] : NAME(broadcast)(0);
+        for (int left = LANES; left > 1; left /= 2)
+            for (int n = 0; n < left / 2; ++n)
+                w[n] = SHUFFLE(w[2 * n], w[2 * n + 1], EVENS)
+                       + SHUFFLE(w[2 * n], w[2 * n + 1], ODDS);
+        NAME(store)(sum + from, w[0], some);
+    }
+}
+#undef EVENS
+#undef ODDS
+#undef SHUFFLE
 
 /* The largest lane, or NaN if one is. */
 INLINE REAL NAME(largest_lane)(VECTOR v)
@@ -244,11 +304,12 @@ INLINE void NAME(add_local)(const struct coupling *layer, int64_t i,
         if (partner < 0)
             continue;
         const REAL *x_row = (const REAL *)layer->kept + partner * layer->batch + first;
-        for (int64_t j = 0; j < count; j += LANES) {
-            int64_t left = count - j;
+        FOR_EACH_VECTOR(count, j, left, {
             VECTOR x = NAME(load)(x_row + j, left);
-            VECTOR add_u = x * local.linear_u[k], add_t = x * local.linear_t[k];
-            VECTOR du = NAME(broadcast)(local.linear_u[k]), dt = NAME(broadcast)(local.linear_t[k]);
+            VECTOR du = NAME(broadcast)(local.linear_u[k]);
+            VECTOR dt = NAME(broadcast)(local.linear_t[k]);
+            VECTOR add_u = x * du;
+            VECTOR add_t = x * dt;
             for (int64_t m = k * layer->features; m < (k + 1) * layer->features; ++m) {
                 VECTOR slope;
                 VECTOR phi = NAME(softsign)(
@@ -265,7 +326,7 @@ INLINE void NAME(add_local)(const struct coupling *layer, int64_t i,
                 NAME(store)(jacobian_u + k * MOST_COLUMNS + j, du, LANES);
                 NAME(store)(jacobian_t + k * MOST_COLUMNS + j, dt, LANES);
             }
-        }
+        });
     }
 }
 
@@ -434,61 +495,98 @@ INLINE void NAME(restore_parts)(struct NAME(task) *task, int64_t clamp)
             }
 }
 
+/* What pull needs of the local conditioner of a moved coordinate and one of its partners. */
+struct NAME(pair) {
+    const REAL *x, *cotangent_u, *cotangent_t; /* (B,) */
+    REAL *back;                                /* (B,): to the partner's cotangent */
+    int64_t batch;
+};
+
+/* The linear terms' part of pull. */
+INLINE void NAME(pull_linear)(struct NAME(pair) pair, REAL of_u, REAL of_t, REAL *gradient_u,
+                              REAL *gradient_t)
+{
+    VECTOR sum_u = {0}, sum_t = {0};
+    FOR_EACH_VECTOR(pair.batch, j, left, {
+        VECTOR x = NAME(load)(pair.x + j, left);
+        VECTOR gu = NAME(load)(pair.cotangent_u + j, left);
+        VECTOR gt = NAME(load)(pair.cotangent_t + j, left);
+        sum_u += gu * x;
+        sum_t += gt * x;
+        NAME(store)(pair.back + j, NAME(load)(pair.back + j, left) + gu * of_u + gt * of_t, left);
+    });
+    *gradient_u = NAME(sum)(sum_u);
+    *gradient_t = NAME(sum)(sum_t);
+}
+
+/* Features taken at once, so that the sums of all stay in the registers, and what each has. */
+#define FEATURES 2
+#define OF_FEATURE 4
+
+/* The part of `features` features from `m` on; gradient[OF_FEATURE * n + .] gets those of feature
+ * m + n: of v of u and of t, of g and of h. */
+INLINE void NAME(pull_features)(int features, struct NAME(pair) pair, struct NAME(local) local,
+                                int64_t m, REAL *gradient)
+{
+    VECTOR sum[OF_FEATURE * FEATURES];
+    for (int n = 0; n < OF_FEATURE * features; ++n)
+        sum[n] = NAME(broadcast)(0);
+    FOR_EACH_VECTOR(pair.batch, j, left, {
+        VECTOR x = NAME(load)(pair.x + j, left);
+        VECTOR gu = NAME(load)(pair.cotangent_u + j, left);
+        VECTOR gt = NAME(load)(pair.cotangent_t + j, left);
+        VECTOR back = NAME(load)(pair.back + j, left);
+        for (int n = 0; n < features; ++n) {
+            VECTOR slope;
+            VECTOR phi = NAME(softsign)(x * local.inner_slope[m + n] + local.inner_offset[m + n],
+                                        &slope);
+            VECTOR through = (gu * local.weight_u[m + n] + gt * local.weight_t[m + n]) * slope;
+            sum[OF_FEATURE * n] += gu * phi;
+            sum[OF_FEATURE * n + 1] += gt * phi;
+            sum[OF_FEATURE * n + 2] += through * x;
+            sum[OF_FEATURE * n + 3] += through;
+            back += through * local.inner_slope[m + n];
+        }
+        NAME(store)(pair.back + j, back, left);
+    });
+    NAME(sum_each)(OF_FEATURE * features, sum, gradient);
+}
+
 /* The local conditioner's part of pull for moved coordinate i: its gradients, and cotangents of its
  * partners added to `back`. */
 INLINE void NAME(pull_local)(const struct coupling *layer, int64_t i,
                              const REAL *cotangent_u, const REAL *cotangent_t, REAL *back)
 {
     const int64_t batch = layer->batch, nk = layer->moved * layer->partners;
-    const int64_t nkm = nk * layer->features;
+    const int64_t features = layer->features, nkm = nk * features;
     struct NAME(local) local = NAME(local_of)(layer, i);
     for (int64_t k = 0; k < layer->partners; ++k) {
         const int64_t ik = i * layer->partners + k, partner = layer->partner[ik];
         REAL *linear = (REAL *)layer->linear_gradient + ik;
-        REAL *weight = (REAL *)layer->weight_gradient + ik * layer->features;
-        REAL *inner = (REAL *)layer->inner_gradient + ik * layer->features;
+        REAL *weight = (REAL *)layer->weight_gradient + ik * features;
+        REAL *inner = (REAL *)layer->inner_gradient + ik * features;
         if (partner < 0) {
             linear[0] = linear[nk] = 0;
-            for (int64_t m = 0; m < layer->features; ++m)
+            for (int64_t m = 0; m < features; ++m)
                 weight[m] = weight[nkm + m] = inner[m] = inner[nkm + m] = 0;
             continue;
         }
-        const REAL *x_row = (const REAL *)layer->kept + partner * batch;
-        REAL *to = back + partner * batch;
-        VECTOR linear_u = {0}, linear_t = {0};
-        for (int64_t j = 0; j < batch; j += LANES) {
-            const int64_t left = batch - j;
-            VECTOR x = NAME(load)(x_row + j, left);
-            VECTOR gu = NAME(load)(cotangent_u + j, left), gt = NAME(load)(cotangent_t + j, left);
-            linear_u += gu * x;
-            linear_t += gt * x;
-            NAME(store)(to + j,
-                        NAME(load)(to + j, left) + gu * local.linear_u[k] + gt * local.linear_t[k],
-                        left);
-        }
-        linear[0] = NAME(sum)(linear_u);
-        linear[nk] = NAME(sum)(linear_t);
-        for (int64_t m = 0; m < layer->features; ++m) {
-            const int64_t km = k * layer->features + m;
-            const REAL g = local.inner_slope[km], h = local.inner_offset[km];
-            VECTOR weight_u = {0}, weight_t = {0}, inner_slope = {0}, inner_offset = {0};
-            for (int64_t j = 0; j < batch; j += LANES) {
-                const int64_t left = batch - j;
-                VECTOR x = NAME(load)(x_row + j, left), slope;
-                VECTOR gu = NAME(load)(cotangent_u + j, left);
-                VECTOR gt = NAME(load)(cotangent_t + j, left);
-                VECTOR phi = NAME(softsign)(x * g + h, &slope);
-                VECTOR through = (gu * local.weight_u[km] + gt * local.weight_t[km]) * slope;
-                weight_u += gu * phi;
-                weight_t += gt * phi;
-                inner_slope += through * x;
-                inner_offset += through;
-                NAME(store)(to + j, NAME(load)(to + j, left) + through * g, left);
+        const struct NAME(pair) pair = {(const REAL *)layer->kept + partner * batch, cotangent_u,
+                                        cotangent_t, back + partner * batch, batch};
+        NAME(pull_linear)(pair, local.linear_u[k], local.linear_t[k], linear, linear + nk);
+        for (int64_t m = 0; m < features; m += FEATURES) {
+            const int64_t some = features - m < FEATURES ? features - m : FEATURES;
+            REAL gradient[OF_FEATURE * FEATURES];
+            if (some == FEATURES)
+                NAME(pull_features)(FEATURES, pair, local, k * features + m, gradient);
+            else
+                NAME(pull_features)(1, pair, local, k * features + m, gradient);
+            for (int64_t n = 0; n < some; ++n) {
+                weight[m + n] = gradient[OF_FEATURE * n];
+                weight[nkm + m + n] = gradient[OF_FEATURE * n + 1];
+                inner[m + n] = gradient[OF_FEATURE * n + 2];
+                inner[nkm + m + n] = gradient[OF_FEATURE * n + 3];
             }
-            weight[m] = NAME(sum)(weight_u);
-            weight[nkm + m] = NAME(sum)(weight_t);
-            inner[m] = NAME(sum)(inner_slope);
-            inner[nkm + m] = NAME(sum)(inner_offset);
         }
     }
 }
@@ -618,7 +716,10 @@ static const struct passes NAME(passes)
 #undef VECTOR
 #undef INTEGERS
 #undef LANES
+#undef FOR_EACH_VECTOR
 #undef IS_FLOAT
 #undef POLYNOMIAL
 #undef SIGN_BIT
 #undef WITH_CLAMP
+#undef FEATURES
+#undef OF_FEATURE

@@ -56,27 +56,40 @@ struct NAME(matrix) {
     int64_t row, column;
 };
 
-/* sum[i] += sum over p < count of matrix (i, p) times row p of a (count, B) matrix, for `tile` rows i
- * and a strip of columns. */
-INLINE void NAME(product)(VECTOR sum[TILE][STRIP], int tile, struct NAME(matrix) matrix,
-                          const REAL *rows, int64_t batch, int64_t count, int64_t columns)
+/* Some columns of a (rows, B) matrix, a strip or what is left of one; `whole` is known to the
+ * compiler. */
+struct NAME(strip) {
+    int whole;
+    int64_t first, columns;
+};
+
+/* How many numbers of its vector l there are. */
+INLINE int64_t NAME(numbers_of)(struct NAME(strip) strip, int l)
 {
-    if (columns >= STRIP_COLUMNS) {
-        for (int64_t p = 0; p < count; ++p) {
-            VECTOR x[STRIP];
-            for (int l = 0; l < STRIP; ++l)
-                x[l] = NAME(load)(rows + p * batch + l * LANES, LANES);
-            for (int i = 0; i < tile; ++i)
-                for (int l = 0; l < STRIP; ++l)
-                    sum[i][l] += x[l] * matrix.weights[i * matrix.row + p * matrix.column];
-        }
-        return;
-    }
-    for (int64_t p = 0; p < count; ++p)
+    if (strip.whole)
+        return LANES;
+    const int64_t left = strip.columns - l * LANES;
+    return left < 0 ? 0 : left;
+}
+
+/* sum[i] = the sum over p < count of matrix (i, p) times row p of a (count, B) matrix, for `tile`
+ * rows i and a strip of columns. */
+INLINE void NAME(product)(VECTOR sum[TILE][STRIP], int tile, struct NAME(matrix) matrix,
+                          const REAL *rows, int64_t batch, int64_t count,
+                          struct NAME(strip) strip)
+{
+    for (int i = 0; i < tile; ++i)
+        for (int l = 0; l < STRIP; ++l)
+            sum[i][l] = NAME(broadcast)(0);
+    rows += strip.first;
+    for (int64_t p = 0; p < count; ++p) {
+        VECTOR x[STRIP];
+        for (int l = 0; l < STRIP; ++l)
+            x[l] = NAME(load)(rows + p * batch + l * LANES, NAME(numbers_of)(strip, l));
         for (int i = 0; i < tile; ++i)
-            for (int64_t l = 0; l * LANES < columns; ++l)
-                sum[i][l] += NAME(load)(rows + p * batch + l * LANES, columns - l * LANES)
-                             * matrix.weights[i * matrix.row + p * matrix.column];
+            for (int l = 0; l < STRIP; ++l)
+                sum[i][l] += x[l] * matrix.weights[i * matrix.row + p * matrix.column];
+    }
 }
 
 /* Call `call` with `tile` the constant TILE while so many rows are left, then with what is left. */
@@ -93,39 +106,55 @@ INLINE void NAME(product)(VECTOR sum[TILE][STRIP], int tile, struct NAME(matrix)
         } \
     } while (0)
 
-INLINE void NAME(push_hidden)(const struct network *net, int tile, int64_t j, int64_t first,
-                              int64_t columns)
+/* Call `call` for each strip of `batch` columns. */
+#define FOR_EACH_STRIP(batch, strip, call) \
+    do { \
+        int64_t first = 0; \
+        for (; first + STRIP_COLUMNS <= (batch); first += STRIP_COLUMNS) { \
+            const struct NAME(strip) strip = {1, first, STRIP_COLUMNS}; \
+            call; \
+        } \
+        if (first < (batch)) { \
+            const struct NAME(strip) strip = {0, first, (batch) - first}; \
+            call; \
+        } \
+    } while (0)
+
+INLINE void NAME(push_hidden)(const struct network *net, int tile, int64_t j,
+                              struct NAME(strip) strip)
 {
     const int64_t batch = net->batch;
     const struct NAME(matrix) weights
         = {(const REAL *)net->input_weight + j * net->n_kept, net->n_kept, 1};
-    VECTOR sum[TILE][STRIP] = {{{0}}};
-    NAME(product)(sum, tile, weights, (const REAL *)net->kept + first, batch, net->n_kept, columns);
+    const REAL *bias = (const REAL *)net->input_bias + j;
+    REAL *hidden = (REAL *)net->hidden + j * batch + strip.first;
+    VECTOR sum[TILE][STRIP];
+    NAME(product)(sum, tile, weights, net->kept, batch, net->n_kept, strip);
     for (int i = 0; i < tile; ++i)
-        for (int64_t l = 0; l * LANES < columns; ++l)
-            NAME(store)((REAL *)net->hidden + (j + i) * batch + first + l * LANES,
-                        NAME(relu)(sum[i][l] + ((const REAL *)net->input_bias)[j + i]),
-                        columns - l * LANES);
+        for (int l = 0; l < STRIP; ++l)
+            NAME(store)(hidden + i * batch + l * LANES, NAME(relu)(sum[i][l] + bias[i]),
+                        NAME(numbers_of)(strip, l));
 }
 
 INLINE void NAME(push_output)(const struct network *net, int tile, int64_t of_t, int64_t i,
-                              int64_t first, int64_t columns)
+                              struct NAME(strip) strip)
 {
-    const int64_t units = net->hidden_units, batch = net->batch, n = net->n_moved;
-    const struct NAME(matrix) weights
-        = {(const REAL *)net->output_weight + (of_t * n + i) * units, units, 1};
-    VECTOR sum[TILE][STRIP] = {{{0}}};
-    NAME(product)(sum, tile, weights, (const REAL *)net->hidden + of_t * units * batch + first,
-                  batch, units, columns);
-    for (int row = 0; row < tile; ++row)
-        for (int64_t l = 0; l * LANES < columns; ++l)
-            NAME(store)((REAL *)net->output + (of_t * n + i + row) * batch + first + l * LANES,
-                        sum[row][l], columns - l * LANES);
+    const int64_t units = net->hidden_units, batch = net->batch, row = of_t * net->n_moved + i;
+    const struct NAME(matrix) weights = {(const REAL *)net->output_weight + row * units, units, 1};
+    REAL *output = (REAL *)net->output + row * batch + strip.first;
+    VECTOR sum[TILE][STRIP];
+    NAME(product)(sum, tile, weights, (const REAL *)net->hidden + of_t * units * batch, batch,
+                  units, strip);
+    for (int k = 0; k < tile; ++k)
+        for (int l = 0; l < STRIP; ++l)
+            NAME(store)(output + k * batch + l * LANES, sum[k][l], NAME(numbers_of)(strip, l));
 }
 
-INLINE int64_t NAME(strip_of)(int64_t batch, int64_t first)
+INLINE void NAME(push_strip)(const struct network *net, struct NAME(strip) strip)
 {
-    return batch - first < STRIP_COLUMNS ? batch - first : STRIP_COLUMNS;
+    FOR_EACH_TILE(2 * net->hidden_units, j, NAME(push_hidden)(net, tile, j, strip));
+    for (int64_t of_t = 0; of_t < 2; ++of_t)
+        FOR_EACH_TILE(net->n_moved, i, NAME(push_output)(net, tile, of_t, i, strip));
 }
 
 static void NAME(network_push)(const struct network *net, const void *points)
@@ -134,50 +163,53 @@ static void NAME(network_push)(const struct network *net, const void *points)
         memcpy((REAL *)net->kept + a * net->batch,
                (const REAL *)points + net->kept_rows[a] * net->batch,
                (size_t)net->batch * sizeof(REAL));
-    for (int64_t first = 0; first < net->batch; first += STRIP_COLUMNS) {
-        const int64_t columns = NAME(strip_of)(net->batch, first);
-        FOR_EACH_TILE(2 * net->hidden_units, j, NAME(push_hidden)(net, tile, j, first, columns));
-        for (int64_t of_t = 0; of_t < 2; ++of_t)
-            FOR_EACH_TILE(net->n_moved, i, NAME(push_output)(net, tile, of_t, i, first, columns));
-    }
+    FOR_EACH_STRIP(net->batch, strip, NAME(push_strip)(net, strip));
 }
 
 /* The cotangents of some hidden units before their activation. */
 INLINE void NAME(pull_hidden)(const struct network *net, int tile, int64_t of_t, int64_t unit,
-                              int64_t first, int64_t columns)
+                              struct NAME(strip) strip)
 {
     const int64_t units = net->hidden_units, batch = net->batch, n = net->n_moved;
+    const int64_t at = (of_t * units + unit) * batch + strip.first;
     const struct NAME(matrix) weights
         = {(const REAL *)net->output_weight + of_t * n * units + unit, 1, units};
-    VECTOR sum[TILE][STRIP] = {{{0}}};
-    NAME(product)(sum, tile, weights, (const REAL *)net->output + of_t * n * batch + first, batch, n,
-                  columns);
+    const REAL *hidden = (const REAL *)net->hidden + at;
+    REAL *cotangent = (REAL *)net->hidden_cotangent + at;
+    VECTOR sum[TILE][STRIP];
+    NAME(product)(sum, tile, weights, (const REAL *)net->output + of_t * n * batch, batch, n, strip);
     for (int i = 0; i < tile; ++i)
-        for (int64_t l = 0; l * LANES < columns; ++l) {
-            const int64_t left = columns - l * LANES;
-            const int64_t at = (of_t * units + unit + i) * batch + first + l * LANES;
-            VECTOR h = NAME(load)((const REAL *)net->hidden + at, left);
-            NAME(store)((REAL *)net->hidden_cotangent + at, NAME(pull_relu)(sum[i][l], h), left);
+        for (int l = 0; l < STRIP; ++l) {
+            const int64_t own = i * batch + l * LANES, numbers = NAME(numbers_of)(strip, l);
+            NAME(store)(cotangent + own,
+                        NAME(pull_relu)(sum[i][l], NAME(load)(hidden + own, numbers)), numbers);
         }
 }
 
 /* What they add to the cotangents of some inputs. */
 INLINE void NAME(pull_kept)(const struct network *net, int tile, int64_t a, REAL *points,
-                            int64_t first, int64_t columns)
+                            struct NAME(strip) strip)
 {
     const int64_t batch = net->batch;
     const struct NAME(matrix) weights = {(const REAL *)net->input_weight + a, 1, net->n_kept};
-    VECTOR sum[TILE][STRIP] = {{{0}}};
-    NAME(product)(sum, tile, weights, (const REAL *)net->hidden_cotangent + first, batch,
-                  2 * net->hidden_units, columns);
+    const REAL sign = (REAL)net->sign;
+    VECTOR sum[TILE][STRIP];
+    NAME(product)(sum, tile, weights, net->hidden_cotangent, batch, 2 * net->hidden_units, strip);
     for (int i = 0; i < tile; ++i) {
-        REAL *to = points + net->kept_rows[a + i] * batch + first;
-        for (int64_t l = 0; l * LANES < columns; ++l) {
-            const int64_t left = columns - l * LANES;
+        REAL *to = points + net->kept_rows[a + i] * batch + strip.first;
+        for (int l = 0; l < STRIP; ++l) {
+            const int64_t numbers = NAME(numbers_of)(strip, l);
             NAME(store)(to + l * LANES,
-                        NAME(load)(to + l * LANES, left) + sum[i][l] * (REAL)net->sign, left);
+                        NAME(load)(to + l * LANES, numbers) + sum[i][l] * sign, numbers);
         }
     }
+}
+
+INLINE void NAME(pull_strip)(const struct network *net, REAL *points, struct NAME(strip) strip)
+{
+    for (int64_t of_t = 0; of_t < 2; ++of_t)
+        FOR_EACH_TILE(net->hidden_units, unit, NAME(pull_hidden)(net, tile, of_t, unit, strip));
+    FOR_EACH_TILE(net->n_kept, a, NAME(pull_kept)(net, tile, a, points, strip));
 }
 
 /* Scalar products of `tile` rows of one (rows, B) matrix with `others` rows of another:
@@ -185,20 +217,24 @@ INLINE void NAME(pull_kept)(const struct network *net, int tile, int64_t a, REAL
 INLINE void NAME(dots)(int tile, int others, const REAL *one, const REAL *other, int64_t batch,
                        REAL *to, int64_t row, int64_t column)
 {
-    VECTOR sum[TILE][STRIP] = {{{0}}};
-    for (int64_t j = 0; j < batch; j += LANES) {
+    VECTOR sum[TILE * STRIP];
+    for (int n = 0; n < tile * others; ++n)
+        sum[n] = NAME(broadcast)(0);
+    FOR_EACH_VECTOR(batch, j, left, {
         VECTOR y[STRIP];
         for (int k = 0; k < others; ++k)
-            y[k] = NAME(load)(other + k * batch + j, batch - j);
+            y[k] = NAME(load)(other + k * batch + j, left);
         for (int i = 0; i < tile; ++i) {
-            VECTOR x = NAME(load)(one + i * batch + j, batch - j);
+            const VECTOR x = NAME(load)(one + i * batch + j, left);
             for (int k = 0; k < others; ++k)
-                sum[i][k] += x * y[k];
+                sum[i * others + k] += x * y[k];
         }
-    }
+    });
+    REAL dot[TILE * STRIP];
+    NAME(sum_each)(tile * others, sum, dot);
     for (int i = 0; i < tile; ++i)
         for (int k = 0; k < others; ++k)
-            to[i * row + k * column] = NAME(sum)(sum[i][k]);
+            to[i * row + k * column] = dot[i * others + k];
 }
 
 INLINE void NAME(dots_with_all)(int tile, const REAL *one, const REAL *others, int64_t count,
@@ -216,12 +252,14 @@ INLINE void NAME(weight_gradients)(const struct network *net, int tile, int64_t 
     const int64_t units = net->hidden_units, batch = net->batch, n = net->n_moved;
     const int64_t j = of_t * units + unit;
     const REAL *cotangent = (const REAL *)net->hidden_cotangent + j * batch;
-    for (int i = 0; i < tile; ++i) {
-        VECTOR total = {0};
-        for (int64_t l = 0; l < batch; l += LANES)
-            total += NAME(load)(cotangent + i * batch + l, batch - l);
-        ((REAL *)net->input_bias_gradient)[j + i] = NAME(sum)(total);
-    }
+    VECTOR total[TILE];
+    for (int i = 0; i < tile; ++i)
+        total[i] = NAME(broadcast)(0);
+    FOR_EACH_VECTOR(batch, l, left, {
+        for (int i = 0; i < tile; ++i)
+            total[i] += NAME(load)(cotangent + i * batch + l, left);
+    });
+    NAME(sum_each)(tile, total, (REAL *)net->input_bias_gradient + j);
     NAME(dots_with_all)(tile, cotangent, net->kept, net->n_kept, batch,
                         (REAL *)net->input_weight_gradient + j * net->n_kept, net->n_kept, 1);
     NAME(dots_with_all)(tile, (const REAL *)net->hidden + j * batch,
@@ -231,13 +269,7 @@ INLINE void NAME(weight_gradients)(const struct network *net, int tile, int64_t 
 
 static void NAME(network_pull)(const struct network *net, void *points)
 {
-    for (int64_t first = 0; first < net->batch; first += STRIP_COLUMNS) {
-        const int64_t columns = NAME(strip_of)(net->batch, first);
-        for (int64_t of_t = 0; of_t < 2; ++of_t)
-            FOR_EACH_TILE(net->hidden_units, unit,
-                          NAME(pull_hidden)(net, tile, of_t, unit, first, columns));
-        FOR_EACH_TILE(net->n_kept, a, NAME(pull_kept)(net, tile, a, points, first, columns));
-    }
+    FOR_EACH_STRIP(net->batch, strip, NAME(pull_strip)(net, points, strip));
     for (int64_t of_t = 0; of_t < 2 && net->input_weight_gradient != NULL; ++of_t)
         FOR_EACH_TILE(net->hidden_units, unit, NAME(weight_gradients)(net, tile, of_t, unit));
 }
@@ -246,3 +278,4 @@ static void NAME(network_pull)(const struct network *net, void *points)
 #undef STRIP
 #undef STRIP_COLUMNS
 #undef FOR_EACH_TILE
+#undef FOR_EACH_STRIP
