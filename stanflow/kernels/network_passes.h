@@ -166,8 +166,9 @@ static void NAME(network_push)(const struct network *net, const void *points)
     FOR_EACH_STRIP(net->batch, strip, NAME(push_strip)(net, strip));
 }
 
-/* The cotangents of some hidden units before their activation. */
-INLINE void NAME(pull_hidden)(const struct network *net, int tile, int64_t of_t, int64_t unit,
+/* The cotangents of some hidden units before their activation. Their values come from far where many
+ * layers are kept, so they are read row by row. */
+INLINE void NAME(pull_hidden_strip)(const struct network *net, int tile, int64_t of_t, int64_t unit,
                               struct NAME(strip) strip)
 {
     const int64_t units = net->hidden_units, batch = net->batch, n = net->n_moved;
@@ -186,9 +187,14 @@ INLINE void NAME(pull_hidden)(const struct network *net, int tile, int64_t of_t,
         }
 }
 
+INLINE void NAME(pull_hidden)(const struct network *net, int tile, int64_t of_t, int64_t unit)
+{
+    FOR_EACH_STRIP(net->batch, strip, NAME(pull_hidden_strip)(net, tile, of_t, unit, strip));
+}
+
 /* What they add to the cotangents of some inputs. */
-INLINE void NAME(pull_kept)(const struct network *net, int tile, int64_t a, REAL *points,
-                            struct NAME(strip) strip)
+INLINE void NAME(pull_kept_tile)(const struct network *net, int tile, int64_t a, REAL *points,
+                                 struct NAME(strip) strip)
 {
     const int64_t batch = net->batch;
     const struct NAME(matrix) weights = {(const REAL *)net->input_weight + a, 1, net->n_kept};
@@ -205,11 +211,9 @@ INLINE void NAME(pull_kept)(const struct network *net, int tile, int64_t a, REAL
     }
 }
 
-INLINE void NAME(pull_strip)(const struct network *net, REAL *points, struct NAME(strip) strip)
+INLINE void NAME(pull_kept)(const struct network *net, REAL *points, struct NAME(strip) strip)
 {
-    for (int64_t of_t = 0; of_t < 2; ++of_t)
-        FOR_EACH_TILE(net->hidden_units, unit, NAME(pull_hidden)(net, tile, of_t, unit, strip));
-    FOR_EACH_TILE(net->n_kept, a, NAME(pull_kept)(net, tile, a, points, strip));
+    FOR_EACH_TILE(net->n_kept, a, NAME(pull_kept_tile)(net, tile, a, points, strip));
 }
 
 /* Scalar products of `tile` rows of one (rows, B) matrix with `others` rows of another:
@@ -269,7 +273,9 @@ INLINE void NAME(weight_gradients)(const struct network *net, int tile, int64_t 
 
 static void NAME(network_pull)(const struct network *net, void *points)
 {
-    FOR_EACH_STRIP(net->batch, strip, NAME(pull_strip)(net, points, strip));
+    for (int64_t of_t = 0; of_t < 2; ++of_t)
+        FOR_EACH_TILE(net->hidden_units, unit, NAME(pull_hidden)(net, tile, of_t, unit));
+    FOR_EACH_STRIP(net->batch, strip, NAME(pull_kept)(net, points, strip));
     for (int64_t of_t = 0; of_t < 2 && net->input_weight_gradient != NULL; ++of_t)
         FOR_EACH_TILE(net->hidden_units, unit, NAME(weight_gradients)(net, tile, of_t, unit));
 }

@@ -101,6 +101,8 @@ struct NAME(step_task) {
     const struct step *step;
     uint64_t key;
     int with_score;
+    int pulled;    /* whether parts whose draws are all accepted are at the parameters already */
+    int draw_back; /* whether draws that were not accepted are drawn back to the others */
     atomic_int_fast64_t next; /* the next part */
 };
 
@@ -148,29 +150,22 @@ static void NAME(evaluate_row)(const void *data, size_t draw)
     step->accepted[draw] = failed == 0 && isfinite(log_ratio) && isfinite(total);
 }
 
-INLINE const struct step_part *NAME(next_step_part)(struct NAME(step_task) *task)
+/* A part's draws, from the base to the target's point. */
+static void NAME(push_part)(const struct NAME(step_task) *task, const struct step_part *part)
 {
-    const int64_t part = atomic_fetch_add(&task->next, 1);
-    return part < task->step->parts ? task->step->part + part : NULL;
-}
-
-static void NAME(forward_work)(void *data)
-{
-    struct NAME(step_task) *task = data;
     const struct step *step = task->step;
-    for (const struct step_part *part; (part = NAME(next_step_part)(task)) != NULL;) {
-        const int64_t numbers = step->dim * part->chain->columns;
-        REAL *score = task->with_score ? part->chain->score : NULL, *base = part->base;
-        NAME(draw_base)(step, part, task->key, score);
-        if (task->with_score && step->tails > 0)
-            NAME(spread_out)(step, part, task->key, score);
-        memcpy(base, part->chain->points, (size_t)numbers * sizeof(REAL));
-        VECTOR largest = {0};
-        for (int64_t j = 0; j < numbers; j += LANES)
-            largest = NAME(larger)(NAME(absolute)(NAME(load)(base + j, numbers - j)), largest);
-        *(REAL *)part->largest = NAME(largest_lane)(largest);
-        NAME(push_links)(part->chain, step->layers, score, part->log_q);
-    }
+    const int64_t numbers = step->dim * part->chain->columns;
+    REAL *score = task->with_score ? part->chain->score : NULL, *base = part->base;
+    NAME(draw_base)(step, part, task->key, score);
+    if (task->with_score && step->tails > 0)
+        NAME(spread_out)(step, part, task->key, score);
+    memcpy(base, part->chain->points, (size_t)numbers * sizeof(REAL));
+    VECTOR largest = {0};
+    FOR_EACH_VECTOR(numbers, j, left, {
+        largest = NAME(larger)(NAME(absolute)(NAME(load)(base + j, left)), largest);
+    });
+    *(REAL *)part->largest = NAME(largest_lane)(largest);
+    NAME(push_links)(part->chain, step->layers, score, part->log_q);
 }
 
 /* The gradient with respect to the base's degrees of freedom. */
@@ -195,36 +190,21 @@ static void NAME(pull_base)(const struct step *step, const struct step_part *par
     }
 }
 
-static void NAME(backward_work)(void *data)
+static int NAME(all_accepted)(const struct step *step, const struct step_part *part)
 {
-    struct NAME(step_task) *task = data;
-    const struct step *step = task->step;
-    for (const struct step_part *part; (part = NAME(next_step_part)(task)) != NULL;) {
-        REAL *cotangent = part->chain->score;
-        NAME(pull_links)(part->chain, step->layers, cotangent, NULL);
-        if (part->base_gradient != NULL)
-            NAME(pull_base)(step, part, cotangent);
-    }
+    return memchr(step->accepted + part->chain->first, 0, (size_t)part->chain->columns) == NULL;
 }
 
-static void NAME(run_step)(void (*work)(void *), struct NAME(step_task) *task)
+/* Find centre and spread of the flow's own draws that were accepted. Returns whether there are
+ * enough, and others to draw back to them. */
+static int NAME(find_centre)(const struct step *step)
 {
-    const struct step *step = task->step;
-    atomic_init(&task->next, 0);
-    stanflow_with_help(work, task, step->threads < step->parts ? step->threads : step->parts);
-}
-
-/* Zero the derivatives of draws that were not accepted, shorten those that are too long, and move the
- * flow's own draws that were not accepted towards those that were. */
-static void NAME(settle_derivatives)(const struct step *step, int64_t accepted)
-{
-    const int64_t dim = step->dim;
     int64_t inside = 0, outside = 0;
     for (int64_t j = step->tails; j < step->batch; ++j)
         *(step->accepted[j] ? &inside : &outside) += 1;
-    const int draw_back = accepted < step->batch && outside > 0
-                          && inside >= FEWEST_TO_DRAW_BACK_TO;
-    for (int64_t i = 0; i < dim && draw_back; ++i) {
+    if (outside == 0 || inside < FEWEST_TO_DRAW_BACK_TO)
+        return 0;
+    for (int64_t i = 0; i < step->dim; ++i) {
         double mean = 0, square = 0;
         for (const struct step_part *part = step->part; part < step->part + step->parts; ++part)
             for (int64_t j = 0; j < part->chain->columns; ++j) {
@@ -243,33 +223,85 @@ static void NAME(settle_derivatives)(const struct step *step, int64_t accepted)
         step->centre[i] = mean;
         step->spread[i] = sqrt(square / (double)(inside - 1));
     }
-    for (const struct step_part *part = step->part; part < step->part + step->parts; ++part) {
-        const int64_t columns = part->chain->columns;
-        REAL *cotangent = part->chain->score;
-        for (int64_t j = 0; j < columns; ++j) {
-            const int64_t draw = part->chain->first + j;
-            if (!step->accepted[draw]) {
-                for (int64_t i = 0; i < dim; ++i) {
-                    REAL force = 0;
-                    if (draw_back && draw >= step->tails) {
-                        const double sd = step->spread[i];
-                        const double x = ((REAL *)part->chain->points)[i * columns + j];
-                        const double away = (x - step->centre[i]) / sd;
-                        force = (REAL)(FORCE_BACK / sd * away / sqrt(1 + away * away));
-                        force = isfinite(force) ? force : 0;
-                    }
-                    cotangent[i * columns + j] = force;
+    return 1;
+}
+
+/* Take a part's derivatives back to the parameters: those of draws that were not accepted are zero,
+ * or draw the flow's own back to those that were; those that are too long are shortened. */
+static void NAME(pull_part)(const struct step *step, const struct step_part *part, int draw_back)
+{
+    const int64_t columns = part->chain->columns, dim = step->dim;
+    REAL *cotangent = part->chain->score;
+    for (int64_t j = 0; j < columns; ++j) {
+        const int64_t draw = part->chain->first + j;
+        if (!step->accepted[draw]) {
+            for (int64_t i = 0; i < dim; ++i) {
+                REAL force = 0;
+                if (draw_back && draw >= step->tails) {
+                    const double sd = step->spread[i];
+                    const double x = ((REAL *)part->chain->points)[i * columns + j];
+                    const double away = (x - step->centre[i]) / sd;
+                    force = (REAL)(FORCE_BACK / sd * away / sqrt(1 + away * away));
+                    force = isfinite(force) ? force : 0;
                 }
-                continue;
+                cotangent[i * columns + j] = force;
             }
-            double square = 0;
-            for (int64_t i = 0; i < dim; ++i)
-                square += (double)cotangent[i * columns + j] * cotangent[i * columns + j];
-            const double norm = sqrt(square);
-            for (int64_t i = 0; norm > step->longest && i < dim; ++i)
-                cotangent[i * columns + j] *= (REAL)(step->longest / norm);
+            continue;
         }
+        double square = 0;
+        for (int64_t i = 0; i < dim; ++i)
+            square += (double)cotangent[i * columns + j] * cotangent[i * columns + j];
+        const double norm = sqrt(square);
+        for (int64_t i = 0; norm > step->longest && i < dim; ++i)
+            cotangent[i * columns + j] *= (REAL)(step->longest / norm);
     }
+    NAME(pull_links)(part->chain, step->layers, cotangent, NULL);
+    if (part->base_gradient != NULL)
+        NAME(pull_base)(step, part, cotangent);
+}
+
+INLINE const struct step_part *NAME(next_step_part)(struct NAME(step_task) *task)
+{
+    const int64_t part = atomic_fetch_add(&task->next, 1);
+    return part < task->step->parts ? task->step->part + part : NULL;
+}
+
+static void NAME(step_push_work)(void *data)
+{
+    struct NAME(step_task) *task = data;
+    for (const struct step_part *part; (part = NAME(next_step_part)(task)) != NULL;)
+        NAME(push_part)(task, part);
+}
+
+/* From the base to the parameters without a wait for other parts, unless draws are to be drawn back:
+ * what is kept of a part's layers is then still near. */
+static void NAME(there_and_back_work)(void *data)
+{
+    struct NAME(step_task) *task = data;
+    const struct step *step = task->step;
+    for (const struct step_part *part; (part = NAME(next_step_part)(task)) != NULL;) {
+        NAME(push_part)(task, part);
+        for (int64_t j = 0; j < part->chain->columns; ++j)
+            NAME(evaluate_row)(task, (size_t)(part->chain->first + j));
+        if (task->with_score && NAME(all_accepted)(step, part))
+            NAME(pull_part)(step, part, 0);
+    }
+}
+
+static void NAME(step_pull_work)(void *data)
+{
+    struct NAME(step_task) *task = data;
+    const struct step *step = task->step;
+    for (const struct step_part *part; (part = NAME(next_step_part)(task)) != NULL;)
+        if (!task->pulled || !NAME(all_accepted)(step, part))
+            NAME(pull_part)(step, part, task->draw_back);
+}
+
+static void NAME(run_step)(void (*work)(void *), struct NAME(step_task) *task)
+{
+    const struct step *step = task->step;
+    atomic_init(&task->next, 0);
+    stanflow_with_help(work, task, step->threads < step->parts ? step->threads : step->parts);
 }
 
 static int64_t NAME(step_gradient)(const struct step *step, uint64_t key, int with_gradient)
@@ -280,8 +312,13 @@ static int64_t NAME(step_gradient)(const struct step *step, uint64_t key, int wi
             const double nu = 1 + exp((double)((const REAL *)step->log_degrees_minus_one)[i]);
             step->base[i] = student_t_of(nu);
         }
-    NAME(run_step)(NAME(forward_work), &task);
-    stanflow_for_each_row(NAME(evaluate_row), &task, (size_t)step->batch, (int)step->threads);
+    if (step->threads <= step->parts) {
+        NAME(run_step)(NAME(there_and_back_work), &task);
+        task.pulled = with_gradient;
+    } else {
+        NAME(run_step)(NAME(step_push_work), &task);
+        stanflow_for_each_row(NAME(evaluate_row), &task, (size_t)step->batch, (int)step->threads);
+    }
     int64_t accepted = 0;
     for (int64_t j = 0; j < step->batch; ++j)
         accepted += step->accepted[j];
@@ -292,8 +329,10 @@ static int64_t NAME(step_gradient)(const struct step *step, uint64_t key, int wi
         memset(*step->gradients, 0, (size_t)numbers * sizeof(REAL));
         return 0;
     }
-    NAME(settle_derivatives)(step, accepted);
-    NAME(run_step)(NAME(backward_work), &task);
+    if (!task.pulled || accepted < step->batch) {
+        task.draw_back = NAME(find_centre)(step);
+        NAME(run_step)(NAME(step_pull_work), &task);
+    }
     const REAL share = (REAL)(1.0 / (double)accepted);
     REAL *total = step->gradients[0];
     for (int64_t p = 0; p < numbers; p += LANES) {
