@@ -84,7 +84,7 @@ def fit(
         typer.Option(
             max=10**9,
             help="Draws behind ELBO, evidence and k-hat; those beyond --draws are not kept.  "
-            "[default: 20000, or --draws]",
+            "[default: 4000 to 20000, as many as settle these, or --draws]",
             show_default=False,
         ),
     ] = None,

@@ -130,7 +130,7 @@ def _bridge(fit: Fit, nuts: NutsFit, model: StanModel | None) -> EvidenceEntry:
     z, lost = _unconstrained(nuts, model)
     chains, draws, dim = z.shape
     flat = z.reshape(-1, dim)
-    log_p = model.log_density_gradient(flat).log_density.reshape(chains, draws)
+    log_p = model.log_density(flat).reshape(chains, draws)
     with torch.no_grad():
         log_q = fit.flow.log_prob(torch.from_numpy(flat)).numpy().reshape(chains, draws)
     # The flow's draws are those of its distribution where the program's density is finite.

@@ -125,7 +125,7 @@ def _chunks(flow: Flow, target: Density, n: int, seed: int) -> Iterator[FlowDraw
         with torch.no_grad():
             z_torch, log_q_torch = flow.sample(min(_CHUNK, n), generator)
         z, log_q = z_torch.numpy(), log_q_torch.numpy()
-        log_p = target.log_density_gradient(z).log_density
+        log_p = target.log_density(z)
         is_finite = np.isfinite(log_p) & np.isfinite(log_q)
         finite = np.flatnonzero(is_finite)
         used = finite[: n - accepted]

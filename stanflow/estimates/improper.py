@@ -71,12 +71,12 @@ def unbounded_directions(target: Density, z: FloatArray, names: tuple[str, ...])
 
 
 def _does_not_fall(target: Density, origin: FloatArray, direction: FloatArray) -> bool:
-    there = target.log_density_gradient(origin + _RADII[:, None] * direction)
-    finite = np.isfinite(there.log_density)
+    log_density = target.log_density(origin + _RADII[:, None] * direction)
+    finite = np.isfinite(log_density)
     known = len(finite) if finite.all() else int(np.argmin(finite))
     if known < _FEWEST_RADII:
         return False
-    slopes = np.diff(there.log_density[:known]) / np.diff(np.log(_RADII[:known]))
+    slopes = np.diff(log_density[:known]) / np.diff(np.log(_RADII[:known]))
     return bool((slopes[-2:] > _SLOWEST_FALL).all())
 
 

@@ -66,7 +66,7 @@ def log_missing_mass(
         for chain in range(min(points.shape[1], _MOST_CHAINS))
     ]
     z = np.concatenate([proposal.draw(rng) for proposal in proposals])
-    log_density = target.log_density_gradient(z).log_density
+    log_density = target.log_density(z)
     log_mixture = np.logaddexp.reduce([proposal.log_density(z) for proposal in proposals])
     log_mixture -= math.log(len(proposals))
     log_weight = log_weights_at(flow, z, log_density) - log_evidence
@@ -121,7 +121,7 @@ def _newton_step(target: Density, centre: FloatArray, shape: FloatArray) -> Floa
     """Step from the mean of a few draws, which in many dimensions is far out, towards the mode."""
     gradient = target.log_density_gradient(centre[None]).gradient[0]
     ends = np.stack([centre, centre + shape @ (shape.T @ np.nan_to_num(gradient))])
-    log_density = target.log_density_gradient(ends).log_density
+    log_density = target.log_density(ends)
     return np.asarray(ends[1] if log_density[1] > log_density[0] else centre)
 
 

@@ -63,7 +63,7 @@ def check_tails(flow: Flow, target: Density, log_evidence: float, n: int, seed: 
         drawn = _draw(sweep, generator)
         z, log_q, log_widening = (array[: n - start] for array in drawn)
         with np.errstate(invalid="ignore"):
-            log_p = target.log_density_gradient(z).log_density
+            log_p = target.log_density(z)
             log_weight = log_p - log_q - log_evidence
         # An infinite density is that of a boundary to which a draw was rounded.
         missing = np.isfinite(log_p) & (log_weight > LOG_WEIGHT_OF_MISSING)

@@ -21,7 +21,7 @@ from stanflow.statistics.medians import gain_of_medians
 
 VerdictName = Literal["good", "usable", "unreliable"]
 
-_HIGHEST_K_UNWEIGHTED = 0.5
+HIGHEST_K_UNWEIGHTED = 0.5
 _FEWEST_EFFECTIVE_DRAWS = 100
 _MOST_REJECTED, _MOST_REJECTED_UNWEIGHTED = 0.3, 0.01
 _MOST_SKIPPED = 0.1
@@ -284,8 +284,8 @@ def _to_weights(importance: ImportanceEstimate) -> Iterator[_Objection]:
             "so the flow is too far from the posterior",
             _MORE_FLOW,
         )
-    elif k >= _HIGHEST_K_UNWEIGHTED:
-        yield _Objection(False, f"Pareto k-hat is {k:.2f}, above {_HIGHEST_K_UNWEIGHTED}", _WEIGHT)
+    elif k >= HIGHEST_K_UNWEIGHTED:
+        yield _Objection(False, f"Pareto k-hat is {k:.2f}, above {HIGHEST_K_UNWEIGHTED}", _WEIGHT)
     if importance.ess < _FEWEST_EFFECTIVE_DRAWS:
         yield _Objection(
             True,

@@ -12,23 +12,26 @@ import numpy as np
 from stanflow.arrays import FloatArray
 from stanflow.errors import UsageError
 from stanflow.estimates.boundary import find_boundary
-from stanflow.estimates.draws import FlowDraws, draw, draw_log_densities, pool
+from stanflow.estimates.draws import FlowDraws, LogDensities, draw, draw_log_densities, pool
 from stanflow.estimates.elbo import estimate_elbo
 from stanflow.estimates.importance import estimate_evidence
 from stanflow.estimates.improper import unbounded_directions
 from stanflow.estimates.probe import FEWEST_EVALUATIONS, Probe, probe
 from stanflow.estimates.tails import check_tails
-from stanflow.estimates.verdict import Diagnostics, judge
+from stanflow.estimates.verdict import HIGHEST_K_UNWEIGHTED, Diagnostics, judge
 from stanflow.fitting.fit_report import AssessmentReport, ProbeReport
 from stanflow.flow.realnvp import Flow
-from stanflow.stan.density import CountingTarget
+from stanflow.stan.density import CountingTarget, NormalizingConstant
 from stanflow.stan.model import ConstrainedDraws, StanModel
-from stanflow.statistics.importance_weights import normalized
+from stanflow.statistics.importance_weights import normalized, pareto_k_error
 
 _POINTS_TO_VERIFY = 10
 _PROBE_SHARE_OF_TRAINING, _TAILS_SHARE_OF_TRAINING = 0.1, 0.04
 SHARE_OF_TRAINING = _PROBE_SHARE_OF_TRAINING + _TAILS_SHARE_OF_TRAINING
 _FEWEST_TAIL_DRAWS, _MOST_TAIL_DRAWS = 1000, 16_000
+_NO_CONSTANT = NormalizingConstant(0.0, known=False, reason="")
+_STANDARD_ERRORS = 2.0
+_SMALL_ERROR_OF_EVIDENCE = 0.01  # nats
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,13 @@ class DrawPlan:
     ----------
     draws : int
         Draws to keep.
-    evidence_draws : int
-        Draws behind the ELBO, the evidence and k-hat: those kept and as many more as this takes,
-        of which only the log densities are held.
-    draw_seed, generated_seed, evidence_seed, probe_seed, tail_seed : int
-        For the draws, generated quantities, further draws, the chains from elsewhere and the draws
-        with heavier tails.
+    evidence_draws, most_evidence_draws : int
+        Draws behind the ELBO, the evidence and k-hat: those kept and as many more as this takes, of
+        which only the log densities are held. The most are taken where fewer leave k-hat near the
+        limit of what is good, or the evidence within more than a hundredth of a nat.
+    draw_seed, generated_seed, evidence_seed, probe_seed, tail_seed, more_seed : int
+        For the draws, generated quantities, further draws, the chains from elsewhere, the draws
+        with heavier tails, and the most draws.
 
     Raises
     ------
@@ -54,11 +58,13 @@ class DrawPlan:
 
     draws: int
     evidence_draws: int
+    most_evidence_draws: int
     draw_seed: int
     generated_seed: int
     evidence_seed: int
     probe_seed: int
     tail_seed: int
+    more_seed: int
 
     def __post_init__(self) -> None:
         if self.draws < 2:
@@ -146,6 +152,9 @@ def assess(
     more = plan.evidence_draws - plan.draws
     if more > 0:
         densities = pool([densities, draw_log_densities(flow, target, more, plan.evidence_seed)])
+    more = plan.most_evidence_draws - plan.evidence_draws
+    if more > 0 and not _is_settled(densities):
+        densities = pool([densities, draw_log_densities(flow, target, more, plan.more_seed)])
     # In the bulk of the posterior, where rounding is smallest.
     constant = model.normalizing_constant_at(drawn.z[:_POINTS_TO_VERIFY])
     elbo = estimate_elbo(densities, constant)
@@ -206,7 +215,7 @@ def assess(
         "reasons": list(verdict.reasons),
         "advice": list(verdict.advice),
         "draws": plan.draws,
-        "evidence_draws": plan.evidence_draws,
+        "evidence_draws": len(densities.log_p),
         "rejected_draws": densities.rejected,
         "skipped_steps": skipped,
         "failed_generated_quantities": len(constrained.failed),
@@ -224,6 +233,14 @@ def assess(
         log_weights=normalized(importance.log_weights[: plan.draws]),
         report=report,
     )
+
+
+def _is_settled(densities: LogDensities) -> bool:
+    """Return whether more draws would hardly tell more."""
+    found = estimate_evidence(densities, _NO_CONSTANT)
+    error = pareto_k_error(found.pareto_k, len(densities.log_p))
+    k_is_settled = found.pareto_k + _STANDARD_ERRORS * error < HIGHEST_K_UNWEIGHTED
+    return k_is_settled and found.se < _SMALL_ERROR_OF_EVIDENCE
 
 
 def _probe_report(found: Probe, constant: float, evaluations: int) -> ProbeReport:

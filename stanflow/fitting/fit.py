@@ -41,7 +41,7 @@ from stanflow.training.train_step import TrainStep
 from stanflow.training.trainer import TrainResult, seconds_spent, train
 from stanflow.training.wiring import wire_by_curvature
 
-_EVIDENCE_DRAWS = 20_000
+_FEWEST_EVIDENCE_DRAWS, _MOST_EVIDENCE_DRAWS = 4000, 20_000
 _VERSIONED = ("stanli", "bridgestan", "torch", "numpy", "arviz")
 
 
@@ -72,8 +72,8 @@ def fit(
     draws : int
         Draws to take from the trained flow.
     evidence_draws : int, optional
-        Draws behind ELBO, evidence and k-hat, of which those beyond `draws` are not kept; by
-        default `draws`, or 20,000 where that is more.
+        Draws behind ELBO, evidence and k-hat, of which those beyond `draws` are not kept. By
+        default as many as settle these, between 4000 and 20,000, and at least `draws`.
     preset : {"auto", "paper"}
         Settings to take where `flow` or `training` is not given; see
         `stanflow.fitting.presets.preset`.
@@ -126,10 +126,11 @@ def fit(
     flow, training = flow or of_preset, training or training_of_preset
     grows = flow.layers is None
     flow_config, train_config = _resolved(model, flow, training)
-    flow_seed, train_seed, *seeds = (int(s) for s in np.random.SeedSequence(seed).generate_state(7))
-    if evidence_draws is None:
-        evidence_draws = max(draws, _EVIDENCE_DRAWS)
-    plan = DrawPlan(draws, evidence_draws, *seeds)
+    flow_seed, train_seed, *seeds = (int(s) for s in np.random.SeedSequence(seed).generate_state(8))
+    fewest, most = evidence_draws, evidence_draws
+    if fewest is None or most is None:
+        fewest, most = max(draws, _FEWEST_EVIDENCE_DRAWS), max(draws, _MOST_EVIDENCE_DRAWS)
+    plan = DrawPlan(draws, fewest, most, *seeds)
     expected_constant = model.normalizing_constant
     run: dict[str, Any] = {
         "program_sha256": model.program.hash,
@@ -144,9 +145,9 @@ def fit(
     timed_config = train_config
     if train_config.max_seconds is not None:
         left = train_config.max_seconds - (time.perf_counter() - began)
-        seconds, evidence_draws = share_time(model, left, draws, evidence_draws)
+        seconds, most = share_time(model, left, draws, most)
         timed_config = replace(train_config, max_seconds=seconds)
-        plan = replace(plan, evidence_draws=evidence_draws)
+        plan = replace(plan, evidence_draws=min(fewest, most), most_evidence_draws=most)
     kept = state = None
     if checkpoint is not None:
         kept = Checkpoint(Path(checkpoint), _identity(run, wiring), checkpoint_every)

@@ -254,11 +254,11 @@ class Fit(StanVariables):
         elif (model.program.hash, model.data.hash) != known:
             raise UsageError(f"the fit is of {report['model']} with other data or another program")
         target = CountingTarget(model, report["gradient_evaluations"])
-        seeds = np.random.SeedSequence([seed, n]).generate_state(5)
+        seeds = np.random.SeedSequence([seed, n]).generate_state(6)
         assessment = assess(
             self.flow,
             model,
-            DrawPlan(n, n, *map(int, seeds)),
+            DrawPlan(n, n, n, *map(int, seeds)),
             target=target,
             trace=self.steps,
             breakdown=report.get("breakdown", ""),

@@ -156,7 +156,9 @@ struct step_part {
 
 typedef int (*log_density_gradient_fn)(const void *model, _Bool propto, _Bool jacobian,
                                        const double *z, double *value, double *gradient,
-                                       char **error); /* as in bridgestan.h */
+                                       char **error);
+typedef int (*log_density_fn)(const void *model, _Bool propto, _Bool jacobian, const double *z,
+                              double *value, char **error); /* both as in bridgestan.h */
 
 /* A step of a flow that is one chain, towards the path gradient of -ELBO. */
 struct step {
@@ -169,6 +171,7 @@ struct step {
     double longest;              /* a draw's derivative is shortened to it */
 
     log_density_gradient_fn log_density_gradient;
+    log_density_fn log_density;
     const void *model;           /* safe to use from so many threads at once */
     const double *location, *scale; /* (D,): the model's z is location + scale * (F u) */
     const double *factor;        /* (D, D): F, lower-triangular; NULL for the identity */

@@ -123,11 +123,11 @@ class Step(ctypes.Structure):
         ("dim", _integer), ("batch", _integer), ("layers", _integer), ("parts", _integer),
         ("threads", _integer), ("part", _pointer), ("log_degrees_minus_one", _pointer),
         ("base", _pointer), ("tails", _integer), ("longest", _real),
-        ("log_density_gradient", _pointer), ("model", _pointer), ("location", _pointer),
-        ("scale", _pointer), ("factor", _pointer), ("log_det", _real), ("rows", _pointer),
-        ("log_ratio", _pointer),
-        ("accepted", _pointer), ("centre", _pointer), ("spread", _pointer),
-        ("parameters", _integer), ("gradients", _pointer),
+        ("log_density_gradient", _pointer), ("log_density", _pointer), ("model", _pointer),
+        ("location", _pointer), ("scale", _pointer), ("factor", _pointer), ("log_det", _real),
+        ("rows", _pointer), ("log_ratio", _pointer), ("accepted", _pointer),
+        ("centre", _pointer), ("spread", _pointer), ("parameters", _integer),
+        ("gradients", _pointer),
     )  # fmt: skip
 
 

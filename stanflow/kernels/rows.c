@@ -37,6 +37,8 @@ typedef struct bs_rng bs_rng;
 typedef int (*log_density_gradient_fn)(const bs_model*, bool propto, bool jacobian,
                                        const double* theta_unc, double* value, double* gradient,
                                        char** error);
+typedef int (*log_density_fn)(const bs_model*, bool propto, bool jacobian,
+                              const double* theta_unc, double* value, char** error);
 typedef int (*param_constrain_fn)(const bs_model*, bool include_tp, bool include_gq,
                                   const double* theta_unc, double* theta, bs_rng*, char** error);
 typedef bs_rng* (*rng_construct_fn)(unsigned int seed, char** error);
@@ -122,7 +124,7 @@ static size_t count_failures(const uint8_t* status, size_t n_rows) {
   return failures;
 }
 
-/* ---- Log density and gradient ------------------------------------------------------------- */
+/* ---- Log density, with its gradient or without ------------------------------------------------------------- */
 
 typedef struct gradient_arguments {
   log_density_gradient_fn log_density_gradient;
@@ -181,6 +183,39 @@ PUBLIC size_t stanflow_log_density_gradient(log_density_gradient_fn log_density_
                                         log_density, gradient, status};
   stanflow_for_each_row(gradient_row, &arguments, n_rows, n_threads);
   return count_failures(status, n_rows);
+}
+
+typedef struct density_arguments {
+  log_density_fn log_density_of;
+  const bs_model* model;
+  bool propto;
+  bool jacobian;
+  size_t dim;
+  const double* z;
+  double* log_density;
+} density_arguments;
+
+static void density_row(const void* arguments, size_t row) {
+  const density_arguments* a = arguments;
+  double* log_density = a->log_density + row;
+  const int rc = a->log_density_of(a->model, a->propto, a->jacobian, a->z + row * a->dim,
+                                   log_density, NULL);
+  if (rc != 0) *log_density = NAN;
+}
+
+/*
+ * Log densities of a batch.
+ *
+ * log_density_of        address of bs_log_density of the library that holds `model`
+ * model, propto, jacobian, n_rows, dim, z, log_density, n_threads
+ *                       as above
+ */
+PUBLIC void stanflow_log_density(log_density_fn log_density_of, const bs_model* model, bool propto,
+                                 bool jacobian, size_t n_rows, size_t dim, const double* z,
+                                 double* log_density, int n_threads) {
+  const density_arguments arguments = {log_density_of, model, propto, jacobian,
+                                       dim, z, log_density};
+  stanflow_for_each_row(density_row, &arguments, n_rows, n_threads);
 }
 
 /* ---- Constraining ------------------------------------------------------------------------- */

@@ -132,9 +132,12 @@ static void NAME(evaluate_row)(const void *data, size_t draw)
         z[i] = step->location[i] + step->scale[i] * scaled;
     }
     double log_p = 0, total = 0;
-    const int failed = step->log_density_gradient(step->model, 1, 1, z, &log_p, gradient, NULL);
+    const int failed
+        = task->with_score
+              ? step->log_density_gradient(step->model, 1, 1, z, &log_p, gradient, NULL)
+              : step->log_density(step->model, 1, 1, z, &log_p, NULL);
     const double log_ratio = log_p + step->log_det - part->log_q[j];
-    for (int64_t i = 0; i < dim; ++i)
+    for (int64_t i = 0; i < dim && task->with_score; ++i)
         total += gradient[i] *= step->scale[i];
     for (int64_t i = 0; i < dim && task->with_score; ++i) {
         double g = gradient[i];

@@ -52,6 +52,10 @@ def compiled_loop() -> ctypes.CDLL | None:
     compiled.stanflow_log_density_gradient.argtypes = [
         pointer, pointer, flag, flag, size, size, *[pointer] * 4, ctypes.c_int,
     ]  # fmt: skip
+    compiled.stanflow_log_density.restype = None
+    compiled.stanflow_log_density.argtypes = [
+        pointer, pointer, flag, flag, size, size, pointer, pointer, ctypes.c_int,
+    ]  # fmt: skip
     compiled.stanflow_constrain.restype = size
     compiled.stanflow_constrain.argtypes = [
         *[pointer] * 4, flag, flag, size, size, size, *[pointer] * 4, ctypes.c_int,
@@ -79,10 +83,12 @@ class BatchEvaluator:
 
     def compiled_density(self) -> CompiledDensity | None:
         """Return the model's density for compiled code, None where none was built."""
-        function = _address(self.stan_model.stanlib.bs_log_density_gradient)
-        if self.library is None or function is None:
+        functions = self.stan_model.stanlib
+        with_gradient = _address(functions.bs_log_density_gradient)
+        alone = _address(functions.bs_log_density)
+        if self.library is None or with_gradient is None or alone is None:
             return None
-        return CompiledDensity(function, self.stan_model.model, self.threads)
+        return CompiledDensity(with_gradient, alone, self.stan_model.model, self.threads)
 
     def log_density_gradient(self, z: FloatArray) -> tuple[FloatArray, FloatArray, StatusArray]:
         """Evaluate log density and gradient, without Stan's dropped constants.
@@ -120,6 +126,37 @@ class BatchEvaluator:
         log_density[status == THREW] = np.nan
         gradient[status == THREW] = np.nan
         return log_density, gradient, status
+
+    def log_density(self, z: FloatArray) -> FloatArray:
+        """Evaluate the log density as `log_density_gradient` does, without the gradient.
+
+        Parameters
+        ----------
+        z : array of shape (B, D), C-contiguous
+
+        Returns
+        -------
+        array of shape (B,)
+            NaN where the row threw.
+        """
+        rows, dim = z.shape
+        log_density = np.empty(rows)
+        function = self.stan_model.stanlib.bs_log_density
+        if self.library is not None:
+            self.library.stanflow_log_density(
+                _address(function), self.stan_model.model, True, True, rows, dim,
+                z.ctypes.data, log_density.ctypes.data, self.threads,
+            )  # fmt: skip
+            return log_density
+        call = _untyped(function, ctypes.c_bool, ctypes.c_bool, *[ctypes.c_void_p] * 3)
+        for row in range(rows):
+            code = call(
+                self.stan_model.model, True, True, z[row].ctypes.data,
+                log_density[row:].ctypes.data, None,
+            )  # fmt: skip
+            if code != 0:
+                log_density[row] = np.nan
+        return log_density
 
     def constrain(
         self, z: FloatArray, seeds: SeedArray, *, include_tp: bool, include_gq: bool

@@ -57,17 +57,18 @@ class CompiledDensity:
 
     Attributes
     ----------
-    function : int
-        Address of BridgeStan's ``bs_log_density_gradient``.
+    log_density_gradient, log_density : int
+        Addresses of BridgeStan's ``bs_log_density_gradient`` and ``bs_log_density``.
     model : int
-        Its first argument; it lives as long as the density.
+        Their first argument; it lives as long as the density.
     threads : int
-        That may call it at once.
+        That may call them at once.
     count : callable
         To be told how many draws it was evaluated at.
     """
 
-    function: int
+    log_density_gradient: int
+    log_density: int
     model: int
     threads: int
     count: Callable[[int], None] = lambda draws: None
@@ -94,6 +95,20 @@ class Density(ABC):
         z : array of shape (B, D)
             Unconstrained draws.
         """
+
+    def log_density(self, z: FloatArray) -> FloatArray:
+        """Evaluate a batch where gradients are not wanted.
+
+        Parameters
+        ----------
+        z : array of shape (B, D)
+
+        Returns
+        -------
+        array of shape (B,)
+            NaN where the row threw.
+        """
+        return self.log_density_gradient(z).log_density
 
 
 class Target(Density):
@@ -147,6 +162,11 @@ class CountingTarget(Target):
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:
         self._count(len(z))
         return self._target.log_density_gradient(z)
+
+    @override
+    def log_density(self, z: FloatArray) -> FloatArray:
+        self._count(len(z))
+        return self._target.log_density(z)
 
     @override
     def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:

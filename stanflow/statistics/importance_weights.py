@@ -127,3 +127,17 @@ def _generalized_pareto_quantiles(
     if abs(shape) < np.finfo(np.float64).eps:
         return np.asarray(-scale * log_survival)
     return np.asarray(scale * np.expm1(-shape * log_survival) / shape)
+
+
+def pareto_k_error(pareto_k: float, draws: int) -> float:
+    """Return the standard error of a k-hat: ``(1 + k) / sqrt(M)`` for M weights in the tail.
+
+    It is the maximum likelihood estimator's (Smith 1987, "Estimating tails of probability
+    distributions", Annals of Statistics 15); M is ``min(S / 5, 3 sqrt(S))`` (Vehtari et al. 2024).
+
+    Examples
+    --------
+    >>> round(pareto_k_error(0.5, 4000), 2), round(pareto_k_error(0.5, 20_000), 2)
+    (0.11, 0.07)
+    """
+    return (1 + pareto_k) / math.sqrt(min(draws / 5, 3 * math.sqrt(draws)))

@@ -65,6 +65,7 @@ class CompiledGradientEstimator:
         self.base_and_noise: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         self._log_q: list[torch.Tensor] = []
         self._largest_of_base = sweep.z.new_zeros(len(chain.parts)).numpy()
+        self._largest_of_layers = sweep.largest_of_layers.numpy()
         self._log_ratio, self._accepted = np.empty(batch), np.empty(batch, dtype=np.bool_)
         rows, centre, spread = np.empty((batch, 3 * dim)), np.empty(dim), np.empty(dim)
         location, scale = map(np.ascontiguousarray, (target.location, target.scale))
@@ -87,7 +88,8 @@ class CompiledGradientEstimator:
             base=ctypes.addressof(base),
             tails=self._tails,
             longest=math.inf if longest is None else longest * math.sqrt(dim),
-            log_density_gradient=density.function,
+            log_density_gradient=density.log_density_gradient,
+            log_density=density.log_density,
             model=density.model,
             location=location.ctypes.data,
             scale=scale.ctypes.data,
@@ -152,8 +154,7 @@ class CompiledGradientEstimator:
 
     def largest(self) -> FloatArray:
         """Return the largest ``|x|`` after the base and after each coupling layer, last batch."""
-        of_layers = self._sweep.largest_of_layers.numpy()
-        return np.concatenate([[self._largest_of_base.max()], of_layers.max(axis=1)])
+        return np.concatenate([[self._largest_of_base.max()], self._largest_of_layers.max(axis=1)])
 
 
 def _key(generator: torch.Generator) -> int:

@@ -167,11 +167,13 @@ def result_of(log_weights: FloatArray, accepted: npt.NDArray[np.bool_], tails: i
     rejected = len(accepted) - int(np.count_nonzero(accepted))
     counted = accepted[tails:]
     own = log_weights[tails:][counted]
-    if len(own) == 0:
+    n = len(own)
+    if n == 0:
         return BatchResult(math.nan, math.nan, rejected)
-    elbo = float(np.mean(own)) + math.log(len(own) / len(counted))
-    sd = float(np.std(own, ddof=1)) if len(own) > 1 else math.nan
-    return BatchResult(elbo, sd, rejected)
+    mean = float(own.sum()) / n
+    away = own - mean
+    sd = math.sqrt(float(away @ away) / (n - 1)) if n > 1 else math.nan
+    return BatchResult(mean + math.log(n / len(counted)), sd, rejected)
 
 
 def _shorten(cotangent: torch.Tensor, longest: float) -> None:

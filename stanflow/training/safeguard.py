@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from statistics import median
 
-import numpy as np
 import torch
 
 from stanflow.flow.realnvp import Flow
@@ -59,10 +59,9 @@ class Safeguard:
         self._recent.append(elbo if stepped else math.nan)
         if len(self._recent) < _RECENT:
             return False
-        recent = np.array(self._recent)
-        finite = recent[np.isfinite(recent)]
-        level = float(np.median(finite)) if len(finite) else -math.inf
-        if len(finite) == 0 or level < self._level - self._fall:
+        finite = [recent for recent in self._recent if math.isfinite(recent)]
+        level = median(finite) if finite else -math.inf
+        if not finite or level < self._level - self._fall:
             self._flow.flat.copy_(self._copies[0])
             self._copies[1] = self._copies[0]
             self.returns += 1
@@ -72,7 +71,7 @@ class Safeguard:
             self._copies[0] = self._copies[1]
             self._copies[1] = self._flow.flat
             self._level = level
-            spread = float(np.median(np.abs(finite - level)))
+            spread = median(abs(elbo - level) for elbo in finite)
             self._fall = max(_LEAST_FALL, _SPREADS * spread)
         return False
 

@@ -76,6 +76,11 @@ class StandardizedTarget(Density):
             batch.accepted,
         )
 
+    @override
+    def log_density(self, z: FloatArray) -> FloatArray:
+        scaled = z if self.factor is None else z @ self.factor.T
+        return self._target.log_density(self.location + self.scale * scaled) + self.log_det
+
     def in_units(self, z: FloatArray) -> FloatArray:
         """Return the u of points z of shape (n, D)."""
         scaled = (z - self.location) / self.scale

@@ -11,6 +11,7 @@ import numpy as np
 from stanflow.arrays import FloatArray
 from stanflow.sampling.chains import Chains, Metric
 from stanflow.stan.density import DensityBatch, Target
+from stanflow.statistics.markov_chains import rhat
 from stanflow.training.config import TrainConfig
 from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.warmstart import LocationScale, mean_field_start
@@ -19,6 +20,7 @@ from stanflow.training.whitening import whitening
 _CHAINS, _CHAINS_IN_MANY_DIMENSIONS = 32, 16
 _ADAPT_AFTER = (20, 50, 100, 180)  # transitions
 _TRANSITIONS, _TRANSITIONS_IN_MANY_DIMENSIONS = 300, 150
+_ENOUGH_IF_MIXED, _HIGHEST_RHAT = 150, 1.1  # transitions, and R-hat since the metric was adapted
 _MANY_DIMENSIONS = 500
 _FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS = 4, 12
 _POINTS = 256
@@ -59,10 +61,11 @@ def begin(
 
     With ``start="ensemble"`` a mean-field fit comes first, then 32 Hamiltonian chains (16 above
     500 dimensions): half of them start as Stan's do, half from the mean-field fit. They adapt
-    their metric together. Median and spread of each coordinate over their draws are the units;
-    spread is the interquartile range, or the wider of it and the central 90 %, as heavy tails ask
-    for a wide start. Where linear correlations are most of the posterior's shape, they are part of
-    the units (see `whitening`).
+    their metric together, and up to 500 dimensions half of their transitions will do where they
+    agree by then. Median and spread of each coordinate over their draws are the units; spread is
+    the interquartile range, or the wider of it and the central 90 %, as heavy tails ask for a wide
+    start. Where linear correlations are most of the posterior's shape, they are part of the units
+    (see `whitening`).
 
     Parameters
     ----------
@@ -157,9 +160,17 @@ def _run_ensemble(
         if transition in _ADAPT_AFTER:
             recent = np.concatenate(recorded[transition // 2 :])
             chains.adapt(Metric(recent, _spread(recent)))
-        if should_stop():
+        may_be_enough = transition == _ENOUGH_IF_MIXED < transitions
+        if should_stop() or (may_be_enough and _have_mixed(recorded)):
             break
     return np.concatenate(recorded[len(recorded) // 3 :])
+
+
+def _have_mixed(recorded: list[FloatArray]) -> bool:
+    """Return whether the chains agree on every coordinate since they last adapted their metric."""
+    adapted = max(after for after in _ADAPT_AFTER if after < len(recorded))
+    draws = np.stack(recorded[adapted:])
+    return all(rhat(draws[:, :, i].T) < _HIGHEST_RHAT for i in range(draws.shape[2]))
 
 
 def _normal_draws(

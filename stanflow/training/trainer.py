@@ -16,7 +16,7 @@ from stanflow.flow.depth import layers_at_first
 from stanflow.flow.realnvp import Flow
 from stanflow.flow.sweep import Sweep
 from stanflow.stan.density import CountingTarget
-from stanflow.statistics.importance_weights import normalized, pareto_smoothed
+from stanflow.statistics.importance_weights import normalized, pareto_k_error, pareto_smoothed
 from stanflow.training.caution import Caution, caution
 from stanflow.training.checkpoint import Checkpoint, State
 from stanflow.training.compiled_gradients import CompiledGradientEstimator
@@ -33,7 +33,8 @@ from stanflow.training.train_step import TrainStep, as_state, from_state
 _FAILED_STEPS_IN_A_ROW = 100
 _MOST_RETURNS = 10
 _NUMBERS_WORTH_A_SECOND_THREAD = 16_384
-_DRAWS_TO_JUDGE = 20_000
+_DRAWS_TO_JUDGE = (4000, 20_000)
+_STANDARD_ERRORS = 2.0
 _HIGHEST_K_TO_END_WITH = 0.55
 _STEPS_BEFORE_GROWTH, _STEPS_LOOKED_AT = 150, 50
 _NEARLY_NORMAL = 0.03  # nats
@@ -287,17 +288,27 @@ class _Run:
     def _much_is_left(self, result: TrainResult) -> bool:
         """Return whether importance weights say that there is more to learn, if not the trace.
 
-        KL(q | p) is ``log E_q[w] - E_q[log w]``; Pareto k-hat looks at the largest of them.
+        KL(q | p) is ``log E_q[w] - E_q[log w]``; Pareto k-hat looks at the largest of them. Where
+        few of them leave it open, there are more.
         """
         seed = self._seed + len(result.trace)
         generator = torch.Generator(device=self._config.device).manual_seed(seed)
-        batches = math.ceil(_DRAWS_TO_JUDGE / self._sweep.batch)
-        log_weights = np.concatenate(
-            [self._estimator.log_weights(generator) for _ in range(batches)]
-        )
-        # Of normalised weights the mean is 1 / n.
-        divergence = -float(np.mean(normalized(log_weights))) - math.log(len(log_weights))
-        _, pareto_k = pareto_smoothed(log_weights)
+        batches: list[FloatArray] = []
+        divergence = pareto_k = math.nan
+        for draws in _DRAWS_TO_JUDGE:
+            while len(batches) * self._sweep.batch < draws:
+                batches.append(self._estimator.log_weights(generator))
+            log_weights = np.concatenate(batches)
+            n = len(log_weights)
+            # Of normalised weights the mean is 1 / n.
+            divergence = -float(np.mean(normalized(log_weights))) - math.log(n)
+            _, pareto_k = pareto_smoothed(log_weights)
+            away = abs(divergence - self._schedule.largest_divergence)
+            k_away = abs(pareto_k - _HIGHEST_K_TO_END_WITH)
+            error = float(np.std(log_weights)) / math.sqrt(n)
+            k_error = pareto_k_error(pareto_k, n)
+            if away > _STANDARD_ERRORS * error and k_away > _STANDARD_ERRORS * k_error:
+                break
         return pareto_k > _HIGHEST_K_TO_END_WITH or divergence > self._schedule.largest_divergence
 
     def largest(self) -> FloatArray:

@@ -56,7 +56,7 @@ def mean_field_start(
         No starting point has a finite log density.
     """
     starts = target.starting_points(_BATCH, rng)
-    best = int(np.argmax(target.log_density_gradient(starts).log_density))
+    best = int(np.argmax(target.log_density(starts)))
     dim = target.dim
     start = np.concatenate([starts[best], np.full(dim, -1.0)])
     longest = np.repeat([_LONGEST_STEP_OF_LOCATION, _LONGEST_STEP_OF_LOG_SCALE], dim)

@@ -87,11 +87,20 @@ def test_the_report_has_the_settings_that_were_used():
 
 
 @pytest.mark.parametrize(("draws", "drawn"), [(100, 20_000), (20_500, 20_500)])
-def test_the_evidence_has_twenty_thousand_draws_behind_it_or_more(draws, drawn):
+def test_where_few_draws_leave_evidence_or_k_hat_open_there_are_twenty_thousand(draws, drawn):
     flow = stanflow.FlowConfig(family="meanfield")
     result = fit(ONE_DIMENSION, draws=draws, evidence_draws=None, flow=flow)
     assert len(result.values) == draws
     assert result.report["evidence_draws"] == drawn
+
+
+@pytest.mark.parametrize(("draws", "drawn"), [(100, 4000), (4500, 4500)])
+def test_where_few_draws_settle_them_there_are_no_more(draws, drawn):
+    code = "parameters { vector[2] x; } model { x ~ normal(1, 2); }"
+    result = fit(code, draws=draws, evidence_draws=None, training=stanflow.TrainConfig())
+    assert result.report["evidence_draws"] == drawn
+    assert result.report["pareto_k"] < 0.3
+    assert result.report["log_evidence_se"] < 0.01
 
 
 def test_the_gradients_for_the_curvature_are_counted(monkeypatch):

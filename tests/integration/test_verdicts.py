@@ -120,7 +120,7 @@ def spoilt(result, target, *, log_scale=0.0, shift=0.0):
         centre = float(z.mean()) - float(flow.output.shift[1])
         flow.output.log_scale[1] += log_scale
         flow.output.shift[1] += (1 - np.exp(log_scale)) * centre + shift * z.std()
-    plan = DrawPlan(4000, 4000, 1, 2, 3, 4, 5)
+    plan = DrawPlan(4000, 4000, 4000, 1, 2, 3, 4, 5, 6)
     counting = CountingTarget(target, 384_000)
     return assess(flow, target, plan, target=counting, trace=result.steps).report
 

@@ -65,6 +65,15 @@ def test_the_compiled_loop_gives_what_the_python_loop_gives(model, z, threads):
 
 
 @pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_the_log_density_alone_is_the_one_with_its_gradient(model, z, threads, compiled):
+    batches = evaluator(model, threads, compiled=compiled)
+    log_density, _, status = batches.log_density_gradient(z)
+    assert len(set(status)) == 3
+    np.testing.assert_array_equal(batches.log_density(z), log_density)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
 def test_rows_are_marked_by_what_went_wrong(model, z, compiled):
     log_density, gradient, status = evaluator(model, 2, compiled=compiled).log_density_gradient(z)
     threw, not_finite = z[:, 0] > 3, z[:, 0] < -3
@@ -101,7 +110,7 @@ def test_every_coordinate_of_a_gradient_is_looked_at(compiled):
 @pytest.mark.parametrize("shape", [(3, 1), (3, 3), (2,), (1, 3, 2)])
 def test_draws_of_another_shape_are_refused(model, shape):
     """The loop in C would read beyond them."""
-    for call in (model.log_density_gradient, model.constrain):
+    for call in (model.log_density_gradient, model.log_density, model.constrain):
         with pytest.raises(ValueError, match=r"shape \(B, 2\)"):
             call(np.zeros(shape))
 

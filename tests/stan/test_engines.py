@@ -92,6 +92,7 @@ def test_the_compiled_and_the_plain_call_agree(model, z):
         value, expected = model._loaded.stan_model.log_density_gradient(row)
         assert value == log_density
         np.testing.assert_array_equal(expected, gradient)
+    np.testing.assert_allclose(model.log_density(z), batch.log_density, rtol=1e-14)
 
 
 def test_constrained_draws_meet_their_constraints(model, z):

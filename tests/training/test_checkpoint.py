@@ -108,7 +108,7 @@ def test_schedule_and_safeguard_go_on_where_they_were(model, tmp_path, monkeypat
 
 def test_a_run_that_went_on_after_an_early_end_does_so_again(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "_HIGHEST_K_TO_END_WITH", -np.inf)
-    monkeypatch.setattr(trainer, "_DRAWS_TO_JUDGE", 100)
+    monkeypatch.setattr(trainer, "_DRAWS_TO_JUDGE", (100,))
     monkeypatch.setattr(schedule, "_FEWEST_STEPS", 100)
     monkeypatch.setattr(schedule, "_FEWEST_COOLING_STEPS", 100)
     config = TrainConfig(batch=32, max_steps=1000, min_steps=100, start="mean-field")

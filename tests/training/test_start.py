@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stanflow.stan.density import DensityBatch
+from stanflow.stan.density import CountingTarget, DensityBatch
+from stanflow.stan.model import StanModel
 from stanflow.training import start as start_module
 from stanflow.training.config import TrainConfig
 from stanflow.training.start import begin
@@ -128,8 +129,24 @@ def test_where_no_width_is_free_of_rejections_the_one_with_fewest_is_taken(monke
     monkeypatch.setattr(start_module, "_MOST_REJECTED", -1.0)
     narrower = begin(target, ENSEMBLE, seed=1)
     assert narrower.location == usual.location
-    # By 0.25 of the usual widening, which is by 2, and at least to half.
-    assert usual.log_scale - narrower.log_scale > 1.25 * np.log(2) - 1e-9
+    # Not at all or by a quarter of the usual widening, which is by 2, and at least to half.
+    assert usual.log_scale - narrower.log_scale > np.log(2) - 1e-9
+
+
+def test_chains_that_agree_end_early_and_others_do_not():
+    """Two modes that no chain crosses between are seen by R-hat, to which one mode is as good."""
+    code = (
+        "data { real away; } parameters { real x; } model { target += "
+        "log_sum_exp(normal_lupdf(x | -away, 0.05), normal_lupdf(x | away, 0.05)); }"
+    )
+    evaluations = []
+    for away in (0.0, 1.5):
+        model = StanModel(stan_code=code, data={"away": away}, engine="embedded")
+        target = CountingTarget(model)
+        begin(target, ENSEMBLE, seed=1)
+        evaluations.append(target.evaluations)
+    # 32 chains, 150 transitions fewer, of 8 steps on average
+    assert evaluations[1] - evaluations[0] > 0.8 * 32 * 150 * 8
 
 
 @pytest.mark.parametrize(("dim", "widening"), [(3, 3.0), (40, 3.0**0.5)])
