@@ -33,6 +33,7 @@ from stanflow.stan.density import Target
 from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import GradientEstimator
 from stanflow.training.optimizers import FlatAdam
+from stanflow.training.threads import threads_that_pay
 
 GEMM = 2000
 
@@ -87,8 +88,6 @@ class Steps:
             local_features=setting.features,
             marginal_layers=0,
         )
-        if setting.batch * setting.dim < 16_384:
-            torch.set_num_threads(1)
         flow = build_flow(config, setting.dim, seed=1, wiring=random_wiring(setting))
         self.flow = flow.to(getattr(torch, setting.precision))
         self.sweep = Sweep(flow, setting.batch, memory=setting.memory)
@@ -339,7 +338,9 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        child(Setting(**json.loads(options.child)))
+        setting = Setting(**json.loads(options.child))
+        with threads_that_pay(setting.batch * setting.dim):
+            child(setting)
         return
     results: dict[str, Any] = {"threads": torch.get_num_threads()}
     for name in options.only:

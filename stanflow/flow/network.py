@@ -67,11 +67,20 @@ class _MatrixNetwork:
         self._flat_cotangent = self._hidden_cotangent.flatten(0, 1)
         self._input_weight, self._input_bias = conditioner.input_weight, conditioner.input_bias
         self._output_weight = conditioner.output_weight
-        self._calls = (
-            None
-            if workspace.library is None
-            else compiled.Calls(workspace.library, self.output.dtype)
-        )
+        self._calls: compiled.Calls | None = None
+        if workspace.library is not None:
+            units = {
+                "units": 2 * hidden,
+                "batch": batch,
+                "parts": compiled.parts_for(2 * hidden * batch),
+                "hidden": self._hidden.data_ptr(),
+                "cotangent": self._hidden_cotangent.data_ptr(),
+                "bias": self._input_bias.data_ptr(),
+            }
+            own = workspace.address_of_gradient(self._input_bias)
+            self._units = compiled.Activation(**units)
+            self._units_with_gradient = compiled.Activation(**units, bias_gradient=own)
+            self._calls = compiled.Calls(workspace.library, self.output.dtype)
 
     def push(self, x: Tensor) -> None:
         self._rows.take(x, out=self.kept)
@@ -94,27 +103,20 @@ class _MatrixNetwork:
         if with_gradients:
             torch.bmm(self.output, self._hidden.transpose(1, 2), out=gradient_of(weight))
         torch.bmm(weight.transpose(1, 2), self.output, out=cotangent)
-        bias_gradient = gradient_of(self._input_bias) if with_gradients else None
         if self._calls is not None:
-            two, units, batch = self._hidden.shape
-            self._calls.pull_activation(
-                two * units,
-                batch,
-                cotangent.data_ptr(),
-                self._hidden.data_ptr(),
-                None if bias_gradient is None else bias_gradient.data_ptr(),
-            )
+            units = self._units_with_gradient if with_gradients else self._units
+            self._calls.pull_activation(ctypes.addressof(units))
             return
         cotangent.mul_(self._hidden > 0)
-        if bias_gradient is not None:
+        if with_gradients:
+            bias_gradient = gradient_of(self._input_bias)
             bias_gradient.copy_(cotangent.sum(2).view_as(bias_gradient))
 
     def _activate(self) -> None:
-        hidden, bias = self._hidden, self._input_bias
         if self._calls is None:
-            hidden.add_(bias.view(2, -1, 1)).relu_()
+            self._hidden.add_(self._input_bias.view(2, -1, 1)).relu_()
         else:
-            self._calls.activate(bias.numel(), hidden.shape[2], hidden.data_ptr(), bias.data_ptr())
+            self._calls.activate(ctypes.addressof(self._units))
 
 
 class SmallNetwork(Network):

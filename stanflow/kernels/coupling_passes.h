@@ -604,8 +604,7 @@ INLINE void NAME(pull_parts)(struct NAME(task) *task)
             REAL *cotangent = task->cotangent + layer->rows[i] * batch;
             REAL *u_row = (REAL *)layer->output + own, *t_row = u_row + n * batch;
             VECTOR bias_u = {0}, bias_t = {0};
-            for (int64_t j = 0; j < batch; j += LANES) {
-                const int64_t left = batch - j;
+            FOR_EACH_VECTOR(batch, j, left, {
                 VECTOR c = NAME(load)(cotangent + j, left);
                 VECTOR gu = c * NAME(load)((const REAL *)layer->gain + own + j, left);
                 if (task->log_q_weight != NULL) {
@@ -618,7 +617,7 @@ INLINE void NAME(pull_parts)(struct NAME(task) *task)
                 bias_t += c;
                 c *= NAME(load)((const REAL *)layer->scale + own + j, left);
                 NAME(store)(cotangent + j, c, left);
-            }
+            });
             bias_gradient[i] = NAME(sum)(bias_u);
             bias_gradient[n + i] = NAME(sum)(bias_t);
             if (back != NULL)

@@ -87,6 +87,16 @@ struct network {
     void *input_bias_gradient, *output_weight_gradient;
 };
 
+/* Hidden units between matrix products done elsewhere. */
+struct activation {
+    int64_t units, batch;        /* of both networks; B */
+    int64_t parts;               /* of the units; so many threads are asked for */
+    void *hidden;                /* (units, B): before relu, and after */
+    void *cotangent;             /* (units, B): after relu, and before */
+    const void *bias;            /* (units,) */
+    void *bias_gradient;         /* NULL where no gradients are wanted */
+};
+
 /* A sinh-arcsinh layer; parameters and their gradients are (D,). */
 struct sinh_arcsinh {
     int64_t dim, batch;          /* D, B */
@@ -231,8 +241,8 @@ struct passes {
     void (*push)(const struct coupling *, void *, void *, double *);
     void (*restore)(const struct coupling *, void *);
     void (*pull)(const struct coupling *, void *, const double *);
-    void (*activate)(int64_t, int64_t, void *, const void *);
-    void (*pull_activation)(int64_t, int64_t, void *, const void *, void *);
+    void (*activate)(const struct activation *);
+    void (*pull_activation)(const struct activation *);
     void (*network_push)(const struct network *, const void *);
     void (*network_pull)(const struct network *, void *);
     void (*bend_push)(const struct sinh_arcsinh *, void *, void *, double *);
@@ -293,11 +303,10 @@ static const struct passes *passes(int in_double)
  * the gradients of biases and local conditioner. log_q_weight, (B,), is the cotangent of log_q; it
  * needs `slope`, and is NULL for path gradients.
  *
- * activate: hidden, (rows, B), in place: relu(hidden + bias).
+ * activate: hidden in place: relu(hidden + bias).
  *
- * pull_activation: cotangent, (rows, B), in place: times relu's derivative, which follows from its
- * values in hidden, (rows, B). Unless it is NULL, bias_gradient, (rows,), gets the sums
- * over draws.
+ * pull_activation: cotangent in place: times relu's derivative, which follows from its values in
+ * hidden. Unless it is NULL, bias_gradient gets the sums over draws.
  *
  * network_push: from the kept rows of points, (D, B), to kept, hidden and output. network_pull: from
  * the cotangents in output to those of the kept rows, and to gradients where they are wanted.
@@ -326,14 +335,13 @@ static const struct passes *passes(int in_double)
     { \
         passes(in_double)->pull(layer, cotangent, log_q_weight); \
     } \
-    void stanflow_activate_##suffix(int64_t rows, int64_t batch, REAL *hidden, const REAL *bias) \
+    void stanflow_activate_##suffix(const struct activation *units) \
     { \
-        passes(in_double)->activate(rows, batch, hidden, bias); \
+        passes(in_double)->activate(units); \
     } \
-    void stanflow_pull_activation_##suffix(int64_t rows, int64_t batch, REAL *cotangent, \
-                                           const REAL *hidden, REAL *bias_gradient) \
+    void stanflow_pull_activation_##suffix(const struct activation *units) \
     { \
-        passes(in_double)->pull_activation(rows, batch, cotangent, hidden, bias_gradient); \
+        passes(in_double)->pull_activation(units); \
     } \
     void stanflow_network_push_##suffix(const struct network *network, const REAL *points) \
     { \

@@ -44,6 +44,15 @@ class Network(ctypes.Structure):
     )  # fmt: skip
 
 
+class Activation(ctypes.Structure):
+    """``struct activation`` of layers.c, where each member is described."""
+
+    _fields_ = (
+        ("units", _integer), ("batch", _integer), ("parts", _integer), ("hidden", _pointer),
+        ("cotangent", _pointer), ("bias", _pointer), ("bias_gradient", _pointer),
+    )  # fmt: skip
+
+
 class SinhArcsinh(ctypes.Structure):
     """``struct sinh_arcsinh`` of layers.c, where each member is described."""
 
@@ -163,8 +172,8 @@ class Calls:
         self.push = function("push", *[_pointer] * 4)
         self.restore = function("restore", *[_pointer] * 2)
         self.pull = function("pull", *[_pointer] * 3)
-        self.activate = function("activate", *[_integer] * 2, *[_pointer] * 2)
-        self.pull_activation = function("pull_activation", *[_integer] * 2, *[_pointer] * 3)
+        self.activate = function("activate", _pointer)
+        self.pull_activation = function("pull_activation", _pointer)
         self.network_push = function("network_push", *[_pointer] * 2)
         self.network_pull = function("network_pull", *[_pointer] * 2)
         self.bend_push = function("bend_push", *[_pointer] * 4)

@@ -17,3 +17,20 @@ def load() -> ctypes.CDLL | None:
         return ctypes.CDLL(spec.origin)
     except OSError:
         return None
+
+
+def share_threads_of_torch(shared: bool) -> None:
+    """Let torch's OpenMP threads help with the loops, or the library's own, as before (threads.h).
+
+    Where torch's runtime is another one the library's own stay.
+
+    Parameters
+    ----------
+    shared : bool
+    """
+    compiled = load()
+    if compiled is None:
+        return
+    parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if shared else None
+    compiled.stanflow_share_threads.argtypes = [ctypes.c_void_p]
+    compiled.stanflow_share_threads(ctypes.cast(parallel, ctypes.c_void_p))

@@ -17,31 +17,69 @@ INLINE VECTOR NAME(pull_relu)(VECTOR x, VECTOR h)
     return NAME(select)((h > zero) | (x != x), x, zero);
 }
 
-static void NAME(activate)(int64_t rows, int64_t batch, void *hidden, const void *bias)
+struct NAME(activation_task) {
+    const struct activation *units;
+    atomic_int_fast64_t next; /* the next part */
+};
+
+/* Take the next part of the units; returns whether there was one. */
+INLINE int NAME(next_units)(struct NAME(activation_task) *task, int64_t *begin, int64_t *end)
 {
-    for (int64_t i = 0; i < rows; ++i)
-        for (int64_t j = 0; j < batch; j += LANES) {
-            REAL *at = (REAL *)hidden + i * batch + j;
-            VECTOR x = NAME(load)(at, batch - j) + ((const REAL *)bias)[i];
-            NAME(store)(at, NAME(relu)(x), batch - j);
+    const int64_t part = atomic_fetch_add(&task->next, 1), parts = task->units->parts;
+    *begin = part * task->units->units / parts;
+    *end = (part + 1) * task->units->units / parts;
+    return part < parts;
+}
+
+static void NAME(activate_work)(void *data)
+{
+    struct NAME(activation_task) *task = data;
+    const int64_t batch = task->units->batch;
+    int64_t begin, end;
+    while (NAME(next_units)(task, &begin, &end))
+        for (int64_t i = begin; i < end; ++i) {
+            REAL *hidden = (REAL *)task->units->hidden + i * batch;
+            const REAL bias = ((const REAL *)task->units->bias)[i];
+            FOR_EACH_VECTOR(batch, j, left, {
+                NAME(store)(hidden + j, NAME(relu)(NAME(load)(hidden + j, left) + bias), left);
+            });
         }
 }
 
-static void NAME(pull_activation)(int64_t rows, int64_t batch, void *cotangent, const void *hidden,
-                                  void *bias_gradient)
+static void NAME(pull_activation_work)(void *data)
 {
-    for (int64_t i = 0; i < rows; ++i) {
-        VECTOR total = {0};
-        for (int64_t j = 0; j < batch; j += LANES) {
-            const int64_t at = i * batch + j, left = batch - j;
-            VECTOR c = NAME(pull_relu)(NAME(load)((const REAL *)cotangent + at, left),
-                                       NAME(load)((const REAL *)hidden + at, left));
-            NAME(store)((REAL *)cotangent + at, c, left);
-            total += c;
+    struct NAME(activation_task) *task = data;
+    const int64_t batch = task->units->batch;
+    REAL *bias_gradient = task->units->bias_gradient;
+    int64_t begin, end;
+    while (NAME(next_units)(task, &begin, &end))
+        for (int64_t i = begin; i < end; ++i) {
+            const REAL *hidden = (const REAL *)task->units->hidden + i * batch;
+            REAL *cotangent = (REAL *)task->units->cotangent + i * batch;
+            VECTOR total = {0};
+            FOR_EACH_VECTOR(batch, j, left, {
+                VECTOR c = NAME(pull_relu)(NAME(load)(cotangent + j, left),
+                                           NAME(load)(hidden + j, left));
+                NAME(store)(cotangent + j, c, left);
+                total += c;
+            });
+            if (bias_gradient != NULL)
+                bias_gradient[i] = NAME(sum)(total);
         }
-        if (bias_gradient != NULL)
-            ((REAL *)bias_gradient)[i] = NAME(sum)(total);
-    }
+}
+
+static void NAME(activate)(const struct activation *units)
+{
+    struct NAME(activation_task) task = {.units = units};
+    atomic_init(&task.next, 0);
+    stanflow_with_help(NAME(activate_work), &task, units->parts);
+}
+
+static void NAME(pull_activation)(const struct activation *units)
+{
+    struct NAME(activation_task) task = {.units = units};
+    atomic_init(&task.next, 0);
+    stanflow_with_help(NAME(pull_activation_work), &task, units->parts);
 }
 
 /* Products are made in tiles that stay in the registers: so many rows, times a strip of so many

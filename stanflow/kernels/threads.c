@@ -66,8 +66,19 @@ static void start_helpers(int64_t count)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+static parallel_fn parallel_of_others;
+
+void stanflow_share_threads(parallel_fn parallel)
+{
+    parallel_of_others = parallel;
+}
+
 void stanflow_with_help(void (*work)(void *), void *data, int64_t threads)
 {
+    if (threads > 1 && parallel_of_others != NULL) {
+        parallel_of_others(work, data, (unsigned)threads, 0);
+        return;
+    }
     int helped = 0;
     if (threads > 1) {
         pthread_mutex_lock(&helpers.lock);

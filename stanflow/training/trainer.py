@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,11 +27,11 @@ from stanflow.training.safeguard import Safeguard
 from stanflow.training.schedule import make_schedule
 from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import Start
+from stanflow.training.threads import threads_that_pay
 from stanflow.training.train_step import TrainStep, as_state, from_state
 
 _FAILED_STEPS_IN_A_ROW = 100
 _MOST_RETURNS = 10
-_NUMBERS_WORTH_A_SECOND_THREAD = 16_384
 _DRAWS_TO_JUDGE = (4000, 20_000)
 _STANDARD_ERRORS = 2.0
 _HIGHEST_K_TO_END_WITH = 0.55
@@ -132,7 +131,7 @@ def train(
         reached without a break.
     """
     batch = config.draws_a_step(target.dim)
-    with _threads_that_pay(batch * target.dim) as threads:
+    with threads_that_pay(batch * target.dim) as threads:
         units = StandardizedTarget(target, start.location, start.log_scale, start.factor)
         run = _Run(flow, units, config, seed, threads=threads, grows=grows)
         result = TrainResult(run.flow)
@@ -457,15 +456,3 @@ def _reached(step: TrainStep, layer: int) -> str:
     """Say how large a value is, and where: layer 0 is the base."""
     where = f"coupling layer {layer}" if layer else "the base"
     return f"{step.largest[layer]:.2g} after {where}"
-
-
-@contextmanager
-def _threads_that_pay(numbers_per_layer: int) -> Iterator[int]:
-    """Use one torch thread where a second costs more than it saves; yield how many there were."""
-    before = torch.get_num_threads()
-    if numbers_per_layer < _NUMBERS_WORTH_A_SECOND_THREAD:
-        torch.set_num_threads(1)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)
