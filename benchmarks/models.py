@@ -21,11 +21,11 @@ from stanflow.training.trainer import TrainResult, train
 MODELS = Path(__file__).parents[1] / "stan_models"
 
 
-def eight_schools(engine: str = "auto") -> StanModel:
+def eight_schools(engine: str = "auto", threads: int | None = None) -> StanModel:
     """The noncentered eight schools program, D = 10."""
     folder = MODELS / "eight_schools"
     program = folder / "eight_schools_noncentered.stan"
-    return StanModel(program, folder / "eight_schools.json", engine=engine)
+    return StanModel(program, folder / "eight_schools.json", engine=engine, threads=threads)
 
 
 def funnel(engine: str = "auto") -> StanModel:

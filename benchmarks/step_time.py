@@ -30,9 +30,10 @@ from stanflow.flow.realnvp import build_flow
 from stanflow.flow.sweep import Sweep
 from stanflow.flow.wiring import Wiring
 from stanflow.stan.density import Target
+from stanflow.training.compiled_gradients import make_estimator
 from stanflow.training.config import TrainConfig
-from stanflow.training.gradients import GradientEstimator
 from stanflow.training.optimizers import FlatAdam
+from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.threads import threads_that_pay
 
 GEMM = 2000
@@ -52,6 +53,9 @@ class Setting:
     partners: int = 0
     features: int = 4
     memory: str = "auto"
+    marginal_layers: int = 0
+    tail_share: float = 0.0
+    threads: int | None = None  # all there are
 
     @property
     def product_flops(self) -> float:
@@ -62,7 +66,9 @@ class Setting:
 def make_target(setting: Setting) -> Target:
     if setting.target == "horseshoe":
         return horseshoe((setting.dim - 2) // 2)
-    return eight_schools() if setting.target == "eight schools" else StandardNormal(setting.dim)
+    if setting.target == "eight schools":
+        return eight_schools(threads=setting.threads)
+    return StandardNormal(setting.dim)
 
 
 def random_wiring(setting: Setting) -> Wiring | None:
@@ -86,19 +92,21 @@ class Steps:
             layers=setting.layers,
             hidden=setting.hidden,
             local_features=setting.features,
-            marginal_layers=0,
+            marginal_layers=setting.marginal_layers,
         )
         flow = build_flow(config, setting.dim, seed=1, wiring=random_wiring(setting))
         self.flow = flow.to(getattr(torch, setting.precision))
-        self.sweep = Sweep(flow, setting.batch, memory=setting.memory)
+        self.sweep = Sweep(flow, setting.batch, memory=setting.memory, threads=setting.threads)
         target = make_target(setting)
-        self.seconds_of = {"target": 0.0, "draw": 0.0, "pull": 0.0, "optimizer": 0.0}
+        self.seconds_of = {}
         evaluate = target.log_density_gradient
         target.log_density_gradient = self._timed("target", evaluate)  # type: ignore[method-assign]
         self.sweep.draw = self._timed("draw", self.sweep.draw)  # type: ignore[method-assign]
         self.sweep.pull = self._timed("pull", self.sweep.pull)  # type: ignore[method-assign]
-        self.estimator = GradientEstimator(self.sweep, target)
-        self.optimizer = FlatAdam(flow, TrainConfig(learning_rate=1e-4))
+        units = StandardizedTarget(target, np.zeros(setting.dim), np.zeros(setting.dim))
+        config = TrainConfig(learning_rate=1e-4)
+        self.estimator = make_estimator(self.sweep, units, config, setting.tail_share)
+        self.optimizer = FlatAdam(flow, config)
         self.generator = torch.Generator().manual_seed(1)
         self.finite = True
 
@@ -113,9 +121,9 @@ class Steps:
         return timed
 
     def __call__(self) -> None:
-        batch = self.estimator.estimate(self.generator)
+        batch = self._timed("gradient", self.estimator.estimate)(self.generator)
         norm = self._timed("optimizer", self.optimizer.step)(0.0)
-        self.sweep.largest()
+        self.estimator.largest()
         self.finite &= bool(np.isfinite(norm)) and batch.rejected == 0
 
 
@@ -271,11 +279,18 @@ def local_conditioner() -> list[dict[str, Any]]:
 
 
 def small() -> list[dict[str, Any]]:
-    """Eight schools, everything included."""
+    """Eight schools: the steps of a fit by default, as it begins and grown, and wide layers."""
+    default = Setting(
+        dim=10, layers=8, hidden=32, target="eight schools", partners=3, marginal_layers=4,
+        tail_share=0.5,
+    )  # fmt: skip
     settings = [
-        Setting(dim=10, layers=16, hidden=hidden, target="eight schools") for hidden in (100, 32)
+        replace(default, layers=layers, threads=threads)
+        for layers in (8, 24)
+        for threads in (1, None)
     ]
-    return compare(settings, 5, [200, 200])
+    settings.append(Setting(dim=10, layers=16, hidden=100, target="eight schools"))
+    return compare(settings, 5, [200] * len(settings))
 
 
 def large() -> list[dict[str, Any]]:

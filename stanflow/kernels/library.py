@@ -32,5 +32,6 @@ def share_threads_of_torch(shared: bool) -> None:
     if compiled is None:
         return
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if shared else None
+    address = None if parallel is None else ctypes.cast(parallel, ctypes.c_void_p)
     compiled.stanflow_share_threads.argtypes = [ctypes.c_void_p]
-    compiled.stanflow_share_threads(ctypes.cast(parallel, ctypes.c_void_p))
+    compiled.stanflow_share_threads(address)

@@ -17,7 +17,8 @@ from stanflow.flow.chain import Chain
 from stanflow.flow.sweep import Sweep
 from stanflow.kernels import layers as compiled
 from stanflow.stan.density import CompiledDensity
-from stanflow.training.gradients import BatchResult, result_of
+from stanflow.training.config import TrainConfig
+from stanflow.training.gradients import BatchResult, GradientEstimator, result_of
 from stanflow.training.standardize import StandardizedTarget
 
 _NORMAL = compiled.StudentT(nu=0.0, root=0.0, constant=-0.5 * math.log(2 * math.pi))
@@ -155,6 +156,31 @@ class CompiledGradientEstimator:
     def largest(self) -> FloatArray:
         """Return the largest ``|x|`` after the base and after each coupling layer, last batch."""
         return np.concatenate([[self._largest_of_base.max()], self._largest_of_layers.max(axis=1)])
+
+
+def make_estimator(
+    sweep: Sweep, target: StandardizedTarget, config: TrainConfig, tail_share: float
+) -> GradientEstimator | CompiledGradientEstimator:
+    """Return what makes a step's gradient: one compiled call where flow, target and settings allow.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        Through the flow.
+    target : StandardizedTarget
+        The density, in the units of training.
+    config : TrainConfig
+        Says which gradient, and how long a draw's derivative may be.
+    tail_share : float
+        Share of the draws that are spread out.
+    """
+    chain, density = sweep.chain, target.compiled()
+    longest = config.max_gradient_norm
+    if config.gradient == "path" and chain is not None and density is not None:
+        return CompiledGradientEstimator(
+            sweep, chain, target, density, tail_share=tail_share, longest=longest
+        )
+    return GradientEstimator(sweep, target, config.gradient, tail_share, longest)
 
 
 def _key(generator: torch.Generator) -> int:

@@ -18,9 +18,9 @@ from stanflow.stan.density import CountingTarget
 from stanflow.statistics.importance_weights import normalized, pareto_k_error, pareto_smoothed
 from stanflow.training.caution import Caution, caution
 from stanflow.training.checkpoint import Checkpoint, State
-from stanflow.training.compiled_gradients import CompiledGradientEstimator
+from stanflow.training.compiled_gradients import make_estimator
 from stanflow.training.config import StopReason, TrainConfig
-from stanflow.training.gradients import BatchResult, GradientEstimator
+from stanflow.training.gradients import BatchResult
 from stanflow.training.limits import Limits
 from stanflow.training.optimizers import FlatAdam
 from stanflow.training.safeguard import Safeguard
@@ -204,7 +204,7 @@ class _Run:
             threads=self._threads,
             layers=self._layers,
         )
-        self._estimator = self._make_estimator()
+        self._estimator = make_estimator(self._sweep, self._target, config, cautious.tail_share)
         couplings = [x for x in self.flow.bijections if isinstance(x, AffineCoupling)]
         self._rows_of_largest = np.cumsum([0, *(layer in self._layers for layer in couplings)])
         self._optimizer = FlatAdam(self.flow, config)
@@ -219,22 +219,6 @@ class _Run:
         self._layers = self.flow.bijections
         self._begin_with(self._caution)
         self._optimizer.restore(state)
-
-    def _make_estimator(self) -> GradientEstimator | CompiledGradientEstimator:
-        config, tail_share = self._config, self._caution.tail_share
-        chain, density = self._sweep.chain, self._target.compiled()
-        if config.gradient == "path" and chain is not None and density is not None:
-            return CompiledGradientEstimator(
-                self._sweep,
-                chain,
-                self._target,
-                density,
-                tail_share=tail_share,
-                longest=config.max_gradient_norm,
-            )
-        return GradientEstimator(
-            self._sweep, self._target, config.gradient, tail_share, config.max_gradient_norm
-        )
 
     def _take_care(self, breakdowns: int) -> None:
         """Go on with the caution that so many breakdowns ask for."""
