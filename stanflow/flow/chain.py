@@ -22,7 +22,7 @@ from stanflow.flow.affine import ShiftScale
 from stanflow.flow.bijection import Bijection, Passes
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.loft import Loft
-from stanflow.flow.network import MOST_COORDINATES_OF_A_SMALL_NETWORK, is_small
+from stanflow.flow.network import MOST_DIMENSIONS_OF_SMALL_LAYERS, is_small
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
 from stanflow.flow.workspace import Workspace
 from stanflow.kernels import layers as compiled
@@ -62,7 +62,7 @@ def _links(workspace: Workspace, dim: int, bijection: Bijection) -> bool:
     if isinstance(bijection, AffineCoupling):
         return is_small(bijection)
     elementwise = isinstance(bijection, SinhArcsinh | Loft | ShiftScale)
-    return elementwise and dim <= 2 * MOST_COORDINATES_OF_A_SMALL_NETWORK
+    return elementwise and dim <= MOST_DIMENSIONS_OF_SMALL_LAYERS
 
 
 class Chain(Passes):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stanflow.flow.coupling import AffineCoupling
 
 
-MOST_COORDINATES_OF_A_SMALL_NETWORK = 32
+MOST_DIMENSIONS_OF_SMALL_LAYERS = 128
 
 
 class Network(Protocol):
@@ -49,7 +49,7 @@ def make_network(layer: AffineCoupling, workspace: Workspace) -> Network:
 
 def is_small(layer: AffineCoupling) -> bool:
     """Return whether products of whole matrices are not worth it: see `SmallNetwork`."""
-    return max(len(layer.kept), len(layer.moved)) <= MOST_COORDINATES_OF_A_SMALL_NETWORK
+    return len(layer.kept) + len(layer.moved) <= MOST_DIMENSIONS_OF_SMALL_LAYERS
 
 
 class _MatrixNetwork:

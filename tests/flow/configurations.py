@@ -34,7 +34,7 @@ configs = st.builds(
     marginal_layers=st.integers(0, 4),
 )
 
-dims = st.integers(1, 20).map(lambda dim: 67 if dim == 20 else dim)
+dims = st.integers(1, 20).map(lambda dim: 131 if dim == 20 else dim)
 """For both ways of evaluating the networks; see network.py."""
 
 seeds = st.integers(0, 10_000)

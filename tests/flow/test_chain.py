@@ -18,7 +18,7 @@ def of_chains(sweep):
     return [isinstance(layer, Chain) for layer in sweep._layers]
 
 
-@pytest.mark.parametrize("dim", [1, 10, 64])
+@pytest.mark.parametrize("dim", [1, 10, 128])
 def test_the_default_flow_is_a_chain_but_for_its_last_layers(dim):
     flow = build_flow(FlowConfig(), dim, 1)
     chains = of_chains(Sweep(flow, 256))
@@ -26,7 +26,7 @@ def test_the_default_flow_is_a_chain_but_for_its_last_layers(dim):
     assert len(chains) < len(flow.bijections) / 2
 
 
-@pytest.mark.parametrize(("dim", "settings"), [(70, {}), (10, {"memory": "rebuild"})])
+@pytest.mark.parametrize(("dim", "settings"), [(130, {}), (10, {"memory": "rebuild"})])
 def test_there_are_none_in_many_dimensions_or_where_nothing_is_kept(dim, settings):
     assert not any(of_chains(Sweep(build_flow(FlowConfig(), dim, 1), 256, **settings)))
 
