@@ -15,7 +15,9 @@ from stanflow.flow.wiring import Wiring
 from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import StanModel
 from stanflow.training.compiled_gradients import CompiledGradientEstimator
+from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import GradientEstimator
+from stanflow.training.optimizers import FlatAdam
 from stanflow.training.standardize import StandardizedTarget
 
 DIM = 5
@@ -114,6 +116,29 @@ def test_gradients_are_those_of_automatic_differentiation(base, factor, dtype, e
     assert result.elbo == pytest.approx(log_ratio.mean(), abs=100 * error)
     assert result.log_weight_sd == pytest.approx(log_ratio.std(ddof=1), rel=100 * error)
     assert result.rejected == 0
+
+
+def test_fifty_steps_lead_where_torch_goes_from_the_same_noise():
+    """Automatic differentiation and torch's Adam against the compiled step, whole."""
+    compiled, plain, units = make_flow(torch.float64), make_flow(torch.float64), make_units()
+    estimator = make_estimator(compiled, units, tail_share=0.5)
+    config = TrainConfig(learning_rate=0.01, max_gradient_norm=None)
+    ours = FlatAdam(compiled, config)
+    theirs = torch.optim.Adam(plain.parameters(), lr=0.01, betas=config.adam_betas, eps=1e-8)
+    begun = plain.flat.clone()
+    for seed in range(50):
+        estimator.estimate(generator(seed))
+        z = through(plain, estimator)
+        at = z.detach().requires_grad_()
+        (score,) = torch.autograd.grad(plain.log_prob(at).sum(), at)
+        density = units.log_density_gradient(at.detach().numpy())
+        theirs.zero_grad()
+        z.backward((score - torch.from_numpy(density.gradient)) / BATCH)
+        theirs.step()
+        assert ours.step(1.0) > 0
+    moved = float((plain.flat - begun).abs().max())
+    assert moved > 0.1
+    np.testing.assert_allclose(compiled.flat, plain.flat, rtol=1e-9, atol=1e-9 * moved)
 
 
 def test_base_points_have_the_bases_distribution():
