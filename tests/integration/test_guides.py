@@ -75,7 +75,7 @@ def test_limits_of_the_verdict_are_those_of_the_code():
         "log evidence less ELBO": ("", f"above {v._LARGEST_KL} nats + 3 se"),
         "Pareto k-hat": (
             "min(1 - 1 / log10 S, 0.7) or more",
-            f"{v._HIGHEST_K_UNWEIGHTED} or more",
+            f"{v.HIGHEST_K_UNWEIGHTED} or more",
         ),
         "effective draws": (f"below {v._FEWEST_EFFECTIVE_DRAWS}", ""),
         "evidence from raw against smoothed weights": (
