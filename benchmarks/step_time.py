@@ -29,11 +29,11 @@ from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.sweep import Sweep
 from stanflow.flow.wiring import Wiring
+from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import Target
 from stanflow.training.compiled_gradients import make_estimator
 from stanflow.training.config import TrainConfig
 from stanflow.training.optimizers import FlatAdam
-from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.threads import threads_that_pay
 
 GEMM = 2000

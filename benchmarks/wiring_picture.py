@@ -14,8 +14,8 @@ from models import MODELS
 
 import stanflow
 from stanflow.flow.config import FlowConfig
+from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.training.config import TrainConfig
-from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import begin
 from stanflow.training.wiring import curvature, wire
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stanflow.flow.config import FlowConfig
     from stanflow.reference.result import NutsFit, load_nuts
     from stanflow.reference.sampling import nuts
+    from stanflow.refine.config import RefineConfig
     from stanflow.service.client import Client
     from stanflow.stan.model import StanModel
     from stanflow.training.config import TrainConfig
@@ -35,6 +36,7 @@ _HOMES = {
     "Fit": "stanflow.fitting.result",
     "FlowConfig": "stanflow.flow.config",
     "NutsFit": "stanflow.reference.result",
+    "RefineConfig": "stanflow.refine.config",
     "StanFlowError": "stanflow.errors",
     "StanModel": "stanflow.stan.model",
     "TrainConfig": "stanflow.training.config",
@@ -51,6 +53,7 @@ __all__ = [
     "Fit",
     "FlowConfig",
     "NutsFit",
+    "RefineConfig",
     "StanFlowError",
     "StanModel",
     "TrainConfig",

@@ -76,9 +76,14 @@ def fit(
         float | None,
         typer.Option(help="Take about this long for all of the fit.", show_default=False),
     ] = None,
-    draws: Annotated[
-        int, typer.Option(min=2, max=10**8, help="Draws to take from the trained flow.")
-    ] = 4000,
+    refine: Annotated[
+        Literal["auto", "always", "never"],
+        typer.Option(
+            help="Whether draws are moved from the trained flow to the posterior by annealing: "
+            "where importance weights do not suffice, always, or never."
+        ),
+    ] = "auto",
+    draws: Annotated[int, typer.Option(min=2, max=10**8, help="Draws to take.")] = 4000,
     evidence_draws: Annotated[
         int | None,
         typer.Option(
@@ -128,6 +133,7 @@ def fit(
     from stanflow.fitting.fit import fit as fit_model
     from stanflow.fitting.folder import save
     from stanflow.fitting.result import load
+    from stanflow.refine.config import RefineConfig
 
     tell(f"{stan_model.name}: {stan_model.dim} parameters, {stan_model.engine_version}")
     tell_ignored(stan_model.data.ignored)
@@ -148,6 +154,7 @@ def fit(
                 evidence_draws=evidence_draws,
                 flow=flow,
                 training=training,
+                refining=RefineConfig(when=refine),
                 checkpoint=checkpoint,
                 checkpoint_every=checkpoint_every,
             )

@@ -15,10 +15,12 @@ from stanflow.arrays import FloatArray
 from stanflow.comparison.sides import variable_of
 from stanflow.errors import DataError, NumericsError, StanFlowError, UsageError
 from stanflow.estimates.bridge import bridge_evidence
+from stanflow.estimates.draws import LogDensities, draw_log_densities
 from stanflow.fitting.result import Fit
 from stanflow.reference.result import NutsFit
 from stanflow.stan.model import StanModel
 
+_BY_WEIGHTS, _BY_ANNEALING = "importance sampling", "sequential Monte Carlo"
 _MOST_NUTS_DRAWS = 2000
 _LARGEST_SHARE_LOST = 0.01
 _Z_OF_A_GAP, _SMALLEST_GAP = 4.0, 0.1  # nats
@@ -31,7 +33,8 @@ class EvidenceEntry:
     Attributes
     ----------
     method : str
-        ``"ELBO"``, a lower bound; ``"importance sampling"``; ``"bridge sampling"``.
+        ``"ELBO"``, a lower bound; ``"importance sampling"``, or ``"sequential Monte Carlo"`` for
+        refined fits; ``"bridge sampling"``.
     side : str
         Whose draws it is made of.
     value, se : float
@@ -105,11 +108,12 @@ def _own_entries(fit: Fit, label: str) -> list[EvidenceEntry]:
     if report.get("log_evidence") is not None:
         k = report.get("pareto_k")
         note = "" if k is None else f"Pareto k-hat {k:.2f}"
+        method = _BY_WEIGHTS
+        if fit.refined:
+            method, note = _BY_ANNEALING, f"R-hat {report['refine']['rhat']:.3f}"
         se = _number(report.get("log_evidence_se"))
         entries.append(
-            EvidenceEntry(
-                "importance sampling", label, report["log_evidence"], se, fit.normalized, note
-            )
+            EvidenceEntry(method, label, report["log_evidence"], se, fit.normalized, note)
         )
     return entries
 
@@ -122,7 +126,7 @@ def _bridge(fit: Fit, nuts: NutsFit, model: StanModel | None) -> EvidenceEntry:
     StanFlowError
         The program cannot be built, the draws cannot be unconstrained, or do not overlap.
     """
-    if fit.report.get("resampled"):
+    if fit.report.get("resampled") and not fit.refined:
         raise UsageError("the fit's draws were resampled, so they are not the flow's own")
     if model is None:
         seed = fit.report.get("model_seed", 0)
@@ -133,10 +137,10 @@ def _bridge(fit: Fit, nuts: NutsFit, model: StanModel | None) -> EvidenceEntry:
     log_p = model.log_density(flat).reshape(chains, draws)
     with torch.no_grad():
         log_q = fit.flow.log_prob(torch.from_numpy(flat)).numpy().reshape(chains, draws)
+    of_flow = _draws_of_flow(fit, model)
     # The flow's draws are those of its distribution where the program's density is finite.
-    drawn = int(fit.report.get("evidence_draws") or len(fit.log_q))
-    log_kept = -math.log1p(int(fit.report.get("rejected_draws") or 0) / drawn)
-    found = bridge_evidence(fit.log_p, fit.log_q - log_kept, log_p, log_q - log_kept)
+    log_kept = math.log1p(-of_flow.rejected_share)
+    found = bridge_evidence(of_flow.log_p, of_flow.log_q - log_kept, log_p, log_q - log_kept)
     notes = [f"{chains * draws} draws of NUTS"]
     if lost:
         notes.append(f"{lost} left out that lie on a boundary after rounding")
@@ -151,6 +155,16 @@ def _bridge(fit: Fit, nuts: NutsFit, model: StanModel | None) -> EvidenceEntry:
         fit.normalized,
         "; ".join(notes),
     )
+
+
+def _draws_of_flow(fit: Fit, model: StanModel) -> LogDensities:
+    """Return log densities at the flow's own draws: new ones where the fit's were moved."""
+    if fit.refined:
+        return draw_log_densities(fit.flow, model, len(fit.values), fit.report["seed"])
+    kept = len(fit.log_q)
+    drawn = int(fit.report.get("evidence_draws") or kept)
+    rejected = int(fit.report.get("rejected_draws") or 0)
+    return LogDensities(fit.log_p, fit.log_q, round(rejected * kept / drawn))
 
 
 def _unconstrained(nuts: NutsFit, model: StanModel) -> tuple[FloatArray, int]:
@@ -195,12 +209,12 @@ def _unconstrained(nuts: NutsFit, model: StanModel) -> tuple[FloatArray, int]:
 def _contradictions(entries: list[EvidenceEntry], bridge: EvidenceEntry) -> tuple[str, ...]:
     warnings = []
     for entry in entries:
-        if entry.method != "importance sampling":
+        if entry.method not in {_BY_WEIGHTS, _BY_ANNEALING}:
             continue
         gap, error = bridge.value - entry.value, math.hypot(bridge.se, entry.se)
         if abs(gap) > max(_SMALLEST_GAP, _Z_OF_A_GAP * error):
             warnings.append(
-                f"importance sampling puts the log evidence {abs(gap):.2f} nats "
+                f"{entry.method} puts the log evidence {abs(gap):.2f} nats "
                 f"{'below' if gap > 0 else 'above'} bridge sampling (z = {abs(gap) / error:.1f}): "
                 + (
                     "the flow probably misses a part of the posterior"

@@ -100,9 +100,9 @@ def probe(
     )
     z = drawn.z
     metric = Metric(z, factor=flow.correlated_units)
-    walking = Chains(target, _starts(target, z, chains, rng), metric, rng)
+    walking = Chains(target, starts_elsewhere(target, z, chains, rng), metric, rng)
     walking.climb(level=float(np.quantile(drawn.densities.log_p, 0.1)), first_step=0.1)
-    points, densities = _mix(walking)
+    points, densities = mix(walking)
     log_weights = log_weights_at(flow, points, densities) - log_evidence
     escaped = ~(np.median(log_weights, axis=0) <= _LOG_WEIGHT_OF_ESCAPE)
     escaped &= np.isfinite(densities).all(axis=0)
@@ -117,7 +117,7 @@ def probe(
     return Probe(chains, int(escaped.sum()), missing, bridge, rhat(blurred.T))
 
 
-def _mix(chains: Chains) -> tuple[FloatArray, FloatArray]:
+def mix(chains: Chains) -> tuple[FloatArray, FloatArray]:
     """Let the chains run; return points (n, C, D) and log densities (n, C) of the second half."""
     points, densities = [], []
     for transition in range(_TRANSITIONS):
@@ -145,7 +145,10 @@ def _bridge(
         return None
 
 
-def _starts(target: Target, z: FloatArray, chains: int, rng: np.random.Generator) -> FloatArray:
+def starts_elsewhere(
+    target: Target, z: FloatArray, chains: int, rng: np.random.Generator
+) -> FloatArray:
+    """Return starting points: half as Stan's, half around draws z, four times as wide."""
     like_stan = target.starting_points(chains // 2, rng)
     wanted = chains - len(like_stan)
     around = rng.choice(z, size=wanted, replace=len(z) < wanted)

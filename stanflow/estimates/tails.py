@@ -82,6 +82,6 @@ def _draw(sweep: Sweep, generator: torch.Generator) -> tuple[FloatArray, FloatAr
     marginal = flow.base.marginal_log_probs(e)
     cauchy = -math.log(math.pi) - torch.log1p(e.square())
     log_widening = torch.logsumexp(cauchy - marginal, dim=1) - math.log(flow.dim)
-    sweep.carry(e.T)
+    sweep.carry(e.T, flow.base.log_prob(e))
     z = sweep.z.T.contiguous()
     return z.numpy(), sweep.log_q.numpy().copy(), log_widening.numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -105,7 +105,7 @@ class Diagnostics:
 
 
 @dataclass(frozen=True)
-class _Objection:
+class Objection:
     """One thing that speaks against a fit: `fatal` ones make it unreliable, others usable.
 
     What others may come from, `is_cause`, has its advice told beside theirs.
@@ -153,53 +153,88 @@ def judge(diagnostics: Diagnostics) -> Verdict:
     """
     others = list(_objections(diagnostics))
     mixing = _to_mixing(diagnostics, vouched=not any(other.fatal for other in others))
-    objections = sorted([*others, *mixing], key=lambda objection: not objection.fatal)
+    k, elbo = diagnostics.importance.pareto_k, diagnostics.elbo.value
+    return conclude(
+        [*others, *mixing],
+        f"Pareto k-hat {k:.2f}; the evidence estimate is "
+        f"{diagnostics.importance.log_evidence - elbo:.3f} nats above the ELBO; "
+        f"{diagnostics.probe.chains} chains from elsewhere found no mass that the flow "
+        "lacks",
+        only_causes=bool(diagnostics.unbounded),
+    )
+
+
+def conclude(objections: Sequence[Objection], vouching: str, *, only_causes: bool) -> Verdict:
+    """Return the verdict that objections lead to.
+
+    Parameters
+    ----------
+    objections : sequence of Objection
+    vouching : str
+        What to say where there are none.
+    only_causes : bool
+        Whether advice comes from those that are causes of others alone.
+    """
     if not objections:
-        k, elbo = diagnostics.importance.pareto_k, diagnostics.elbo.value
-        return Verdict(
-            "good",
-            (
-                f"Pareto k-hat {k:.2f}; the evidence estimate is "
-                f"{diagnostics.importance.log_evidence - elbo:.3f} nats above the ELBO; "
-                f"{diagnostics.probe.chains} chains from elsewhere found no mass that the flow "
-                "lacks",
-            ),
-            (),
-        )
-    fatal = objections[0].fatal
-    name: VerdictName = "unreliable" if fatal else "usable"
-    reasons = tuple(objection.reason for objection in objections)
-    causes = [o for o in objections if o.is_cause]
-    graver = causes if diagnostics.unbounded else [o for o in objections if o.fatal == fatal]
+        return Verdict("good", (vouching,), ())
+    gravest_first = sorted(objections, key=lambda objection: not objection.fatal)
+    fatal = gravest_first[0].fatal
+    causes = [o for o in gravest_first if o.is_cause]
+    graver = causes if only_causes else [o for o in gravest_first if o.fatal == fatal]
     advice = dict.fromkeys(o.advice for o in [*graver, *causes])
-    return Verdict(name, reasons, tuple(advice))
+    reasons = tuple(objection.reason for objection in gravest_first)
+    return Verdict("unreliable" if fatal else "usable", reasons, tuple(advice))
 
 
-def _objections(diagnostics: Diagnostics) -> Iterator[_Objection]:
-    if diagnostics.unbounded:
-        along = ", ".join(diagnostics.unbounded)
-        yield _Objection(
-            True,
-            f"the posterior may be improper: its density does not fall along {along}, however far",
-            f"give {along} a proper prior",
-            is_cause=True,
-        )
+def weights_suffice(elbo: Elbo, importance: ImportanceEstimate, z: FloatArray) -> bool:
+    """Return whether nothing in the importance weights of a flow's draws speaks against them.
+
+    Parameters
+    ----------
+    elbo : Elbo
+    importance : ImportanceEstimate
+        The first S of its weights belong to `z`.
+    z : array of shape (S, D)
+    """
+    objections = (
+        *_to_divergence(elbo, importance),
+        *_to_weights(importance),
+        *_to_halves(z, importance),
+        *_to_unweighted_draws(z, importance),
+    )
+    return not objections
+
+
+def _objections(diagnostics: Diagnostics) -> Iterator[Objection]:
+    yield from to_unbounded(diagnostics.unbounded)
     if diagnostics.breakdown:
-        yield _Objection(True, diagnostics.breakdown, _CHECK)
+        yield Objection(True, diagnostics.breakdown, _CHECK)
     yield from _to_coverage(diagnostics.probe)
     yield from _to_tails(diagnostics.tails)
     yield from _to_evidence(diagnostics)
     yield from _to_weights(diagnostics.importance)
     yield from _to_rejections(diagnostics)
     yield from _to_convergence(diagnostics.trace)
-    yield from _to_halves(diagnostics)
-    yield from _to_unweighted_draws(diagnostics)
+    yield from _to_halves(diagnostics.z, diagnostics.importance)
+    yield from _to_unweighted_draws(diagnostics.z, diagnostics.importance)
 
 
-def _to_coverage(probe: Probe) -> Iterator[_Objection]:
+def to_unbounded(parameters: Sequence[str]) -> Iterator[Objection]:
+    """Object to parameters along which the density does not fall."""
+    if parameters:
+        along = ", ".join(parameters)
+        yield Objection(
+            True,
+            f"the posterior may be improper: its density does not fall along {along}, however far",
+            f"give {along} a proper prior",
+            is_cause=True,
+        )
+
+
+def _to_coverage(probe: Probe) -> Iterator[Objection]:
     share = _missing_share(probe)
     if share > _MISSING_MASS_NOTICED:
-        yield _Objection(
+        yield Objection(
             share > _MISSING_MASS,
             f"{probe.escaped} of {probe.chains} chains started elsewhere ended where the flow has "
             f"practically no mass: it misses a mode or a tail, about {share:.0%} of the posterior, "
@@ -213,7 +248,7 @@ def _missing_share(probe: Probe) -> float:
     return 1 / (1 + math.exp(min(-probe.log_missing_mass, _LARGEST_EXPONENT)))
 
 
-def _to_mixing(diagnostics: Diagnostics, *, vouched: bool) -> Iterator[_Objection]:
+def _to_mixing(diagnostics: Diagnostics, *, vouched: bool) -> Iterator[Objection]:
     """Chains that have not mixed say less; that is fatal unless all else vouches for the flow."""
     probe = diagnostics.probe
     if probe.rhat < _LARGEST_RHAT:
@@ -224,19 +259,19 @@ def _to_mixing(diagnostics: Diagnostics, *, vouched: bool) -> Iterator[_Objectio
     )
     found_nothing = _missing_share(probe) <= _MISSING_MASS_NOTICED
     if vouched and found_nothing and abs(_gap_to_bridge(diagnostics)) < _LARGEST_GAP:
-        yield _Objection(
+        yield Objection(
             False,
             apart + "say less of what the flow may lack; its weights, both halves of its draws and "
             "bridge sampling agree, and no chain found mass that it lacks",
             _COMPARE,
         )
     else:
-        yield _Objection(True, apart + "do not vouch for the flow", _COMPARE)
+        yield Objection(True, apart + "do not vouch for the flow", _COMPARE)
 
 
-def _to_tails(tails: TailCheck) -> Iterator[_Objection]:
+def _to_tails(tails: TailCheck) -> Iterator[Objection]:
     if tails.missing > _MISSING_TAIL_NOTICED:
-        yield _Objection(
+        yield Objection(
             tails.missing > _MISSING_TAIL,
             f"the flow's tails are too light: at least {min(tails.missing, 1.0):.2%} of the "
             "posterior is where its draws never come, and the evidence is too low by that share",
@@ -244,20 +279,24 @@ def _to_tails(tails: TailCheck) -> Iterator[_Objection]:
         )
 
 
-def _to_evidence(diagnostics: Diagnostics) -> Iterator[_Objection]:
+def _to_evidence(diagnostics: Diagnostics) -> Iterator[Objection]:
     importance, bridge = diagnostics.importance, diagnostics.probe.bridge
     gap, error = _gap_to_bridge(diagnostics), 0.0 if bridge is None else bridge.se
     if abs(gap) > max(_LARGEST_GAP_UNNOTICED, _STANDARD_ERRORS * error):
-        yield _Objection(
+        yield Objection(
             abs(gap) > _LARGEST_GAP,
             f"the log evidence by importance sampling is {abs(gap):.2f} nats "
             f"{'below' if gap > 0 else 'above'} that by bridge sampling with chains started "
             "elsewhere" + (": the flow lacks mass that the posterior has" if gap > 0 else ""),
             _MORE_FLOW,
         )
-    kl, se = importance.log_evidence - diagnostics.elbo.value, diagnostics.elbo.se
+    yield from _to_divergence(diagnostics.elbo, importance)
+
+
+def _to_divergence(elbo: Elbo, importance: ImportanceEstimate) -> Iterator[Objection]:
+    kl, se = importance.log_evidence - elbo.value, elbo.se
     if kl > _LARGEST_KL + 3 * se:
-        yield _Objection(
+        yield Objection(
             False,
             f"the ELBO is {kl:.2f} nats below the log evidence, so draws without weights are off",
             _WEIGHT,
@@ -272,40 +311,40 @@ def _gap_to_bridge(diagnostics: Diagnostics) -> float:
     return bridge.value + diagnostics.constant - diagnostics.importance.log_evidence
 
 
-def _to_weights(importance: ImportanceEstimate) -> Iterator[_Objection]:
+def _to_weights(importance: ImportanceEstimate) -> Iterator[Objection]:
     k, draws = importance.pareto_k, len(importance.log_weights)
     limit = highest_pareto_k(draws)
     if not math.isfinite(k):
-        yield _Objection(True, f"{draws} draws are too few to tell a Pareto k-hat", _MORE_DRAWS)
+        yield Objection(True, f"{draws} draws are too few to tell a Pareto k-hat", _MORE_DRAWS)
     elif not k < limit:
-        yield _Objection(
+        yield Objection(
             True,
             f"Pareto k-hat is {k:.2f}, not below {limit:.2f}: a few draws carry the weight of all, "
             "so the flow is too far from the posterior",
             _MORE_FLOW,
         )
     elif k >= HIGHEST_K_UNWEIGHTED:
-        yield _Objection(False, f"Pareto k-hat is {k:.2f}, above {HIGHEST_K_UNWEIGHTED}", _WEIGHT)
+        yield Objection(False, f"Pareto k-hat is {k:.2f}, above {HIGHEST_K_UNWEIGHTED}", _WEIGHT)
     if importance.ess < _FEWEST_EFFECTIVE_DRAWS:
-        yield _Objection(
+        yield Objection(
             True,
             f"the weighted draws are worth only {importance.ess:.0f} draws of the posterior",
             _MORE_FLOW if importance.ess < 0.1 * draws else _MORE_DRAWS,
         )
     gap = abs(importance.log_evidence - importance.smoothed_log_evidence)
     if gap > _LARGEST_GAP_OF_ESTIMATES:
-        yield _Objection(
+        yield Objection(
             True,
             f"raw and Pareto-smoothed weights give log evidences {gap:.2f} nats apart",
             _MORE_FLOW,
         )
 
 
-def _to_rejections(diagnostics: Diagnostics) -> Iterator[_Objection]:
+def _to_rejections(diagnostics: Diagnostics) -> Iterator[Objection]:
     share, boundary = diagnostics.rejected_share, diagnostics.boundary
     if share > _MOST_REJECTED_UNWEIGHTED:
         where = f", nearly all of them where {boundary.beyond}" if boundary else ""
-        yield _Objection(
+        yield Objection(
             share > _MOST_REJECTED,
             f"{share:.1%} of the flow's draws have no finite log density{where}",
             f"declare {boundary.declaration}, as the model block relies on it"
@@ -314,7 +353,7 @@ def _to_rejections(diagnostics: Diagnostics) -> Iterator[_Objection]:
             is_cause=boundary is not None,
         )
     if diagnostics.skipped_steps > _MOST_SKIPPED * len(diagnostics.trace):
-        yield _Objection(
+        yield Objection(
             True,
             f"{diagnostics.skipped_steps} of {len(diagnostics.trace)} training steps had no finite "
             "gradient",
@@ -322,9 +361,9 @@ def _to_rejections(diagnostics: Diagnostics) -> Iterator[_Objection]:
         )
 
 
-def _to_convergence(trace: FloatArray) -> Iterator[_Objection]:
+def _to_convergence(trace: FloatArray) -> Iterator[Objection]:
     if len(trace) < _FEWEST_STEPS:
-        yield _Objection(
+        yield Objection(
             True, f"{len(trace)} training steps are too few to tell whether it converged",
             _TRAIN_LONGER,
         )  # fmt: skip
@@ -332,16 +371,16 @@ def _to_convergence(trace: FloatArray) -> Iterator[_Objection]:
     last = int(_LAST_SHARE * len(trace))
     gain, se = gain_of_medians(trace[-2 * last : -last], trace[-last:])
     if gain > max(3 * se, _GAIN_STILL_RISING) or not math.isfinite(gain):
-        yield _Objection(
+        yield Objection(
             not gain <= _GAIN_UNCONVERGED,
             f"the ELBO still rose by {gain:.2g} nats over the last fifth of training",
             _TRAIN_LONGER,
         )
 
 
-def _to_halves(diagnostics: Diagnostics) -> Iterator[_Objection]:
+def _to_halves(z: FloatArray, importance: ImportanceEstimate) -> Iterator[Objection]:
     """Two halves of independent draws must agree; where weights are too heavy they do not."""
-    z, log_weights = diagnostics.z, diagnostics.importance.log_weights[: len(diagnostics.z)]
+    log_weights = importance.log_weights[: len(z)]
     middle = len(z) // 2
     means, variances = zip(
         *(
@@ -353,7 +392,7 @@ def _to_halves(diagnostics: Diagnostics) -> Iterator[_Objection]:
     with np.errstate(all="ignore"):
         score = np.nan_to_num(np.abs(means[0] - means[1]) / np.sqrt(variances[0] + variances[1]))
     if score.max() > -NormalDist().inv_cdf(_FALSE_ALARMS / 2 / z.shape[1]):
-        yield _Objection(
+        yield Objection(
             True,
             f"two halves of the draws disagree: a weighted mean differs by "
             f"{_plain(score.max())} standard errors",
@@ -368,9 +407,9 @@ def _weighted_mean(z: FloatArray, log_weights: FloatArray) -> tuple[FloatArray, 
     return mean, (weights**2) @ (z - mean) ** 2
 
 
-def _to_unweighted_draws(diagnostics: Diagnostics) -> Iterator[_Objection]:
+def _to_unweighted_draws(z: FloatArray, importance: ImportanceEstimate) -> Iterator[Objection]:
     """Weighting must not change what the draws say by more than a little."""
-    z, log_weights = diagnostics.z, diagnostics.importance.log_weights[: len(diagnostics.z)]
+    log_weights = importance.log_weights[: len(z)]
     weights = np.exp(normalized(log_weights))
     mean, variance = _weighted_mean(z, log_weights)
     plain_sd = z.std(axis=0)
@@ -381,14 +420,14 @@ def _to_unweighted_draws(diagnostics: Diagnostics) -> Iterator[_Objection]:
         log_ratio = np.nan_to_num(np.log(sd / plain_sd))
     quantile = -NormalDist().inv_cdf(_FALSE_ALARMS / 2 / z.shape[1])
     if (shift > _LARGEST_SHIFT + quantile * error).any():
-        yield _Objection(
+        yield Objection(
             False, f"weighting moves a mean by {_plain(shift.max())} standard deviations", _WEIGHT
         )
     # A standard deviation's own error is about that of a mean, for tails not much heavier than
     # the normal's.
     beyond_error = np.sign(log_ratio) * np.maximum(np.abs(log_ratio) - quantile * error, 0.0)
     if beyond_error.max() > math.log1p(_WIDEST):
-        yield _Objection(
+        yield Objection(
             True,
             f"weighting widens a standard deviation {_factor(log_ratio.max())}: the flow "
             "is too narrow for weights to mend",
@@ -396,7 +435,7 @@ def _to_unweighted_draws(diagnostics: Diagnostics) -> Iterator[_Objection]:
         )
     elif np.abs(beyond_error).max() > math.log1p(_LARGEST_SHIFT):
         worst = log_ratio[np.argmax(np.abs(log_ratio))]
-        yield _Objection(
+        yield Objection(
             False, f"weighting changes a standard deviation by {np.expm1(worst):+.0%}", _WEIGHT
         )
 

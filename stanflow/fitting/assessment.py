@@ -13,14 +13,23 @@ from stanflow.arrays import FloatArray
 from stanflow.errors import UsageError
 from stanflow.estimates.boundary import find_boundary
 from stanflow.estimates.draws import FlowDraws, LogDensities, draw, draw_log_densities, pool
-from stanflow.estimates.elbo import estimate_elbo
-from stanflow.estimates.importance import estimate_evidence
+from stanflow.estimates.elbo import Elbo, estimate_elbo
+from stanflow.estimates.importance import ImportanceEstimate, estimate_evidence
 from stanflow.estimates.improper import unbounded_directions
 from stanflow.estimates.probe import FEWEST_EVALUATIONS, Probe, probe
 from stanflow.estimates.tails import check_tails
-from stanflow.estimates.verdict import HIGHEST_K_UNWEIGHTED, Diagnostics, judge
-from stanflow.fitting.fit_report import AssessmentReport, ProbeReport
+from stanflow.estimates.verdict import (
+    HIGHEST_K_UNWEIGHTED,
+    Diagnostics,
+    Verdict,
+    judge,
+    weights_suffice,
+)
+from stanflow.fitting.fit_report import AssessmentReport, ProbeReport, RefineReport
 from stanflow.flow.realnvp import Flow
+from stanflow.refine.elsewhere import look_elsewhere
+from stanflow.refine.refine import LogEvidence, Refined
+from stanflow.refine.verdict import judge as judge_refined
 from stanflow.stan.density import CountingTarget, NormalizingConstant
 from stanflow.stan.model import ConstrainedDraws, StanModel
 from stanflow.statistics.importance_weights import normalized, pareto_k_error
@@ -81,29 +90,33 @@ class Assessment:
 
     Attributes
     ----------
-    drawn : FlowDraws
+    z : array of shape (S, D)
         The draws kept.
+    log_p, log_q : arrays of shape (S,)
+        Their log density under the target and under the flow.
     constrained : ConstrainedDraws
         The same on the program's scale.
     log_weights : array of shape (S,)
-        Their Pareto-smoothed log importance weights, normalised.
+        Their Pareto-smoothed log importance weights, normalised; all the same where the draws are
+        the posterior's.
     report : AssessmentReport
         The estimates and the verdict, as `stanflow fit --json` has them.
     """
 
-    drawn: FlowDraws
+    z: FloatArray
+    log_p: FloatArray
+    log_q: FloatArray
     constrained: ConstrainedDraws
     log_weights: FloatArray
     report: AssessmentReport
 
     def arrays(self) -> dict[str, Any]:
         """Return the draws, their log densities and weights, by the names that a fit has them."""
-        densities = self.drawn.densities
         return {
             "values": self.constrained.values,
-            "z": self.drawn.z,
-            "log_p": densities.log_p,
-            "log_q": densities.log_q,
+            "z": self.z,
+            "log_p": self.log_p,
+            "log_q": self.log_q,
             "log_weights": self.log_weights,
         }
 
@@ -113,17 +126,36 @@ def evaluations_to_judge(draws: int) -> int:
     return draws + FEWEST_EVALUATIONS + _FEWEST_TAIL_DRAWS
 
 
+@dataclass(frozen=True)
+class FlowEstimates:
+    """What draws of a trained flow say by themselves.
+
+    Attributes
+    ----------
+    drawn : FlowDraws
+        The draws kept.
+    densities : LogDensities
+        Of all draws.
+    constant : NormalizingConstant
+    elbo : Elbo
+    importance : ImportanceEstimate
+    """
+
+    drawn: FlowDraws
+    densities: LogDensities
+    constant: NormalizingConstant
+    elbo: Elbo
+    importance: ImportanceEstimate
+
+    @property
+    def suffice(self) -> bool:
+        """Whether nothing in the weights speaks against them."""
+        return weights_suffice(self.elbo, self.importance, self.drawn.z)
+
+
 @np.errstate(all="ignore")  # what is not finite is counted, and judged
-def assess(
-    flow: Flow,
-    model: StanModel,
-    plan: DrawPlan,
-    *,
-    target: CountingTarget,
-    trace: Mapping[str, FloatArray],
-    breakdown: str = "",
-) -> Assessment:
-    """Take draws of a trained flow, estimate ELBO and evidence, and judge the fit.
+def estimate(flow: Flow, model: StanModel, plan: DrawPlan, target: CountingTarget) -> FlowEstimates:
+    """Take draws of a trained flow, and estimate ELBO and evidence.
 
     Parameters
     ----------
@@ -134,19 +166,13 @@ def assess(
     plan : DrawPlan
         How many draws.
     target : CountingTarget
-        The model, with its evaluations in training counted; looking for mass that the flow lacks
-        takes at most a tenth as many, within limits.
-    trace : mapping of str to array of shape (steps,)
-        Of training: at least elbo and gradient_norm.
-    breakdown : str
-        How training broke down for good; empty if it did not.
+        The model.
 
     Raises
     ------
     NumericsError
         Hardly any draw of the flow has a finite log density.
     """
-    trained_by = target.evaluations
     drawn = draw(flow, target, plan.draws, plan.draw_seed)
     densities = drawn.densities
     more = plan.evidence_draws - plan.draws
@@ -157,8 +183,49 @@ def assess(
         densities = pool([densities, draw_log_densities(flow, target, more, plan.more_seed)])
     # In the bulk of the posterior, where rounding is smallest.
     constant = model.normalizing_constant_at(drawn.z[:_POINTS_TO_VERIFY])
-    elbo = estimate_elbo(densities, constant)
-    importance = estimate_evidence(densities, constant)
+    return FlowEstimates(
+        drawn,
+        densities,
+        constant,
+        estimate_elbo(densities, constant),
+        estimate_evidence(densities, constant),
+    )
+
+
+@np.errstate(all="ignore")  # what is not finite is counted, and judged
+def assess(
+    flow: Flow,
+    model: StanModel,
+    estimates: FlowEstimates,
+    plan: DrawPlan,
+    *,
+    target: CountingTarget,
+    trace: Mapping[str, FloatArray],
+    breakdown: str = "",
+) -> Assessment:
+    """Judge a trained flow by its draws.
+
+    Parameters
+    ----------
+    flow : Flow
+        Trained, in float64.
+    model : StanModel
+        What it was trained on.
+    estimates : FlowEstimates
+        From `estimate`.
+    plan : DrawPlan
+        The same as there.
+    target : CountingTarget
+        The model, with its evaluations in training counted; looking for mass that the flow lacks
+        takes at most a tenth as many, within limits.
+    trace : mapping of str to array of shape (steps,)
+        Of training: at least elbo and gradient_norm.
+    breakdown : str
+        How training broke down for good; empty if it did not.
+    """
+    drawn, densities, constant = estimates.drawn, estimates.densities, estimates.constant
+    elbo, importance = estimates.elbo, estimates.importance
+    trained_by = target.evaluations - densities.evaluated
     before_probe = target.evaluations
     found = probe(
         flow,
@@ -180,7 +247,7 @@ def assess(
         plan.tail_seed,
     )
     constrained = model.constrain(drawn.z, seed=plan.generated_seed)
-    skipped = int(np.isnan(trace["gradient_norm"]).sum())
+    skipped = _skipped_steps(trace)
     diagnostics = Diagnostics(
         elbo=elbo,
         importance=importance,
@@ -203,20 +270,114 @@ def assess(
     if verdict.name != "good":
         unbounded = unbounded_directions(target, drawn.z, model.unconstrained_names)
         verdict = judge(replace(diagnostics, unbounded=unbounded))
-    report: AssessmentReport = {
-        "elbo": elbo.value,
-        "elbo_se": elbo.se,
-        "log_evidence": importance.log_evidence,
-        "log_evidence_se": importance.se,
-        "normalized": elbo.normalized,
-        "pareto_k": _finite(importance.pareto_k),
-        "importance_ess": importance.ess,
+    evidence = LogEvidence(importance.log_evidence, importance.se)
+    report = _report(
+        estimates, plan, constrained, skipped=skipped, evidence=evidence, verdict=verdict
+    )
+    report["probe"] = _probe_report(found, constant.value, of_probe)
+    report["tails"] = {"missing": tails.missing, "evaluations": tail_draws}
+    return Assessment(
+        z=drawn.z,
+        log_p=drawn.densities.log_p,
+        log_q=drawn.densities.log_q,
+        constrained=constrained,
+        log_weights=normalized(importance.log_weights[: plan.draws]),
+        report=report,
+    )
+
+
+@np.errstate(all="ignore")  # what is not finite is counted, and judged
+def assess_refined(
+    flow: Flow,
+    model: StanModel,
+    estimates: FlowEstimates,
+    refined: Refined,
+    plan: DrawPlan,
+    *,
+    target: CountingTarget,
+    trace: Mapping[str, FloatArray],
+) -> Assessment:
+    """Judge draws that were moved from a flow to the posterior.
+
+    Parameters
+    ----------
+    flow, model, estimates, plan, target, trace
+        As for `assess`.
+    refined : Refined
+        The draws.
+    """
+    constant, elbo = estimates.constant, estimates.elbo
+    before = target.evaluations
+    elsewhere = look_elsewhere(flow, target, refined, seed=plan.probe_seed)
+    of_chains = target.evaluations - before
+    constrained = model.constrain(refined.z, seed=plan.generated_seed)
+    verdict = judge_refined(refined, elsewhere, elbo, constant=constant.value, unbounded=())
+    if verdict.name != "good":
+        unbounded = unbounded_directions(target, refined.z, model.unconstrained_names)
+        verdict = judge_refined(
+            refined, elsewhere, elbo, constant=constant.value, unbounded=unbounded
+        )
+    best = refined.log_evidence
+    evidence = LogEvidence(best.value + constant.value, best.se)
+    report = _report(
+        estimates,
+        plan,
+        constrained,
+        skipped=_skipped_steps(trace),
+        evidence=evidence,
+        verdict=verdict,
+    )
+    report["draws"] = len(refined.z)
+    report["refined"], report["method"] = True, "smc"
+    report["refine"] = _refine_report(refined, constant.value)
+    report["elsewhere"] = {
+        "chains": elsewhere.chains,
+        "escaped": elsewhere.escaped,
+        "log_missing_mass": _finite(elsewhere.log_missing_mass),
+        "rhat": _finite(elsewhere.rhat),
+        "gradient_evaluations": of_chains,
+    }
+    return Assessment(
+        z=refined.z,
+        log_p=refined.log_p,
+        log_q=refined.log_q,
+        constrained=constrained,
+        log_weights=np.full(len(refined.z), -math.log(len(refined.z))),
+        report=report,
+    )
+
+
+def _skipped_steps(trace: Mapping[str, FloatArray]) -> int:
+    return int(np.isnan(trace["gradient_norm"]).sum())
+
+
+def _report(
+    estimates: FlowEstimates,
+    plan: DrawPlan,
+    constrained: ConstrainedDraws,
+    *,
+    skipped: int,
+    evidence: LogEvidence,
+    verdict: Verdict,
+) -> AssessmentReport:
+    """Return the report of a fit that was not refined, without what its verdict is founded on."""
+    elbo, importance, constant = estimates.elbo, estimates.importance, estimates.constant
+    return {
+        "log_evidence": evidence.value,
+        "log_evidence_se": evidence.se,
         "verdict": verdict.name,
         "reasons": list(verdict.reasons),
         "advice": list(verdict.advice),
+        "refined": False,
+        "method": "importance",
+        "elbo": elbo.value,
+        "elbo_se": elbo.se,
+        "normalized": elbo.normalized,
+        "pareto_k": _finite(importance.pareto_k),
+        "importance_ess": importance.ess,
         "draws": plan.draws,
-        "evidence_draws": len(densities.log_p),
-        "rejected_draws": densities.rejected,
+        "evidence_draws": len(estimates.densities.log_p),
+        "rejected_draws": estimates.densities.rejected,
         "skipped_steps": skipped,
         "failed_generated_quantities": len(constrained.failed),
         "normalizing_constant": {
@@ -224,15 +385,27 @@ def assess(
             "known": constant.known,
             "reason": constant.reason,
         },
-        "probe": _probe_report(found, constant.value, of_probe),
-        "tails": {"missing": tails.missing, "evaluations": tail_draws},
     }
-    return Assessment(
-        drawn=drawn,
-        constrained=constrained,
-        log_weights=normalized(importance.log_weights[: plan.draws]),
-        report=report,
-    )
+
+
+def _refine_report(refined: Refined, constant: float) -> RefineReport:
+    bridge = refined.bridge
+    return {
+        "particles": refined.particles,
+        "islands": refined.islands,
+        "temperatures": refined.temperatures,
+        "transitions": refined.transitions,
+        "acceptance": refined.acceptance,
+        "rhat": refined.settling.rhat,
+        "shift": refined.settling.shift,
+        "ess": refined.settling.ess,
+        "stopped": refined.stopped,
+        "log_evidence_annealed": refined.annealed.value + constant,
+        "log_evidence_annealed_se": refined.annealed.se,
+        "log_evidence_bridge": None if bridge is None else bridge.value + constant,
+        "log_evidence_bridge_se": None if bridge is None else bridge.se,
+        "eubo": refined.eubo + constant,
+    }
 
 
 def _is_settled(densities: LogDensities) -> bool:

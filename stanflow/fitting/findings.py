@@ -21,6 +21,16 @@ def _estimates(fit: Fit) -> list[str]:
         else "WITHOUT Stan's dropped constants, so not comparable between programs: "
         + report["normalizing_constant"]["reason"]
     )
+    if fit.refined:
+        refine = report["refine"]
+        return [
+            f"log evidence {fit.log_evidence:.3f} (se {fit.log_evidence_se:.3f}), between ELBO "
+            f"{fit.elbo:.3f} and EUBO {refine['eubo']:.3f} of the flow, {constants}",
+            f"Pareto k-hat of the flow {fit.pareto_k:.2f}, so {refine['particles']} particles were "
+            f"annealed from it to the posterior over {refine['temperatures']} temperatures and "
+            f"moved {refine['transitions']} times more: R-hat {refine['rhat']:.3f}, "
+            f"{refine['ess']:.0f} effective draws",
+        ]
     return [
         f"log evidence {fit.log_evidence:.3f} (se {fit.log_evidence_se:.3f}), "
         f"ELBO {fit.elbo:.3f} (se {fit.elbo_se:.3f}), {constants}",

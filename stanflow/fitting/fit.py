@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import platform
 import resource
 import sys
@@ -19,7 +20,13 @@ import numpy as np
 
 import stanflow
 from stanflow.errors import UsageError
-from stanflow.fitting.assessment import Assessment, DrawPlan, assess
+from stanflow.fitting.assessment import (
+    Assessment,
+    DrawPlan,
+    assess,
+    assess_refined,
+    estimate,
+)
 from stanflow.fitting.budget import share_time
 from stanflow.fitting.fit_report import FitReport
 from stanflow.fitting.presets import Preset
@@ -30,18 +37,22 @@ from stanflow.fitting.trace import trace_of
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.wiring import Wiring
+from stanflow.refine.config import RefineConfig
+from stanflow.refine.refine import RefineStep, refine
+from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CountingTarget, Target
 from stanflow.stan.model import StanModel
 from stanflow.training.checkpoint import Checkpoint
 from stanflow.training.config import TrainConfig
 from stanflow.training.limits import Limits
-from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import Start, begin
 from stanflow.training.train_step import TrainStep
 from stanflow.training.trainer import TrainResult, seconds_spent, train
 from stanflow.training.wiring import wire_by_curvature
 
 _FEWEST_EVIDENCE_DRAWS, _MOST_EVIDENCE_DRAWS = 4000, 20_000
+_SHARE_BEFORE_REFINING = 0.5  # of the time
+_SHARE_OF_REFINING = 0.9  # of the time then left
 _VERSIONED = ("stanli", "bridgestan", "torch", "numpy", "arviz")
 
 
@@ -54,6 +65,7 @@ def fit(
     preset: Preset = "auto",
     flow: FlowConfig | None = None,
     training: TrainConfig | None = None,
+    refining: RefineConfig | None = None,
     wiring: Wiring | None = None,
     checkpoint: str | PathLike[str] | None = None,
     checkpoint_every: float = 30.0,
@@ -81,6 +93,8 @@ def fit(
         The family and its size.
     training : TrainConfig, optional
         How it is trained.
+    refining : RefineConfig, optional
+        Whether and how draws are moved from the flow to the posterior.
     wiring : Wiring, optional
         Which coordinates each coupling layer moves, and which each of them looks at.
     checkpoint : path, optional
@@ -125,13 +139,12 @@ def fit(
     of_preset, training_of_preset = named_settings(preset)
     flow, training = flow or of_preset, training or training_of_preset
     grows = flow.layers is None
+    refining = (refining or RefineConfig()).resolved(model.dim)
     flow_config, train_config = _resolved(model, flow, training)
-    flow_seed, train_seed, *seeds = (int(s) for s in np.random.SeedSequence(seed).generate_state(8))
-    fewest, most = evidence_draws, evidence_draws
-    if fewest is None or most is None:
-        fewest, most = max(draws, _FEWEST_EVIDENCE_DRAWS), max(draws, _MOST_EVIDENCE_DRAWS)
-    plan = DrawPlan(draws, fewest, most, *seeds)
-    expected_constant = model.normalizing_constant
+    flow_seed, train_seed, *seeds, refine_seed = (
+        int(s) for s in np.random.SeedSequence(seed).generate_state(9)
+    )
+    plan = _draw_plan(draws, evidence_draws, seeds)
     run: dict[str, Any] = {
         "program_sha256": model.program.hash,
         "data_sha256": model.data.hash,
@@ -140,26 +153,33 @@ def fit(
         "model_seed": model.seed,
         "flow_config": asdict(flow_config),
         "train_config": asdict(train_config),
+        "refine_config": asdict(refining),
         "versions": _versions(),
     }
     timed_config = train_config
     if train_config.max_seconds is not None:
         left = train_config.max_seconds - (time.perf_counter() - began)
-        seconds, most = share_time(model, left, draws, most)
+        if refining.when != "never":
+            left *= _SHARE_BEFORE_REFINING
+        seconds, most = share_time(model, left, draws, plan.most_evidence_draws)
         timed_config = replace(train_config, max_seconds=seconds)
-        plan = replace(plan, evidence_draws=min(fewest, most), most_evidence_draws=most)
+        fewest = min(plan.evidence_draws, most)
+        plan = replace(plan, evidence_draws=fewest, most_evidence_draws=most)
     kept = state = None
     if checkpoint is not None:
         kept = Checkpoint(Path(checkpoint), _identity(run, wiring), checkpoint_every)
         state = kept.read()
     target = CountingTarget(model)
     stages = Stages(target)
+    shown = on_step is None and progress
     with contextlib.ExitStack() as stack:
-        if on_step is None and progress:
+        if shown:
             from stanflow.fitting.progress import TrainProgress
 
             most_steps = train_config.most_steps(model.dim)
-            on_step = stack.enter_context(TrainProgress(most_steps, expected_constant.value))
+            on_step = stack.enter_context(
+                TrainProgress(most_steps, model.normalizing_constant.value)
+            )
         spent = None if state is None else seconds_spent(state)
         limits = stack.enter_context(Limits(timed_config.max_seconds, spent))
         with stages.measured("start"):
@@ -184,27 +204,36 @@ def fit(
     network = result.flow
     if grows and network.couplings > 0:
         run["flow_config"]["layers"] = network.couplings
-    trace = trace_of(result.trace)
-    with stages.measured("assessment"):
-        assessment = assess(
-            network,
-            model,
-            plan,
-            target=target,
-            trace=trace,
-            breakdown=result.breakdown,
-        )
+    ends = began + (train_config.max_seconds or math.inf)
+    assessment = _assessed(
+        model,
+        result,
+        plan,
+        refining,
+        refine_seed,
+        target=target,
+        stages=stages,
+        ends=ends,
+        shown=shown,
+    )
     seconds = time.perf_counter() - began
     report = _report(model, run, result, assessment, stages=stages, seconds=seconds)
     return Fit(
         report=report,
         columns=assessment.constrained.columns,
         flow=network,
-        steps=trace,
+        steps=trace_of(result.trace),
         program=model.program.expanded,
         data=model.data.json,
         **assessment.arrays(),
     )
+
+
+def _draw_plan(draws: int, evidence_draws: int | None, seeds: list[int]) -> DrawPlan:
+    if evidence_draws is not None:
+        return DrawPlan(draws, evidence_draws, evidence_draws, *seeds)
+    fewest, most = (max(draws, n) for n in (_FEWEST_EVIDENCE_DRAWS, _MOST_EVIDENCE_DRAWS))
+    return DrawPlan(draws, fewest, most, *seeds)
 
 
 def _resolved(
@@ -228,6 +257,57 @@ def _wired(config: FlowConfig, target: Target, start: Start, seed: int) -> Wirin
     in_units = StandardizedTarget(target, start.location, start.log_scale, start.factor)
     rng = np.random.default_rng(seed)
     return wire_by_curvature(config, in_units, in_units.in_units(start.points), rng)
+
+
+def _assessed(
+    model: StanModel,
+    result: TrainResult,
+    plan: DrawPlan,
+    refining: RefineConfig,
+    refine_seed: int,
+    *,
+    target: CountingTarget,
+    stages: Stages,
+    ends: float,
+    shown: bool,
+) -> Assessment:
+    """Estimate, move draws to the posterior where that is wanted, and judge."""
+    flow, trace = result.flow, trace_of(result.trace)
+    with stages.measured("assessment"):
+        estimates = estimate(flow, model, plan, target)
+    refined = None
+    wanted = refining.when == "always" or (refining.when == "auto" and not estimates.suffice)
+    if wanted and result.stopped != "interrupted":
+        with stages.measured("refine"), contextlib.ExitStack() as stack:
+            on_round: Callable[[RefineStep], None] | None = None
+            if shown:
+                from stanflow.fitting.progress import RefineProgress
+
+                on_round = stack.enter_context(RefineProgress(estimates.constant.value))
+            left = _SHARE_OF_REFINING * max(0.0, ends - time.perf_counter())
+            limits = stack.enter_context(Limits(left))
+            refined = refine(
+                flow,
+                target,
+                estimates.densities,
+                refining,
+                draws=plan.draws,
+                seed=refine_seed,
+                should_stop=lambda: limits.terminated or limits.reason_to_stop() is not None,
+                on_round=on_round or (lambda step: None),
+            )
+    with stages.measured("assessment"):
+        if refined is not None:
+            return assess_refined(flow, model, estimates, refined, plan, target=target, trace=trace)
+        return assess(
+            flow,
+            model,
+            estimates,
+            plan,
+            target=target,
+            trace=trace,
+            breakdown=result.breakdown,
+        )
 
 
 def _report(
@@ -268,6 +348,7 @@ def _report(
         "model_seed": run["model_seed"],
         "flow_config": run["flow_config"],
         "train_config": run["train_config"],
+        "refine_config": run["refine_config"],
         "versions": run["versions"],
         "columns": list(assessment.constrained.columns),
     }

@@ -43,9 +43,36 @@ class StageReport(TypedDict):
     gradient_evaluations: int
 
 
-class AssessmentReport(TypedDict):
-    """Estimates, the verdict, and what it is founded on."""
+class RefineReport(TypedDict):
+    """How draws were moved from the flow to the posterior; see `Refined`."""
 
+    particles: int
+    islands: int
+    temperatures: int
+    transitions: int
+    acceptance: float
+    rhat: float
+    shift: float
+    ess: float
+    stopped: str
+    log_evidence_annealed: float
+    log_evidence_annealed_se: float
+    log_evidence_bridge: float | None
+    log_evidence_bridge_se: float | None
+    eubo: float
+
+
+class ElsewhereReport(TypedDict):
+    """Whether chains from elsewhere came to where refined draws are; see `Elsewhere`."""
+
+    chains: int
+    escaped: int
+    log_missing_mass: float | None
+    rhat: float | None
+    gradient_evaluations: int
+
+
+class _ReportOfEveryAssessment(TypedDict):
     elbo: float
     elbo_se: float
     log_evidence: float
@@ -62,8 +89,17 @@ class AssessmentReport(TypedDict):
     skipped_steps: int
     failed_generated_quantities: int
     normalizing_constant: NormalizingConstantReport
+
+
+class AssessmentReport(_ReportOfEveryAssessment, total=False):
+    """Estimates, the verdict, and what it is founded on: probe and tails, or refining."""
+
     probe: ProbeReport
     tails: TailsReport
+    refined: bool
+    method: Literal["importance", "smc"]
+    refine: RefineReport
+    elsewhere: ElsewhereReport
 
 
 class _ReportOfEveryFit(AssessmentReport):
@@ -99,3 +135,4 @@ class FitReport(_ReportOfEveryFit, total=False):
     stan_version: str | None
     engine_agreement: dict[str, Any] | None
     resampled: bool
+    refine_config: dict[str, Any]

@@ -11,6 +11,7 @@ from typing import Self
 from typing_extensions import override
 
 from stanflow.progress import Progress
+from stanflow.refine.refine import RefineStep
 from stanflow.training.train_step import TrainStep
 
 _STEPS_SHOWN = 50
@@ -55,3 +56,29 @@ class TrainProgress(Progress):
             f"ELBO {elbo:.2f}  {rejected}",
             f"step {step.step}/{self._total}  ELBO {elbo:.2f}  {step.seconds:.1f} s  {rejected}",
         )
+
+
+class RefineProgress(Progress):
+    """Shows inverse temperature, acceptance, R-hat, log evidence and the share of the budget.
+
+    Parameters
+    ----------
+    constant : float
+        Added to the log evidence shown.
+    """
+
+    def __init__(self, constant: float) -> None:
+        super().__init__("annealing to the posterior", 100)
+        self._constant = constant
+
+    def __call__(self, step: RefineStep) -> None:
+        """Take note of a round of moves."""
+        what = "annealing" if step.inverse_temperature < 1 else "settling"
+        log_evidence = step.log_evidence + self._constant
+        told = (
+            f"inverse temperature {step.inverse_temperature:.3f}  "
+            f"acceptance {step.acceptance:.2f}  log evidence {log_evidence:.2f}"
+        )
+        if not math.isnan(step.rhat):
+            told += f"  R-hat {step.rhat:.3f}"
+        self.update(what, int(100 * step.share), told, f"{what}  {told}")

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from stanflow.arrays import FloatArray
 from stanflow.errors import UsageError
-from stanflow.fitting.assessment import DrawPlan, assess
+from stanflow.fitting.assessment import DrawPlan, assess, estimate
 from stanflow.fitting.findings import findings
 from stanflow.fitting.fit_report import FitReport
 from stanflow.fitting.folder import groups_of, read, save
@@ -53,7 +53,8 @@ class Fit(StanVariables):
         Log density of each draw under the program (Stan's ``lp__``, dropped constants left out)
         and under the flow, both of the unconstrained parameters.
     log_weights : array of shape (S,)
-        Pareto-smoothed log importance weights; their exponentials add up to one.
+        Pareto-smoothed log importance weights; their exponentials add up to one. All the same where
+        the draws were moved to the posterior (`refined`).
     flow : Flow
         The trained flow, in float64.
     steps : mapping of str to array of shape (steps,)
@@ -92,13 +93,18 @@ class Fit(StanVariables):
 
     @property
     def log_evidence(self) -> float:
-        """Log evidence by importance sampling, in nats; see `normalized` and `pareto_k`."""
+        """Log evidence in nats, see `normalized`: by importance sampling, or by refining."""
         return float(self.report["log_evidence"])
 
     @property
     def log_evidence_se(self) -> float:
         """Monte Carlo standard error of the log evidence."""
         return float(self.report["log_evidence_se"])
+
+    @property
+    def refined(self) -> bool:
+        """Whether the draws were moved from the flow to the posterior, by annealing."""
+        return bool(self.report.get("refined"))
 
     @property
     def pareto_k(self) -> float:
@@ -154,7 +160,8 @@ class Fit(StanVariables):
             Use the importance weights.
         """
         report = self.report
-        how = ", importance-weighted" if weighted else ""
+        how = ", importance-weighted" if weighted and not self.refined else ""
+        how += ", annealed to the posterior" if self.refined else ""
         heading = (
             f"{report['model']}: {len(self.values)} draws by "
             f"{FAMILY_NAMES[report['family']]}{how}\n"
@@ -225,6 +232,8 @@ class Fit(StanVariables):
     def sample(self, n: int, *, seed: int = 1, model: StanModel | None = None) -> Fit:
         """Return a fit with n new draws of the same flow, and estimates and verdict from them.
 
+        They are the flow's own, not refined ones.
+
         Parameters
         ----------
         n : int
@@ -255,10 +264,13 @@ class Fit(StanVariables):
             raise UsageError(f"the fit is of {report['model']} with other data or another program")
         target = CountingTarget(model, report["gradient_evaluations"])
         seeds = np.random.SeedSequence([seed, n]).generate_state(6)
+        plan = DrawPlan(n, n, n, *map(int, seeds))
+        estimates = estimate(self.flow, model, plan, target)
         assessment = assess(
             self.flow,
             model,
-            DrawPlan(n, n, n, *map(int, seeds)),
+            estimates,
+            plan,
             target=target,
             trace=self.steps,
             breakdown=report.get("breakdown", ""),

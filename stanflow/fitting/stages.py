@@ -30,10 +30,13 @@ class Stages:
 
     @contextlib.contextmanager
     def measured(self, stage: str) -> Iterator[None]:
-        """Measure what runs in the block."""
+        """Measure what runs in the block, which may be one of several of the stage."""
         began, evaluations = time.perf_counter(), self._target.evaluations
         yield
+        before = self.report.get(stage, {"seconds": 0.0, "gradient_evaluations": 0})
         self.report[stage] = {
-            "seconds": time.perf_counter() - began,
-            "gradient_evaluations": self._target.evaluations - evaluations,
+            "seconds": before["seconds"] + time.perf_counter() - began,
+            "gradient_evaluations": (
+                before["gradient_evaluations"] + self._target.evaluations - evaluations
+            ),
         }

@@ -91,6 +91,10 @@ class Base(nn.Module, ABC):
         return self.marginal_log_probs(e).sum(-1)
 
     @abstractmethod
+    def score(self, e: Tensor) -> Tensor:
+        """Return the derivative of the log density of points of shape (n, D), as (n, D)."""
+
+    @abstractmethod
     def passes(self, workspace: Workspace) -> BasePasses:
         """Return the hand-derived passes for batches of the workspace's size."""
 
@@ -119,6 +123,10 @@ class Gaussian(Base):
     @override
     def marginal_log_probs(self, e: Tensor) -> Tensor:
         return -0.5 * e.square() - 0.5 * math.log(2 * math.pi)
+
+    @override
+    def score(self, e: Tensor) -> Tensor:
+        return -e
 
     @override
     def passes(self, workspace: Workspace) -> BasePasses:
@@ -202,6 +210,11 @@ class StudentT(Base):
     def marginal_log_probs(self, e: Tensor) -> Tensor:
         nu = self.degrees_of_freedom
         return _log_constant(nu) - (nu + 1) * _log_root(e * torch.rsqrt(nu))
+
+    @override
+    def score(self, e: Tensor) -> Tensor:
+        nu = self.degrees_of_freedom
+        return -(nu + 1) * e / (nu + e.square())
 
     @override
     def passes(self, workspace: Workspace) -> BasePasses:

@@ -67,6 +67,7 @@ class _MatrixNetwork:
         self._flat_cotangent = self._hidden_cotangent.flatten(0, 1)
         self._input_weight, self._input_bias = conditioner.input_weight, conditioner.input_bias
         self._output_weight = conditioner.output_weight
+        self._with_gradients = workspace.with_gradients
         self._calls: compiled.Calls | None = None
         if workspace.library is not None:
             units = {
@@ -93,8 +94,9 @@ class _MatrixNetwork:
         self._rows.add_product(score, self._input_weight.T, self._flat_cotangent, sign=-1)
 
     def pull(self, cotangent: Tensor) -> None:
-        self._pull_back(with_gradients=True)
-        torch.mm(self._flat_cotangent, self.kept.T, out=gradient_of(self._input_weight))
+        self._pull_back(with_gradients=self._with_gradients)
+        if self._with_gradients:
+            torch.mm(self._flat_cotangent, self.kept.T, out=gradient_of(self._input_weight))
         self._rows.add_product(cotangent, self._input_weight.T, self._flat_cotangent, sign=1)
 
     def _pull_back(self, *, with_gradients: bool) -> None:
@@ -146,13 +148,12 @@ class SmallNetwork(Network):
             "hidden_cotangent": self._hidden_cotangent.data_ptr(),
         }
         self._for_score = compiled.Network(**arguments, sign=-1)
-        self._for_cotangent = compiled.Network(
-            **arguments,
-            sign=1,
-            input_weight_gradient=workspace.address_of_gradient(conditioner.input_weight),
-            input_bias_gradient=workspace.address_of_gradient(conditioner.input_bias),
-            output_weight_gradient=workspace.address_of_gradient(conditioner.output_weight),
-        )
+        gradients = {
+            f"{name}_gradient": workspace.address_of_gradient(getattr(conditioner, name))
+            for name in ("input_weight", "input_bias", "output_weight")
+            if workspace.with_gradients
+        }
+        self._for_cotangent = compiled.Network(**arguments, sign=1, **gradients)
         self._calls = compiled.Calls(library, self.output.dtype)
 
         self.forward = ctypes.addressof(self._for_score)

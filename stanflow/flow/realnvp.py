@@ -95,9 +95,27 @@ class Flow(nn.Module):
             copied.wiring = copied.wiring.of_layers(
                 [layer for layer, i in enumerate(of_couplings) if i in places]
             )
-        copied._flat = torch.cat([parameter.detach().ravel() for parameter in copied.parameters()])
+        copied._flat = torch.cat(
+            [self._flat[:0], *(parameter.detach().ravel() for parameter in copied.parameters())]
+        )
         copied._bind()
         return copied
+
+    def without_units(self) -> tuple[Self, FloatArray, FloatArray, FloatArray | None]:
+        """Return the flow of u, and location, log scale and factor F of z.
+
+        The flow is of ``z = location + exp(log_scale) * F u``, F lower-triangular, or the identity
+        where there is none: what training ran in, and can run in again in float32.
+        """
+        output, last = self.output, self.bijections[-1]
+        inner = self.of_layers([x for x in self.bijections if x not in (output, last)])
+        location, log_scale = (x.detach().double().cpu() for x in (output.shift, output.log_scale))
+        if not isinstance(last, FixedAffine):
+            return inner, location.numpy(), log_scale.numpy(), None
+        shift, factor = last.shift.double().cpu(), last.factor.double().cpu()
+        # z = shift + F (location + exp(log_scale) * u)
+        location = shift + factor @ location
+        return inner, location.numpy(), 0 * log_scale.numpy(), (factor * log_scale.exp()).numpy()
 
     @property
     def flat(self) -> Tensor:

@@ -41,9 +41,10 @@ class Sweep:
     memory_budget : int
         In bytes.
     with_score : bool
-        Whether the score is carried, and derivatives will be wanted; otherwise it only draws.
+        Whether the score is carried, and derivatives with respect to parameters will be wanted.
     total : bool
-        Whether derivatives through log q will be wanted too, for total gradients.
+        Whether derivatives through log q will be wanted too: for total gradients, or, without the
+        score, for those of a density pulled back (see `pull_to_base`).
     use_compiled : bool
         Whether to use the compiled passes, where they exist and the flow is on the CPU.
     threads : int, optional
@@ -97,7 +98,9 @@ class Sweep:
         self.flow, self.batch = flow, batch
         self.memory: Memory = "keep" if keep else "rebuild"
         # Held, so that pointers into them stay good; see check_current.
-        self._flat, self._flat_gradient = flow.flat, flow.flat_gradient if with_score else None
+        wants_derivatives = with_score or total
+        self._flat = flow.flat
+        self._flat_gradient = flow.flat_gradient if wants_derivatives else None
         self._total = total
         on_cpu = flow.flat.device.type == "cpu"
         workspace = Workspace(
@@ -105,6 +108,7 @@ class Sweep:
             flow.flat,
             keep=keep,
             with_slopes=total,
+            with_gradients=with_score,
             library=library.load() if use_compiled and on_cpu else None,
             couplings=sum(isinstance(layer, AffineCoupling) for layer in layers),
             numbers_a_draw=kept,
@@ -155,17 +159,19 @@ class Sweep:
         self._push()
 
     @torch.no_grad()
-    def carry(self, e: Tensor) -> None:
+    def carry(self, e: Tensor, log_base: Tensor) -> None:
         """Fill `z` and `log_q` with the images of base points; for sweeps without a score.
 
         Parameters
         ----------
         e : Tensor of shape (D, B)
+        log_base : Tensor of shape (B,), float64
+            Their log density. Where it is zero, `log_q` becomes ``-log|det dT/de|``.
         """
         self.check_current()
         assert self.score is None
         self.z.copy_(e)
-        self.log_q.copy_(self.flow.base.log_prob(e.T))
+        self.log_q.copy_(log_base)
         self._push()
 
     def _push(self) -> None:
@@ -193,6 +199,27 @@ class Sweep:
         ValueError
             A shape or dtype is wrong, or log_q_weight is given or missing against `total`.
         """
+        assert self.score is not None
+        self.pull_to_base(cotangent, log_q_weight)
+        self._base.pull(self._e, cotangent, log_q_weight)
+
+    @torch.no_grad()
+    def pull_to_base(self, cotangent: Tensor, log_q_weight: Tensor | None = None) -> None:
+        """Turn derivatives with respect to the draws, in place, into those of their base points.
+
+        Parameters
+        ----------
+        cotangent : Tensor of shape (D, B)
+            ``d log p / dz``, say. Overwritten, as `z` is where the memory mode is "rebuild".
+        log_q_weight : Tensor of shape (B,), float64, optional
+            With -1 the result is the derivative of ``log p(T(e)) + log|det dT/de|``: the log
+            density of p pulled back.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            As in `pull`.
+        """
         self.check_current()
         _check_like("cotangent", cotangent, self.z)
         if (log_q_weight is not None) != self._total:
@@ -203,7 +230,6 @@ class Sweep:
             if self.memory == "rebuild":
                 layer.restore(self.z)
             layer.pull(cotangent, log_q_weight)
-        self._base.pull(self._e, cotangent, log_q_weight)
 
     def check_current(self) -> None:
         """Raise RuntimeError where the flow was converted since, or gave back its gradients."""

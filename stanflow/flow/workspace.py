@@ -26,7 +26,10 @@ class Workspace:
         Whether every coupling layer has buffers of its own for what the reverse sweep needs;
         otherwise all share one set, and the layers' inputs are rebuilt.
     with_slopes : bool
-        Whether derivatives of log q with respect to parameters will be asked for.
+        Whether derivatives of log q will be asked for.
+    with_gradients : bool
+        Whether the conditioner networks' weights are to get gradients, a quarter of the work of a
+        reverse pass.
     library : ctypes.CDLL or None
         The compiled passes of coupling layers; None for those in torch.
     couplings : int
@@ -47,6 +50,7 @@ class Workspace:
     like: Tensor
     keep: bool = True
     with_slopes: bool = False
+    with_gradients: bool = True
     library: ctypes.CDLL | None = None
     couplings: int = 0
     numbers_a_draw: int = 0

@@ -16,10 +16,10 @@ from stanflow.flow.bijection import gradient_of
 from stanflow.flow.chain import Chain
 from stanflow.flow.sweep import Sweep
 from stanflow.kernels import layers as compiled
+from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CompiledDensity
 from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import BatchResult, GradientEstimator, result_of
-from stanflow.training.standardize import StandardizedTarget
 
 _NORMAL = compiled.StudentT(nu=0.0, root=0.0, constant=-0.5 * math.log(2 * math.pi))
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from stanflow.arrays import FloatArray
 from stanflow.sampling.chains import Chains, Metric
+from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import DensityBatch, Target
 from stanflow.statistics.markov_chains import rhat
 from stanflow.training.config import TrainConfig
-from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.warmstart import LocationScale, mean_field_start
 from stanflow.training.whitening import whitening
 

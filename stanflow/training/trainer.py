@@ -14,6 +14,7 @@ from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.depth import layers_at_first
 from stanflow.flow.realnvp import Flow
 from stanflow.flow.sweep import Sweep
+from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CountingTarget
 from stanflow.statistics.importance_weights import normalized, pareto_k_error, pareto_smoothed
 from stanflow.training.caution import Caution, caution
@@ -25,7 +26,6 @@ from stanflow.training.limits import Limits
 from stanflow.training.optimizers import FlatAdam
 from stanflow.training.safeguard import Safeguard
 from stanflow.training.schedule import make_schedule
-from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import Start
 from stanflow.training.threads import threads_that_pay
 from stanflow.training.train_step import TrainStep, as_state, from_state

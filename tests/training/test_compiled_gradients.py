@@ -12,13 +12,13 @@ from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.flow.sweep import Sweep
 from stanflow.flow.wiring import Wiring
+from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import StanModel
 from stanflow.training.compiled_gradients import CompiledGradientEstimator
 from stanflow.training.config import TrainConfig
 from stanflow.training.gradients import GradientEstimator
 from stanflow.training.optimizers import FlatAdam
-from stanflow.training.standardize import StandardizedTarget
 
 DIM = 5
 BATCH = 300

@@ -6,10 +6,10 @@ import torch
 
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
+from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import DensityBatch
 from stanflow.stan.model import StanModel
 from stanflow.training.config import TrainConfig
-from stanflow.training.standardize import StandardizedTarget
 from stanflow.training.start import begin
 from stanflow.training.whitening import whitening
 

@@ -1,0 +1,136 @@
+"""Whether chains from elsewhere come to where moved draws are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from stanflow.arrays import FloatArray
+from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
+from stanflow.estimates.probe import mix, starts_elsewhere
+from stanflow.flow.realnvp import Flow
+from stanflow.refine.refine import Refined
+from stanflow.sampling import annealing
+from stanflow.sampling.annealing import Annealing, Path
+from stanflow.sampling.chains import Chains, Metric
+from stanflow.sampling.pullback import PulledBack
+from stanflow.sampling.widened_base import WidenedBase
+from stanflow.stan.density import CountingTarget
+from stanflow.statistics.ranks import normal_scores
+
+_CHAINS = 32
+_TRANSITIONS_A_ROUND, _MOST_ROUNDS = 20, 4
+_LOG_WEIGHT_OF_ESCAPE = math.log(1000)
+_HIGH_WEIGHTS = 0.999  # quantile
+_CLOSE = 1.1  # R-hat
+_RANK_OFFSET = 3 / 8  # Blom (1958)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What the chains found.
+
+    Attributes
+    ----------
+    chains : int
+        Chains run.
+    escaped : int
+        Chains that ended where the draws have no mass: their median weight p / q is more than 1000
+        times nearly all of the draws'.
+    log_missing_mass : float
+        The log of the mass that is there over the evidence, roughly; -infinity where none escaped.
+    rhat : float
+        ``sqrt(1 + B / W)`` of the other chains as one group and the draws as another, B the
+        variance of the two means, W that within: the largest over the log weight's ranks and the
+        coordinates of base points.
+    """
+
+    chains: int
+    escaped: int
+    log_missing_mass: float
+    rhat: float
+
+
+@np.errstate(all="ignore")  # what is not finite is refused
+def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed: int) -> Elsewhere:
+    """Run chains that start away from the draws, and compare where they come to.
+
+    They start and climb as those of `estimates.probe`, move for a while in the target's space, in
+    the draws' metric, and then in the flow's base space as the draws did: for up to 80 transitions,
+    less where they are like the draws by then.
+
+    Parameters
+    ----------
+    flow : Flow
+        In float64.
+    target : CountingTarget
+        The density.
+    refined : Refined
+        Its draws.
+    seed : int
+        For starting points and momenta.
+    """
+    rng = np.random.default_rng(seed)
+    z = refined.z
+    starts = starts_elsewhere(target, z, _CHAINS, rng)
+    walking = Chains(target, starts, Metric(z, factor=flow.correlated_units), rng)
+    walking.climb(level=float(np.quantile(refined.log_p, 0.1)), first_step=0.1)
+    points, densities = mix(walking)
+    log_evidence = refined.log_evidence.value
+    log_weights = log_weights_at(flow, points, densities)
+    high = float(np.quantile(refined.log_p - refined.log_q, _HIGH_WEIGHTS))
+    escaped = ~(np.median(log_weights, axis=0) <= high + _LOG_WEIGHT_OF_ESCAPE)
+    escaped &= np.isfinite(densities).all(axis=0)
+    with torch.no_grad():
+        e = flow.inverse(torch.from_numpy(np.ascontiguousarray(walking.z)))[0].numpy()
+    inside = np.isfinite(e).all(axis=1) & ~escaped
+    missing = -math.inf
+    if escaped.any():
+        missing = log_missing_mass(
+            flow, target, points[:, escaped], densities[:, escaped], log_evidence, rng=rng
+        )
+    rhat = math.inf
+    if inside.sum() >= _CHAINS // 4:
+        rhat = _come_together(flow, target, refined, e[inside], rng)
+    return Elsewhere(_CHAINS, int(escaped.sum()), missing, rhat)
+
+
+def _come_together(
+    flow: Flow, target: CountingTarget, refined: Refined, e: FloatArray, rng: np.random.Generator
+) -> float:
+    path = Path(WidenedBase(flow.base), PulledBack(flow, target))
+    state: Annealing = replace(
+        annealing.init(path, e, islands=1), beta=1.0, log_step=refined.log_step
+    )
+    log_weights = refined.log_p - refined.log_q
+    rhat = math.inf
+    for _ in range(_MOST_ROUNDS):
+        points, theirs = [], []
+        for _ in range(_TRANSITIONS_A_ROUND):
+            state, _info = annealing.move(state, path, rng)
+            particles = state.particles
+            log_base = flow.base.log_prob(torch.from_numpy(particles.points)).detach().numpy()
+            points.append(particles.points)
+            theirs.append(particles.log_end - log_base)
+        rhat = max(
+            _rhat(refined.base_points, np.concatenate(points)),
+            _rhat_of_ranks(log_weights, np.concatenate(theirs)),
+        )
+        if rhat < _CLOSE:
+            break
+    return rhat
+
+
+def _rhat_of_ranks(one: FloatArray, other: FloatArray) -> float:
+    scores = normal_scores(np.concatenate([one, other]), _RANK_OFFSET)[:, None]
+    return _rhat(scores[: len(one)], scores[len(one) :])
+
+
+def _rhat(one: FloatArray, other: FloatArray) -> float:
+    """Return the largest R-hat of two groups over the columns of (n, scalars)."""
+    between = (one.mean(axis=0) - other.mean(axis=0)) ** 2 / 2
+    within = (one.var(axis=0) + other.var(axis=0)) / 2
+    return float(np.nan_to_num(np.sqrt(1 + between / within), nan=1.0).max())

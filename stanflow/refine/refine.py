@@ -1,0 +1,347 @@
+"""From a flow to the posterior itself, by annealing in the flow's base space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from stanflow.arrays import FloatArray
+from stanflow.errors import NumericsError
+from stanflow.estimates.bridge import BridgeEstimate, bridge_evidence
+from stanflow.estimates.draws import LogDensities
+from stanflow.flow.base import Base
+from stanflow.flow.realnvp import Flow
+from stanflow.refine.config import RefineConfig
+from stanflow.refine.settling import Settling, settling
+from stanflow.sampling import annealing
+from stanflow.sampling.annealing import Annealing, MoveInfo, Path
+from stanflow.sampling.pullback import PulledBack, images
+from stanflow.sampling.widened_base import WidenedBase
+from stanflow.stan.density import CountingTarget
+from stanflow.statistics.importance_weights import log_sum_exp
+from stanflow.statistics.ranks import normal_scores
+
+_FEWEST_SNAPSHOTS = 20
+_SETTLED_RHAT, _SETTLED_SHIFT = 1.02, 0.1
+_EFFECTIVE_SHARE = 0.25  # of the draws wanted
+_RANK_OFFSET = 3 / 8  # Blom (1958)
+
+Stop = Literal["settled", "evaluations", "cut short"]
+
+
+@dataclass(frozen=True)
+class RefineStep:
+    """What is known after a round of moves.
+
+    Attributes
+    ----------
+    inverse_temperature : float
+    acceptance : float
+        Mean probability that a trajectory was accepted, in the last move.
+    log_evidence : float
+        The islands' common estimate for this inverse temperature, without Stan's dropped constants.
+    rhat : float
+        Nested R-hat of the islands, NaN before there is one.
+    share : float
+        Of the most evaluations that are spent.
+    """
+
+    inverse_temperature: float
+    acceptance: float
+    log_evidence: float
+    rhat: float
+    share: float
+
+
+@dataclass(frozen=True)
+class LogEvidence:
+    """An estimate of the log evidence, without Stan's dropped constants, and its standard error."""
+
+    value: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Draws moved to the posterior, and what vouches for them.
+
+    Attributes
+    ----------
+    base_points, z : arrays of shape (S, D)
+        Draws, each of weight one, in the flow's base space and in the target's.
+    log_p, log_q : arrays of shape (S,)
+        Log density under the target, and under the flow.
+    annealed : LogEvidence
+        By the product of mean weights; its error from what the islands differ in.
+    bridge : LogEvidence or None
+        By bridge sampling between the flow's draws and these; None where they do not overlap.
+    eubo : float
+        Evidence upper bound, ``E_p[log p - log q]``: above the log evidence by KL(p | q).
+    settling : Settling
+        Of the record that the draws are from.
+    temperatures, transitions : int
+        Inverse temperatures, and moves at the last one.
+    acceptance, log_step : float
+        Mean probability that a trajectory was accepted at the end, and the log of their step size.
+    stopped : {"settled", "evaluations", "cut short"}
+        Why it ended: by itself, by its own limit, or because it was asked to.
+    particles, islands : int
+    """
+
+    base_points: FloatArray
+    z: FloatArray
+    log_p: FloatArray
+    log_q: FloatArray
+    annealed: LogEvidence
+    bridge: LogEvidence | None
+    eubo: float
+    settling: Settling
+    temperatures: int
+    transitions: int
+    acceptance: float
+    log_step: float
+    stopped: Stop
+    particles: int
+    islands: int
+
+    @property
+    def log_evidence(self) -> LogEvidence:
+        """The estimate with the smaller standard error."""
+        if self.bridge is None or self.annealed.se < self.bridge.se:
+            return self.annealed
+        return self.bridge
+
+
+class _Snapshot(NamedTuple):
+    points: FloatArray
+    log_weights: FloatArray
+    log_densities: FloatArray
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Snapshots of all particles at inverse temperature 1, so many moves apart."""
+
+    snapshots: tuple[_Snapshot, ...] = ()
+    moves: int = 0
+    apart: int = 1
+
+    def taken(self, state: Annealing, base: Base, most: int) -> _Record:
+        """Return it with another snapshot, or every other one left out where there are too many."""
+        moves = self.moves + 1
+        if moves % self.apart:
+            return replace(self, moves=moves)
+        particles = state.particles
+        with torch.no_grad():
+            log_base = base.log_prob(torch.from_numpy(particles.points)).numpy()
+        new = _Snapshot(particles.points, particles.log_end - log_base, particles.log_end)
+        snapshots = (*self.snapshots, new)
+        if len(snapshots) <= most:
+            return _Record(snapshots, moves, self.apart)
+        return _Record(snapshots[1::2], moves, 2 * self.apart)
+
+    @property
+    def _later_half(self) -> tuple[_Snapshot, ...]:
+        return self.snapshots[len(self.snapshots) // 2 :]
+
+    def settling(self, islands: int) -> Settling:
+        """Judge the later half."""
+        points, *logarithms = (np.stack(x) for x in zip(*self._later_half, strict=True))
+        scores = [normal_scores(x.ravel(), _RANK_OFFSET).reshape(x.shape) for x in logarithms]
+        return settling(np.concatenate([points, np.stack(scores, axis=2)], axis=2), islands)
+
+    def points(self, snapshots: int) -> FloatArray:
+        """Return points of so many snapshots of the later half, (snapshots, N, D)."""
+        half = self._later_half
+        chosen = np.linspace(0, len(half) - 1, min(snapshots, len(half))).round().astype(int)
+        return np.stack([half[i].points for i in chosen])
+
+
+@np.errstate(all="ignore")  # what is not finite is refused
+def refine(
+    flow: Flow,
+    target: CountingTarget,
+    of_flow: LogDensities,
+    config: RefineConfig,
+    *,
+    draws: int,
+    seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_round: Callable[[RefineStep], None] = lambda step: None,
+) -> Refined | None:
+    """Move draws of a trained flow to the posterior.
+
+    Particles are drawn from the flow's base, widened (see `WidenedBase`), annealed to the density
+    pulled back through the flow, and moved on there until they have settled: until a record of them
+    has a nested R-hat below 1.02, no shift above a tenth of a standard deviation, and is worth a
+    quarter of the draws wanted. The draws are from the later half of that record.
+
+    Parameters
+    ----------
+    flow : Flow
+        In float64.
+    target : CountingTarget
+        The density it was trained on.
+    of_flow : LogDensities
+        At draws of the flow; the other side of the bridge.
+    config : RefineConfig
+    draws : int
+        Draws wanted, S.
+    seed : int
+        For all that is random.
+    should_stop : callable
+        Asked again and again; once it says yes, it ends with what there is.
+    on_round : callable
+        Called after every round of moves.
+
+    Returns
+    -------
+    Refined or None
+        None where it ended before the posterior was reached.
+    """
+    dim = target.dim
+    config = config.resolved(dim)
+    assert config.particles is not None
+    assert config.most_evaluations is not None
+    began, most = target.evaluations, config.most_evaluations
+    base = WidenedBase(flow.base)
+    path = Path(base, PulledBack(flow, target))
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    state = annealing.init(path, base.sample(config.particles, generator), config.islands)
+    info = MoveInfo(math.nan, 0)
+
+    def tell(rhat: float = math.nan) -> None:
+        evidence = log_sum_exp(state.log_evidence) - math.log(config.islands)
+        share = min(1.0, (target.evaluations - began) / most)
+        on_round(RefineStep(state.beta, info.acceptance, evidence, rhat, share))
+
+    temperatures = 0
+    while state.beta < 1:
+        if should_stop() or target.evaluations - began > most:
+            return None
+        state = annealing.heat(state, config.effective_share)
+        if not np.isfinite(state.log_evidence).any():
+            return None
+        state = annealing.resample(state, rng, always=state.beta == 1)
+        for _ in range(config.moves):
+            state, info = annealing.move(state, path, rng)
+        temperatures += 1
+        tell()
+    snapshots = math.ceil(draws / config.particles)
+    capacity = 2 * max(_FEWEST_SNAPSHOTS, 2 * snapshots)
+    record, found = _Record(), None
+    stopped: Stop | None = None
+    while stopped is None:
+        state, info = annealing.move(state, path, rng)
+        record = record.taken(state, flow.base, capacity)
+        if should_stop():
+            stopped = "cut short"
+        elif target.evaluations - began > most:
+            stopped = "evaluations"
+        enough = len(record.snapshots) >= max(_FEWEST_SNAPSHOTS, 2 * snapshots)
+        if enough and record.moves % _FEWEST_SNAPSHOTS == 0:
+            found = record.settling(config.islands)
+            tell(found.rhat)
+            if stopped is None and _is_settled(found, draws):
+                stopped = "settled"
+    if found is None or stopped != "settled":
+        found = record.settling(config.islands)
+    return _result(
+        flow, target, of_flow, state, record,
+        settling=found, draws=draws, temperatures=temperatures, acceptance=info.acceptance,
+        stopped=stopped, rng=rng,
+    )  # fmt: skip
+
+
+def _is_settled(found: Settling, draws: int) -> bool:
+    return (
+        found.rhat < _SETTLED_RHAT
+        and found.shift < _SETTLED_SHIFT
+        and found.ess >= _EFFECTIVE_SHARE * draws
+    )
+
+
+def _result(
+    flow: Flow,
+    target: CountingTarget,
+    of_flow: LogDensities,
+    state: Annealing,
+    record: _Record,
+    *,
+    settling: Settling,
+    draws: int,
+    temperatures: int,
+    acceptance: float,
+    stopped: Stop,
+    rng: np.random.Generator,
+) -> Refined | None:
+    islands, size = state.log_weights.shape
+    points = record.points(math.ceil(draws / (islands * size)))
+    z, log_q = images(flow, points.reshape(-1, target.dim))
+    log_p = target.log_density(z)
+    usable = np.isfinite(log_p) & np.isfinite(log_q)
+    if usable.sum() < 2:
+        return None
+    chosen = rng.permutation(np.flatnonzero(usable))[:draws]
+    return Refined(
+        base_points=points.reshape(z.shape)[chosen],
+        z=z[chosen],
+        log_p=log_p[chosen],
+        log_q=log_q[chosen],
+        annealed=_annealed(state.log_evidence),
+        bridge=_bridge(
+            of_flow, *(x.reshape(points.shape[:2]).T for x in (log_p, log_q)), islands=islands
+        ),
+        eubo=float((log_p - log_q)[usable].mean()),
+        settling=settling,
+        temperatures=temperatures,
+        transitions=record.moves,
+        acceptance=acceptance,
+        log_step=state.log_step,
+        stopped=stopped,
+        particles=islands * size,
+        islands=islands,
+    )
+
+
+def _annealed(log_evidence: FloatArray) -> LogEvidence:
+    """Pool the islands' estimates, each without bias on the scale of the evidence."""
+    islands = len(log_evidence)
+    z = np.exp(log_evidence - log_evidence.max())
+    value = log_sum_exp(log_evidence) - math.log(islands)
+    return LogEvidence(value, float(z.std(ddof=1) / z.mean()) / math.sqrt(islands))
+
+
+def _bridge(
+    of_flow: LogDensities,
+    log_p: FloatArray,
+    log_q: FloatArray,
+    *,
+    islands: int,
+) -> LogEvidence | None:
+    """Bridge between the flow's draws and moved ones, (N, snapshots).
+
+    The error is that of the bridge, or what the islands' own bridges differ in, the larger.
+    """
+    # The flow's draws follow q restricted to where the target has a finite density.
+    log_share = math.log1p(-of_flow.rejected_share)
+
+    def bridge(rows: slice) -> BridgeEstimate:
+        usable = np.isfinite(log_p[rows] - log_q[rows]).all(axis=1)
+        p, q = log_p[rows][usable], log_q[rows][usable]
+        return bridge_evidence(of_flow.log_p, of_flow.log_q - log_share, p, q - log_share)
+
+    size = len(log_p) // islands
+    try:
+        whole = bridge(slice(None))
+        own = [bridge(slice(i * size, (i + 1) * size)).value for i in range(islands)]
+    except (NumericsError, IndexError, ValueError):
+        return None
+    scatter = float(np.std(own, ddof=1)) / math.sqrt(islands)
+    return LogEvidence(whole.value, max(whole.se, scatter))

@@ -1,0 +1,136 @@
+"""Whether to believe draws that were moved from a flow to the posterior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from stanflow.estimates.elbo import Elbo
+from stanflow.estimates.verdict import Objection, Verdict, conclude, to_unbounded
+from stanflow.refine.elsewhere import Elsewhere
+from stanflow.refine.refine import Refined
+
+_RHAT_NOTICED, _LARGEST_RHAT = 1.03, 1.1
+_SHIFT_NOTICED, _LARGEST_SHIFT = 0.1, 0.5  # standard deviations
+_EFFECTIVE_NOTICED, _FEWEST_EFFECTIVE = 400, 100
+_ERROR_NOTICED, _LARGEST_ERROR = 0.25, 1.0  # nats
+_GAP_NOTICED, _LARGEST_GAP, _STANDARD_ERRORS = 0.1, 0.5, 3.0  # nats
+_MISSING_NOTICED, _MISSING = 0.002, 0.05  # share of the posterior
+_APART_NOTICED, _LARGEST_APART = 1.2, 1.6  # R-hat
+_ESCAPED_NOTICED, _MOST_ESCAPED = 0.1, 0.5  # share of the chains
+_LARGEST_EXPONENT = 700.0  # of a finite exponential
+
+_LONGER = "give refining more time (--max-seconds), or train longer (--max-steps)"
+_COMPARE = "run NUTS with several chains and compare (`stanflow nuts`, `stanflow compare`)"
+
+
+def judge(
+    refined: Refined, elsewhere: Elsewhere, elbo: Elbo, *, constant: float, unbounded: Sequence[str]
+) -> Verdict:
+    """Judge refined draws: ``good``, ``usable``, or ``unreliable``.
+
+    They are unreliable if the islands' nested R-hat is above 1.1; the draws were still moving, with
+    half a standard deviation to go; they are worth fewer than 100; the evidence's error is above a
+    nat; its two estimates are half a nat apart, and three standard errors, or it is as far below
+    the ELBO; chains from elsewhere found 5 % of the posterior where there are no draws, half of
+    them ended there, or they did not come together with the draws (R-hat above 1.6). They are good
+    if all of these are smaller still.
+
+    Parameters
+    ----------
+    refined : Refined
+    elsewhere : Elsewhere
+    elbo : Elbo
+        Of the flow.
+    constant : float
+        What the ELBO has in addition to the estimates of `refined`.
+    unbounded : sequence of str
+        Parameters along which the density does not fall.
+    """
+    objections = [
+        *to_unbounded(unbounded),
+        *_to_coverage(elsewhere),
+        *_to_settling(refined),
+        *_to_evidence(refined, elbo, constant),
+    ]
+    settling = refined.settling
+    return conclude(
+        objections,
+        f"{refined.islands} islands of particles agree (R-hat {settling.rhat:.3f}) and have "
+        f"settled; {elsewhere.chains - elsewhere.escaped} of {elsewhere.chains} chains from "
+        "elsewhere came to the same",
+        only_causes=bool(unbounded),
+    )
+
+
+def _to_coverage(elsewhere: Elsewhere) -> Iterator[Objection]:
+    share = 1 / (1 + math.exp(min(-elsewhere.log_missing_mass, _LARGEST_EXPONENT)))
+    if share > _MISSING_NOTICED:
+        yield Objection(
+            share > _MISSING,
+            f"{elsewhere.escaped} of {elsewhere.chains} chains started elsewhere ended where there "
+            f"are no draws: a mode or a tail is missing, about {share:.0%} of the posterior",
+            _COMPARE,
+        )
+    elif elsewhere.escaped > _ESCAPED_NOTICED * elsewhere.chains:
+        yield Objection(
+            elsewhere.escaped > _MOST_ESCAPED * elsewhere.chains,
+            f"{elsewhere.escaped} of {elsewhere.chains} chains started elsewhere ended where there "
+            "are no draws, though hardly any mass was found there",
+            _COMPARE,
+        )
+    if not elsewhere.rhat < _APART_NOTICED:
+        yield Objection(
+            not elsewhere.rhat < _LARGEST_APART,
+            f"chains started elsewhere did not come to where the draws are (R-hat "
+            f"{elsewhere.rhat:.2f})",
+            _COMPARE,
+        )
+
+
+def _to_settling(refined: Refined) -> Iterator[Objection]:
+    found = refined.settling
+    if not found.rhat < _RHAT_NOTICED:
+        yield Objection(
+            not found.rhat < _LARGEST_RHAT,
+            f"the {refined.islands} islands of particles disagree (R-hat {found.rhat:.2f})",
+            _LONGER,
+        )
+    if not found.shift < _SHIFT_NOTICED:
+        yield Objection(
+            not found.shift < _LARGEST_SHIFT,
+            f"the draws were still on the move, a mean by about {found.shift:.1f} standard "
+            "deviations more",
+            _LONGER,
+        )
+    if not found.ess >= _EFFECTIVE_NOTICED:
+        yield Objection(
+            not found.ess >= _FEWEST_EFFECTIVE,
+            f"the draws are worth only {found.ess:.0f} independent ones",
+            _LONGER,
+        )
+
+
+def _to_evidence(refined: Refined, elbo: Elbo, constant: float) -> Iterator[Objection]:
+    best, annealed, bridge = refined.log_evidence, refined.annealed, refined.bridge
+    if not best.se < _ERROR_NOTICED:
+        yield Objection(
+            not best.se < _LARGEST_ERROR,
+            f"the log evidence is known to {best.se:.2f} nats only",
+            _LONGER,
+        )
+    if bridge is not None:
+        gap, error = abs(bridge.value - annealed.value), math.hypot(bridge.se, annealed.se)
+        if gap > max(_GAP_NOTICED, _STANDARD_ERRORS * error):
+            yield Objection(
+                gap > _LARGEST_GAP,
+                f"annealing and bridge sampling give log evidences {gap:.2f} nats apart",
+                _LONGER,
+            )
+    below = elbo.value - (best.value + constant)
+    if below > max(_GAP_NOTICED, _STANDARD_ERRORS * math.hypot(best.se, elbo.se)):
+        yield Objection(
+            below > _LARGEST_GAP,
+            f"the log evidence is {below:.2f} nats below the ELBO, which is a lower bound",
+            _LONGER,
+        )
