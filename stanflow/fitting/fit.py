@@ -51,6 +51,8 @@ from stanflow.training.trainer import TrainResult, seconds_spent, train
 from stanflow.training.wiring import wire_by_curvature
 
 _FEWEST_EVIDENCE_DRAWS, _MOST_EVIDENCE_DRAWS = 4000, 20_000
+_MOST_STEPS_BEFORE_REFINING, _FEWEST_STEPS_BEFORE_REFINING = 1500, 300
+_DIMENSIONS_WITH_ALL_STEPS = 50
 _SHARE_BEFORE_REFINING = 0.5  # of the time
 _SHARE_OF_REFINING = 0.9  # of the time then left
 _VERSIONED = ("stanli", "bridgestan", "torch", "numpy", "arviz")
@@ -140,6 +142,8 @@ def fit(
     flow, training = flow or of_preset, training or training_of_preset
     grows = flow.layers is None
     refining = (refining or RefineConfig()).resolved(model.dim)
+    if training.max_steps is None and refining.when != "never":
+        training = replace(training, max_steps=_steps_before_refining(model.dim))
     flow_config, train_config = _resolved(model, flow, training)
     flow_seed, train_seed, *seeds, refine_seed = (
         int(s) for s in np.random.SeedSequence(seed).generate_state(9)
@@ -227,6 +231,12 @@ def fit(
         data=model.data.json,
         **assessment.arrays(),
     )
+
+
+def _steps_before_refining(dim: int) -> int:
+    """Return the most steps to train for where refining does the rest."""
+    share = min(1.0, math.sqrt(_DIMENSIONS_WITH_ALL_STEPS / dim))
+    return max(_FEWEST_STEPS_BEFORE_REFINING, round(_MOST_STEPS_BEFORE_REFINING * share))
 
 
 def _draw_plan(draws: int, evidence_draws: int | None, seeds: list[int]) -> DrawPlan:

@@ -11,7 +11,7 @@ from stanflow.errors import UsageError
 When = Literal["auto", "always", "never"]
 
 _FEW_DIMENSIONS, _PARTICLES, _PARTICLES_IN_MANY_DIMENSIONS = 500, 512, 256
-_MOST_EVALUATIONS, _DIMENSIONS_WITH_ALL_EVALUATIONS = 500_000, 200
+_MOST_EVALUATIONS, _DIMENSIONS_WITH_ALL_EVALUATIONS = 300_000, 200
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RefineConfig:
     moves : int
         Hamiltonian trajectories at each inverse temperature.
     most_evaluations : int, optional
-        Gradients to take at most; by default 500,000, and fewer above 200 dimensions, where each
+        Gradients to take at most; by default 300,000, and fewer above 200 dimensions, where each
         takes longer.
 
     Raises

@@ -333,6 +333,7 @@ def test_a_mean_field_fit_of_a_correlated_normal_differs():
     fit = stanflow.fit(
         model,
         flow=stanflow.FlowConfig(family="meanfield", base="gaussian"),
+        refining=stanflow.RefineConfig(when="never"),
         progress=False,
     )
     reference = nuts(model, seed=1, engine="embedded", progress=False)

@@ -34,6 +34,7 @@ def fit(model):
         model,
         flow=stanflow.FlowConfig(family="meanfield", base="student-t"),
         training=stanflow.TrainConfig(max_steps=150),
+        refining=stanflow.RefineConfig(when="never"),
         progress=False,
     )
 

@@ -20,6 +20,7 @@ def fit(code=FUNNEL, *, draws=20, evidence_draws=20, training=QUICK, **settings)
         draws=draws,
         evidence_draws=evidence_draws,
         training=training,
+        refining=stanflow.RefineConfig(when="never"),
         progress=False,
         **settings,
     )

@@ -24,7 +24,13 @@ def fit():
     model = stanflow.StanModel(stan_code=CODE, engine="embedded")
     quick = stanflow.TrainConfig(max_steps=30)
     return stanflow.fit(
-        model, seed=3, draws=500, evidence_draws=500, training=quick, progress=False
+        model,
+        seed=3,
+        draws=500,
+        evidence_draws=500,
+        training=quick,
+        refining=stanflow.RefineConfig(when="never"),
+        progress=False,
     )
 
 
