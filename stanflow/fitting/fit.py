@@ -138,13 +138,9 @@ def fit(
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, not {seed}")
     began = time.perf_counter()
-    of_preset, training_of_preset = named_settings(preset)
-    flow, training = flow or of_preset, training or training_of_preset
-    grows = flow.layers is None
+    grows = (flow or named_settings(preset)[0]).layers is None
     refining = (refining or RefineConfig()).resolved(model.dim)
-    if training.max_steps is None and refining.when != "never":
-        training = replace(training, max_steps=_steps_before_refining(model.dim))
-    flow_config, train_config = _resolved(model, flow, training)
+    flow_config, train_config = _resolved(model, preset, flow, training, refining)
     flow_seed, train_seed, *seeds, refine_seed = (
         int(s) for s in np.random.SeedSequence(seed).generate_state(9)
     )
@@ -247,9 +243,17 @@ def _draw_plan(draws: int, evidence_draws: int | None, seeds: list[int]) -> Draw
 
 
 def _resolved(
-    model: StanModel, flow: FlowConfig, training: TrainConfig
+    model: StanModel,
+    preset: Preset,
+    flow: FlowConfig | None,
+    training: TrainConfig | None,
+    refining: RefineConfig,
 ) -> tuple[FlowConfig, TrainConfig]:
     """Return the settings as they are for this model."""
+    of_preset, training_of_preset = named_settings(preset)
+    flow, training = flow or of_preset, training or training_of_preset
+    if training.max_steps is None and refining.when != "never":
+        training = replace(training, max_steps=_steps_before_refining(model.dim))
     flow_config, train_config = flow.resolved(model.dim), training.resolved(model.dim)
     train_config.check_device()
     if flow_config.family != "realnvp":

@@ -26,8 +26,9 @@ class Settling:
         chain Monte Carlo when running many short chains", arXiv 2110.13017).
     shift : float
         How far the mean has still to go, in standard deviations, as the particles' way during the
-        record says; 0 where their way is none beyond its Monte Carlo error. A mean that has come
-        from far away, all particles alike, shows here and not in R-hat.
+        record says; 0 where their way is none beyond its Monte Carlo error, infinity where the
+        record is of a single time. A mean that has come from far away, all particles alike, shows
+        here and not in R-hat.
     ess : float
         Effective sample size of a mean over the whole record: particles' own means vary the less
         the faster they move.
@@ -71,6 +72,8 @@ def settling(record: FloatArray, islands: int) -> Settling:
     within = of_islands.var(axis=(0, 2)).mean(axis=0)
     rhat = np.sqrt(1 + between / within)
     ess = particles * variance / own.var(axis=0, ddof=1)
+    if steps < 2:
+        return Settling(_worst(rhat, 1.0), math.inf, -_worst(-ess, -particles))
     first, second = record[: steps // 2].mean(axis=0), record[steps - steps // 2 :].mean(axis=0)
     way = second - first
     z = way.mean(axis=0) / (way.std(axis=0, ddof=1) / math.sqrt(particles))

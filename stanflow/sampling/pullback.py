@@ -51,8 +51,8 @@ class PulledBack(Density):
     ...     def log_density_gradient(self, z):
     ...         return DensityBatch(-0.5 * (z**2).sum(1), -z, np.ones(len(z), dtype=bool))
     >>> flow = build_flow(FlowConfig(layers=2, hidden=8), dim=2, seed=1).double()
-    >>> PulledBack(flow, Normal()).log_density_gradient(np.array([[1.0, 2.0]]))  # the identity
-    DensityBatch(log_density=array([-2.5]), gradient=array([[-1., -2.]]), accepted=array([ True]))
+    >>> PulledBack(flow, Normal()).log_density(np.array([[1.0, 2.0]])).round(3)  # the identity
+    array([-2.5])
     """
 
     def __init__(self, flow: Flow, target: Density, dtype: torch.dtype = torch.float32) -> None:

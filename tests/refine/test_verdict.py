@@ -1,0 +1,99 @@
+"""What makes refined draws good, usable, or unreliable."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from stanflow.estimates.elbo import Elbo
+from stanflow.refine.elsewhere import Elsewhere
+from stanflow.refine.refine import LogEvidence, Refined
+from stanflow.refine.settling import Settling
+from stanflow.refine.verdict import judge
+
+NOTHING = np.zeros((10, 2))
+REFINED = Refined(
+    base_points=NOTHING,
+    z=NOTHING,
+    log_p=np.zeros(10),
+    log_q=np.zeros(10),
+    annealed=LogEvidence(-5.0, 0.02),
+    bridge=LogEvidence(-5.01, 0.01),
+    eubo=-4.9,
+    settling=Settling(rhat=1.01, shift=0.0, ess=1500.0),
+    temperatures=5,
+    transitions=40,
+    acceptance=0.8,
+    log_step=0.0,
+    stopped="settled",
+    particles=512,
+    islands=8,
+)
+ELSEWHERE = Elsewhere(chains=32, escaped=0, log_missing_mass=-np.inf, rhat=1.05)
+ELBO = Elbo(value=-3.2, se=0.01, normalized=True)
+CONSTANT = 2.0
+
+
+def judged(refined=REFINED, elsewhere=ELSEWHERE, elbo=ELBO, unbounded=()):
+    return judge(refined, elsewhere, elbo, constant=CONSTANT, unbounded=unbounded)
+
+
+def test_nothing_against_it_is_good():
+    verdict = judged()
+    assert verdict.name == "good"
+    assert "8 islands" in verdict.reasons[0]
+    assert "32 of 32 chains" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "reason"),
+    [
+        ({"settling": Settling(1.05, 0.0, 1500)}, "usable", "disagree"),
+        ({"settling": Settling(1.2, 0.0, 1500)}, "unreliable", "disagree"),
+        ({"settling": Settling(float("nan"), 0.0, 1500)}, "unreliable", "disagree"),
+        ({"settling": Settling(1.01, 0.2, 1500)}, "usable", "still on the move"),
+        ({"settling": Settling(1.01, 2.0, 1500)}, "unreliable", "still on the move"),
+        ({"settling": Settling(1.01, 0.0, 200)}, "usable", "worth only 200"),
+        ({"settling": Settling(1.01, 0.0, 20)}, "unreliable", "worth only 20"),
+        ({"bridge": None, "annealed": LogEvidence(-5, 0.5)}, "usable", "known to 0.50 nats"),
+        ({"bridge": None, "annealed": LogEvidence(-5, 3.0)}, "unreliable", "known to 3.00"),
+        ({"bridge": LogEvidence(-5.2, 0.01)}, "usable", "0.20 nats apart"),
+        ({"bridge": LogEvidence(-6.0, 0.01)}, "unreliable", "1.00 nats apart"),
+    ],
+)
+def test_what_the_draws_say_against_themselves(change, name, reason):
+    verdict = judged(replace(REFINED, **change))
+    assert verdict.name == name
+    assert reason in verdict.reasons[0]
+    assert verdict.advice
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "name", "reason"),
+    [
+        (Elsewhere(32, 3, np.log(0.02), 1.05), "usable", "about 2% of the posterior"),
+        (Elsewhere(32, 3, np.log(0.5), 1.05), "unreliable", "about 33% of the posterior"),
+        (Elsewhere(32, 8, -30.0, 1.05), "usable", "8 of 32 chains"),
+        (Elsewhere(32, 20, -30.0, 1.05), "unreliable", "20 of 32 chains"),
+        (Elsewhere(32, 0, -np.inf, 1.3), "usable", "did not come to where"),
+        (Elsewhere(32, 0, -np.inf, np.inf), "unreliable", "did not come to where"),
+        (Elsewhere(32, 0, -np.inf, np.nan), "unreliable", "did not come to where"),
+    ],
+)
+def test_what_chains_from_elsewhere_say(elsewhere, name, reason):
+    verdict = judged(elsewhere=elsewhere)
+    assert verdict.name == name
+    assert reason in verdict.reasons[0]
+
+
+def test_evidence_below_its_lower_bound_is_wrong():
+    verdict = judged(elbo=replace(ELBO, value=-2.0))
+    assert verdict.name == "unreliable"
+    assert "below the ELBO" in verdict.reasons[0]
+
+
+def test_an_improper_posterior_is_told_first():
+    verdict = judged(unbounded=("mu",))
+    assert verdict.name == "unreliable"
+    assert "improper" in verdict.reasons[0]
+    assert verdict.advice == ("give mu a proper prior",)
