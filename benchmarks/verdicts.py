@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import stanflow
-from stanflow.fitting.assessment import DrawPlan, assess
+from stanflow.fitting.assessment import DrawPlan, assess, estimate
 from stanflow.stan.density import CountingTarget
 
 MIXTURE = """
@@ -80,10 +80,10 @@ def frozen(model: stanflow.StanModel, seed: int, log_scale: float) -> dict[str, 
         centre = float(fit.z[:, 1].mean()) - float(flow.output.shift[1])
         flow.output.log_scale[1] += log_scale
         flow.output.shift[1] += (1 - np.exp(log_scale)) * centre
-    plan = DrawPlan(4000, 4000, *range(5))
-    return dict(
-        assess(flow, model, plan, target=CountingTarget(model, 384_000), trace=fit.steps).report
-    )
+    plan = DrawPlan(4000, 4000, 4000, *range(6))
+    target = CountingTarget(model, 384_000)
+    estimates = estimate(flow, model, plan, target)
+    return dict(assess(flow, model, estimates, plan, target=target, trace=fit.steps).report)
 
 
 def cases() -> Iterator[Case]:
@@ -169,6 +169,7 @@ def main() -> None:
                 "seed": seed,
                 **{key: report[key] for key in ("verdict", "reasons", "pareto_k", "log_evidence")},
                 "log_evidence_se": report["log_evidence_se"],
+                "refined": report["refined"],
                 "exact": case.log_evidence,
             }
             results.append(result)
@@ -176,7 +177,8 @@ def main() -> None:
             print(
                 f"{case.kind:32} {case.name:34} seed {seed}  {result['verdict']:10}  k-hat "
                 f"{result['pareto_k'] or np.nan:5.2f}  log evidence {result['log_evidence']:.3f} "
-                f"(se {result['log_evidence_se']:.3f}){error}",
+                f"(se {result['log_evidence_se']:.3f}){error}"
+                f"{'  refined' if result['refined'] else ''}",
                 flush=True,
             )
     print()

@@ -26,9 +26,9 @@ from stanflow.stan.density import CountingTarget
 from stanflow.statistics.importance_weights import log_sum_exp
 from stanflow.statistics.ranks import normal_scores
 
-_FEWEST_SNAPSHOTS = 20
+_FEWEST_SNAPSHOTS, _FEWEST_KEPT = 20, 8
 _SETTLED_RHAT, _SETTLED_SHIFT = 1.02, 0.1
-_EFFECTIVE_SHARE = 0.25  # of the draws wanted
+_EFFECTIVE_SHARE = 0.5  # of the draws wanted
 _RANK_OFFSET = 3 / 8  # Blom (1958)
 
 Stop = Literal["settled", "evaluations", "cut short"]
@@ -145,21 +145,17 @@ class _Record:
             return _Record(snapshots, moves, self.apart)
         return _Record(snapshots[1::2], moves, 2 * self.apart)
 
-    @property
-    def _later_half(self) -> tuple[_Snapshot, ...]:
-        return self.snapshots[len(self.snapshots) // 2 :]
-
-    def settling(self, islands: int) -> Settling:
-        """Judge the later half."""
-        points, *logarithms = (np.stack(x) for x in zip(*self._later_half, strict=True))
-        scores = [normal_scores(x.ravel(), _RANK_OFFSET).reshape(x.shape) for x in logarithms]
-        return settling(np.concatenate([points, np.stack(scores, axis=2)], axis=2), islands)
-
-    def points(self, snapshots: int) -> FloatArray:
-        """Return points of so many snapshots of the later half, (snapshots, N, D)."""
-        half = self._later_half
+    def kept(self, snapshots: int) -> _Snapshot:
+        """Return so many snapshots of the later half, evenly spaced, as one of (snapshots, N)."""
+        half = self.snapshots[len(self.snapshots) // 2 :]
         chosen = np.linspace(0, len(half) - 1, min(snapshots, len(half))).round().astype(int)
-        return np.stack([half[i].points for i in chosen])
+        return _Snapshot(*(np.stack(x) for x in zip(*(half[i] for i in chosen), strict=True)))
+
+
+def _settling(kept: _Snapshot, islands: int) -> Settling:
+    logarithms = kept.log_weights, kept.log_densities
+    scores = [normal_scores(x.ravel(), _RANK_OFFSET).reshape(x.shape) for x in logarithms]
+    return settling(np.concatenate([kept.points, np.stack(scores, axis=2)], axis=2), islands)
 
 
 @np.errstate(all="ignore")  # what is not finite is refused
@@ -177,9 +173,9 @@ def refine(
     """Move draws of a trained flow to the posterior.
 
     Particles are drawn from the flow's base, widened (see `WidenedBase`), annealed to the density
-    pulled back through the flow, and moved on there until they have settled: until a record of them
-    has a nested R-hat below 1.02, no shift above a tenth of a standard deviation, and is worth a
-    quarter of the draws wanted. The draws are from the later half of that record.
+    pulled back through the flow, and moved on there until they have settled: until snapshots from
+    the later half of their way there have a nested R-hat below 1.02, no shift above a tenth of a
+    standard deviation, and are worth half of the draws wanted. The draws are chosen from these.
 
     Parameters
     ----------
@@ -233,9 +229,9 @@ def refine(
             state, info = annealing.move(state, path, rng)
         temperatures += 1
         tell()
-    snapshots = math.ceil(draws / config.particles)
+    snapshots = max(_FEWEST_KEPT, math.ceil(draws / config.particles))
     capacity = 2 * max(_FEWEST_SNAPSHOTS, 2 * snapshots)
-    record, found = _Record(), None
+    record = _Record()
     stopped: Stop | None = None
     while stopped is None:
         state, info = annealing.move(state, path, rng)
@@ -246,17 +242,24 @@ def refine(
             stopped = "evaluations"
         enough = len(record.snapshots) >= max(_FEWEST_SNAPSHOTS, 2 * snapshots)
         if enough and record.moves % _FEWEST_SNAPSHOTS == 0:
-            found = record.settling(config.islands)
+            found = _settling(record.kept(snapshots), config.islands)
             tell(found.rhat)
             if stopped is None and _is_settled(found, draws):
                 stopped = "settled"
-    if found is None or stopped != "settled":
-        found = record.settling(config.islands)
+    kept = record.kept(snapshots)
     return _result(
-        flow, target, of_flow, state, record,
-        settling=found, draws=draws, temperatures=temperatures, acceptance=info.acceptance,
-        stopped=stopped, rng=rng,
-    )  # fmt: skip
+        flow,
+        target,
+        of_flow,
+        state,
+        kept,
+        draws=draws,
+        transitions=record.moves,
+        temperatures=temperatures,
+        acceptance=info.acceptance,
+        stopped=stopped,
+        rng=rng,
+    )
 
 
 def _is_settled(found: Settling, draws: int) -> bool:
@@ -272,22 +275,23 @@ def _result(
     target: CountingTarget,
     of_flow: LogDensities,
     state: Annealing,
-    record: _Record,
+    kept: _Snapshot,
     *,
-    settling: Settling,
     draws: int,
+    transitions: int,
     temperatures: int,
     acceptance: float,
     stopped: Stop,
     rng: np.random.Generator,
 ) -> Refined | None:
     islands, size = state.log_weights.shape
-    points = record.points(math.ceil(draws / (islands * size)))
+    points = kept.points
     z, log_q = images(flow, points.reshape(-1, target.dim))
     log_p = target.log_density(z)
     usable = np.isfinite(log_p) & np.isfinite(log_q)
     if usable.sum() < 2:
         return None
+    found = _settling(kept, islands)
     chosen = rng.permutation(np.flatnonzero(usable))[:draws]
     return Refined(
         base_points=points.reshape(z.shape)[chosen],
@@ -299,9 +303,9 @@ def _result(
             of_flow, *(x.reshape(points.shape[:2]).T for x in (log_p, log_q)), islands=islands
         ),
         eubo=float((log_p - log_q)[usable].mean()),
-        settling=settling,
+        settling=replace(found, ess=min(found.ess, float(len(chosen)))),
         temperatures=temperatures,
-        transitions=record.moves,
+        transitions=transitions,
         acceptance=acceptance,
         log_step=state.log_step,
         stopped=stopped,

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 import stanflow
-from stanflow.fitting.assessment import DrawPlan, assess
+from stanflow.fitting.assessment import DrawPlan, assess, estimate
 from stanflow.stan.density import CountingTarget
 from tests.integration.zoo_models import zoo_model
 from tests.one_of import one_of
@@ -122,7 +122,8 @@ def spoilt(result, target, *, log_scale=0.0, shift=0.0):
         flow.output.shift[1] += (1 - np.exp(log_scale)) * centre + shift * z.std()
     plan = DrawPlan(4000, 4000, 4000, 1, 2, 3, 4, 5, 6)
     counting = CountingTarget(target, 384_000)
-    return assess(flow, target, plan, target=counting, trace=result.steps).report
+    estimates = estimate(flow, target, plan, counting)
+    return assess(flow, target, estimates, plan, target=counting, trace=result.steps).report
 
 
 @one_of("name", "eight_schools_noncentered", "linear_regression", "funnel")
