@@ -97,8 +97,7 @@ def cases() -> Iterator[Case]:
                 MODELS / "horseshoe_logistic" / f"horseshoe_logistic{form}.stan",
                 data,
             )
-    for case in list(cases_to_spoil()):
-        yield case
+    yield from cases_to_spoil()
 
 
 def cases_to_spoil() -> Iterator[Case]:
@@ -129,7 +128,7 @@ def run(case: Case, seed: int) -> dict[str, Any]:
         command = [str(Path(sys.executable).with_name("stanflow")), "fit", str(case.program)]
         command += [str(data), "--seed", str(seed), "--json", "--out", f"{folder}/fit"]
         began = time.perf_counter()
-        done = subprocess.run([*command, *case.options], capture_output=True, text=True)
+        done = subprocess.run([*command, *case.options], check=True, capture_output=True, text=True)
         wall_seconds = time.perf_counter() - began
     report = json.loads(done.stdout)
     result = {key: report.get(key) for key in _REPORTED} | {"wall_seconds": wall_seconds}

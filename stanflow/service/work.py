@@ -103,10 +103,12 @@ def fit_task(task: Task, folder: Path) -> dict[str, Any]:
     """Fit a flow, going on from a checkpoint that an earlier process left."""
     from stanflow.fitting.fit import fit
     from stanflow.fitting.presets import settings
+    from stanflow.refine.config import RefineConfig
 
     options = dict(task.options)
     seed, draws = options.pop("seed"), options.pop("draws")
     evidence_draws, preset = options.pop("evidence_draws"), options.pop("preset")
+    refining = RefineConfig(when=options.pop("refine", "auto"))
     flow, training = settings(preset, **options)
     model = _model(task, folder, seed)
     constant = model.normalizing_constant.value
@@ -118,6 +120,7 @@ def fit_task(task: Task, folder: Path) -> dict[str, Any]:
             evidence_draws=evidence_draws,
             flow=flow,
             training=training,
+            refining=refining,
             checkpoint=folder / CHECKPOINT,
             checkpoint_every=_SECONDS_BETWEEN_CHECKPOINTS,
             on_step=_tell_steps(lambda line: print(line, file=file, flush=True), constant),
