@@ -57,6 +57,8 @@ def test_nothing_against_it_is_good():
         ({"settling": Settling(1.01, 0.0, 20)}, "unreliable", "worth only 20"),
         ({"bridge": None, "annealed": LogEvidence(-5, 0.5)}, "usable", "known to 0.50 nats"),
         ({"bridge": None, "annealed": LogEvidence(-5, 3.0)}, "unreliable", "known to 3.00"),
+        ({"eubo": -1.0}, "usable", "4.0 nats above the log evidence"),
+        ({"eubo": 5.0}, "unreliable", "10.0 nats above the log evidence"),
         ({"bridge": LogEvidence(-5.2, 0.01)}, "usable", "0.20 nats apart"),
         ({"bridge": LogEvidence(-6.0, 0.01)}, "unreliable", "1.00 nats apart"),
     ],
