@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from stanflow.fitting.presets import preset
 from stanflow.flow.config import FlowConfig
+from stanflow.refine.config import RefineConfig
 from stanflow.training.config import TrainConfig
 
 _DIMENSIONS = range(2, 3000)
@@ -39,4 +40,7 @@ BASE = f"[default: {_FLOW.base}]"
 LAYERS = _told(_FLOW.depth, _PAPERS_FLOW.layers)
 HIDDEN = _told(_FLOW.hidden_units, _PAPERS_FLOW.hidden)
 BATCH = _told(_TRAINING.draws_a_step, _PAPERS_TRAINING.batch)
-MAX_STEPS = _told(_TRAINING.most_steps, _PAPERS_TRAINING.max_steps)
+MAX_STEPS = (
+    _told(lambda dim: RefineConfig().steps_before(dim, otherwise=0), _PAPERS_TRAINING.max_steps)
+    + f"  With --refine never: {_told(_TRAINING.most_steps)}"
+)

@@ -186,8 +186,10 @@ def conclude(objections: Sequence[Objection], vouching: str, *, only_causes: boo
     return Verdict("unreliable" if fatal else "usable", reasons, tuple(advice))
 
 
-def weights_suffice(elbo: Elbo, importance: ImportanceEstimate, z: FloatArray) -> bool:
-    """Return whether nothing in the importance weights of a flow's draws speaks against them.
+def flow_suffices(
+    elbo: Elbo, importance: ImportanceEstimate, z: FloatArray, trace: FloatArray
+) -> bool:
+    """Return whether nothing in a flow's training and importance weights speaks against its draws.
 
     Parameters
     ----------
@@ -195,8 +197,11 @@ def weights_suffice(elbo: Elbo, importance: ImportanceEstimate, z: FloatArray) -
     importance : ImportanceEstimate
         The first S of its weights belong to `z`.
     z : array of shape (S, D)
+    trace : array of shape (steps,)
+        ELBO of each training step.
     """
     objections = (
+        *_to_convergence(trace),
         *_to_divergence(elbo, importance),
         *_to_weights(importance),
         *_to_halves(z, importance),

@@ -22,8 +22,8 @@ from stanflow.estimates.verdict import (
     HIGHEST_K_UNWEIGHTED,
     Diagnostics,
     Verdict,
+    flow_suffices,
     judge,
-    weights_suffice,
 )
 from stanflow.fitting.fit_report import AssessmentReport, ProbeReport, RefineReport
 from stanflow.flow.realnvp import Flow
@@ -147,10 +147,9 @@ class FlowEstimates:
     elbo: Elbo
     importance: ImportanceEstimate
 
-    @property
-    def suffice(self) -> bool:
-        """Whether nothing in the weights speaks against them."""
-        return weights_suffice(self.elbo, self.importance, self.drawn.z)
+    def suffice(self, trace: FloatArray) -> bool:
+        """Return whether nothing in them, or in the ELBO of each step, speaks against the draws."""
+        return flow_suffices(self.elbo, self.importance, self.drawn.z, trace)
 
 
 @np.errstate(all="ignore")  # what is not finite is counted, and judged

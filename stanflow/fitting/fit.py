@@ -51,8 +51,6 @@ from stanflow.training.trainer import TrainResult, seconds_spent, train
 from stanflow.training.wiring import wire_by_curvature
 
 _FEWEST_EVIDENCE_DRAWS, _MOST_EVIDENCE_DRAWS = 4000, 20_000
-_MOST_STEPS_BEFORE_REFINING, _FEWEST_STEPS_BEFORE_REFINING = 1500, 300
-_DIMENSIONS_WITH_ALL_STEPS = 50
 _SHARE_BEFORE_REFINING = 0.5  # of the time
 _SHARE_OF_REFINING = 0.9  # of the time then left
 _VERSIONED = ("stanli", "bridgestan", "torch", "numpy", "arviz")
@@ -229,12 +227,6 @@ def fit(
     )
 
 
-def _steps_before_refining(dim: int) -> int:
-    """Return the most steps to train for where refining does the rest."""
-    share = min(1.0, math.sqrt(_DIMENSIONS_WITH_ALL_STEPS / dim))
-    return max(_FEWEST_STEPS_BEFORE_REFINING, round(_MOST_STEPS_BEFORE_REFINING * share))
-
-
 def _draw_plan(draws: int, evidence_draws: int | None, seeds: list[int]) -> DrawPlan:
     if evidence_draws is not None:
         return DrawPlan(draws, evidence_draws, evidence_draws, *seeds)
@@ -252,8 +244,10 @@ def _resolved(
     """Return the settings as they are for this model."""
     of_preset, training_of_preset = named_settings(preset)
     flow, training = flow or of_preset, training or training_of_preset
-    if training.max_steps is None and refining.when != "never":
-        training = replace(training, max_steps=_steps_before_refining(model.dim))
+    if training.max_steps is None:
+        otherwise = training.most_steps(model.dim)
+        steps = refining.steps_before(model.dim, otherwise=otherwise)
+        training = replace(training, max_steps=steps)
     flow_config, train_config = flow.resolved(model.dim), training.resolved(model.dim)
     train_config.check_device()
     if flow_config.family != "realnvp":
@@ -290,7 +284,9 @@ def _assessed(
     with stages.measured("assessment"):
         estimates = estimate(flow, model, plan, target)
     refined = None
-    wanted = refining.when == "always" or (refining.when == "auto" and not estimates.suffice)
+    wanted = refining.when == "always" or (
+        refining.when == "auto" and not estimates.suffice(trace["elbo"])
+    )
     if wanted and result.stopped != "interrupted":
         with stages.measured("refine"), contextlib.ExitStack() as stack:
             on_round: Callable[[RefineStep], None] | None = None

@@ -11,6 +11,7 @@ from stanflow.errors import UsageError
 When = Literal["auto", "always", "never"]
 
 _FEW_DIMENSIONS, _PARTICLES, _PARTICLES_IN_MANY_DIMENSIONS = 500, 512, 256
+_MOST_STEPS_BEFORE, _FEWEST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS = 1500, 300, 50
 _MOST_EVALUATIONS, _DIMENSIONS_WITH_ALL_EVALUATIONS = 300_000, 200
 
 
@@ -80,6 +81,21 @@ class RefineConfig:
             return self.most_evaluations
         share = min(1.0, math.sqrt(_DIMENSIONS_WITH_ALL_EVALUATIONS / dim))
         return round(_MOST_EVALUATIONS * share)
+
+    def steps_before(self, dim: int, *, otherwise: int) -> int:
+        """Return the most steps to train for in D dimensions, where nobody has said.
+
+        Parameters
+        ----------
+        dim : int
+            D.
+        otherwise : int
+            Where nothing is refined.
+        """
+        if self.when == "never":
+            return otherwise
+        share = min(1.0, math.sqrt(_DIMENSIONS_WITH_ALL_STEPS / dim))
+        return max(_FEWEST_STEPS_BEFORE, round(_MOST_STEPS_BEFORE * share))
 
     def resolved(self, dim: int) -> RefineConfig:
         """Return the configuration with what depends on the dimension D filled in."""

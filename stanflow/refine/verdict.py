@@ -18,7 +18,8 @@ _GAP_NOTICED, _LARGEST_GAP, _STANDARD_ERRORS = 0.1, 0.5, 3.0  # nats
 _MISSING_NOTICED, _MISSING = 0.002, 0.05  # share of the posterior
 _APART_NOTICED, _LARGEST_APART = 1.2, 1.6  # R-hat
 _ESCAPED_NOTICED, _MOST_ESCAPED = 0.1, 0.5  # share of the chains
-_DIVERGENCE_NOTICED, _NOTICED_A_DIMENSION, _LARGEST_DIVERGENCE = 3.0, 0.15, 2.0  # nats, a factor
+_DIVERGENCE_NOTICED, _NOTICED_A_ROOT_DIMENSION = 3.0, 0.7  # nats
+_LARGEST_DIVERGENCE = 2.0  # times as much
 _LARGEST_EXPONENT = 700.0  # of a finite exponential
 
 _LONGER = "give refining more time (--max-seconds), or train longer (--max-steps)"
@@ -34,9 +35,9 @@ def judge(
     They are unreliable if the islands' nested R-hat is above 1.1; the draws were still moving, with
     half a standard deviation to go; they are worth fewer than 100; the evidence's error is above a
     nat; its two estimates are half a nat apart, and three standard errors, or it is as far below
-    the ELBO; the EUBO is 6 nats above it (0.3 nats a dimension above 20); chains from elsewhere found 5 % of the posterior where there are no draws, half of
-    them ended there, or they did not come together with the draws (R-hat above 1.6). They are good
-    if all of these are smaller still.
+    the ELBO; the EUBO is above it by 6 nats and by ``1.4 sqrt(D)``; chains from elsewhere found 5 %
+    of the posterior where there are no draws, half of them ended there, or they did not come
+    together with the draws (R-hat above 1.6). They are good if all of these are smaller still.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def _to_evidence(refined: Refined, elbo: Elbo, constant: float) -> Iterator[Obje
                 _LONGER,
             )
     divergence = refined.eubo - best.value
-    noticed = max(_DIVERGENCE_NOTICED, _NOTICED_A_DIMENSION * refined.z.shape[1])
+    noticed = max(_DIVERGENCE_NOTICED, _NOTICED_A_ROOT_DIMENSION * math.sqrt(refined.z.shape[1]))
     if not divergence < noticed:
         yield Objection(
             not divergence < _LARGEST_DIVERGENCE * noticed,

@@ -13,6 +13,7 @@ import stanflow
 from stanflow.cli.main import app
 from stanflow.estimates import verdict
 from stanflow.estimates.importance import highest_pareto_k
+from stanflow.refine import verdict as refined_verdict
 from tests.one_of import one_of
 
 ROOT = Path(__file__).parents[2]
@@ -111,13 +112,65 @@ def test_limits_of_the_verdict_are_those_of_the_code():
     }
 
 
-def test_keys_named_are_in_the_report():
+def test_limits_of_refined_fits_are_those_of_the_code():
+    v = refined_verdict
+    beyond = f"annealing against bridge sampling, beyond {v._STANDARD_ERRORS:.0f} se"
+    below = f"log evidence below the ELBO, beyond {v._STANDARD_ERRORS:.0f} se"
+    gaps = (f"above {v._LARGEST_GAP} nats", f"above {v._GAP_NOTICED} nats")
+    expected = {
+        "islands: nested R-hat, worst coordinate": (
+            f"{v._LARGEST_RHAT} or more",
+            f"{v._RHAT_NOTICED} or more",
+        ),
+        "way that a mean has still to go": (
+            f"{v._LARGEST_SHIFT} sds or more",
+            f"{v._SHIFT_NOTICED} sds or more",
+        ),
+        "effective draws, worst coordinate": (
+            f"below {v._FEWEST_EFFECTIVE}",
+            f"below {v._EFFECTIVE_NOTICED}",
+        ),
+        "standard error of the log evidence": (
+            f"{v._LARGEST_ERROR:.0f} nat or more",
+            f"{v._ERROR_NOTICED} nats or more",
+        ),
+        beyond: gaps,
+        below: gaps,
+        "EUBO above the log evidence": (
+            {2.0: "twice as much"}[v._LARGEST_DIVERGENCE],
+            f"max({v._DIVERGENCE_NOTICED:.0f}, {v._NOTICED_A_ROOT_DIMENSION} sqrt(D)) nats or more",
+        ),
+        "mass where chains from elsewhere ended and draws are not": (
+            f"above {v._MISSING:.0%}",
+            f"above {v._MISSING_NOTICED:.1%}",
+        ),
+        "chains from elsewhere that ended there": (
+            {0.5: "above half"}[v._MOST_ESCAPED],
+            {0.1: "above a tenth"}[v._ESCAPED_NOTICED],
+        ),
+        "chains from elsewhere against the draws: R-hat": (
+            f"{v._LARGEST_APART} or more",
+            f"{v._APART_NOTICED} or more",
+        ),
+    }
+    rows = table_rows(GUIDES / "from-flow-to-posterior.md", "| check | unreliable")[2:]
+    assert {row[0]: tuple(c.replace(" %", "%") for c in row[1:3]) for row in rows} == expected
+
+
+@pytest.mark.parametrize(
+    ("page", "when"), [("read-a-verdict", "never"), ("from-flow-to-posterior", "always")]
+)
+def test_keys_named_are_in_the_report(page, when):
     model = stanflow.StanModel(stan_code="parameters { real x; } model { x ~ normal(0, 1); }")
-    training = stanflow.TrainConfig(max_steps=20)
-    report = stanflow.fit(model, training=training, progress=False).report
-    rows = table_rows(GUIDES / "read-a-verdict.md", "| check | unreliable")[2:]
+    report = stanflow.fit(
+        model,
+        training=stanflow.TrainConfig(max_steps=20),
+        refining=stanflow.RefineConfig(when=when),
+        progress=False,
+    ).report
+    rows = table_rows(GUIDES / f"{page}.md", "| check | unreliable")[2:]
     keys = [key for row in rows for key in re.findall(r"`([\w.]+)`", row[-1])]
-    assert len(keys) > 10
+    assert len(keys) > 9
     for key in set(keys) - {"trace.csv"}:
         entry = report
         for part in key.split("."):
