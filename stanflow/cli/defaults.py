@@ -42,5 +42,5 @@ HIDDEN = _told(_FLOW.hidden_units, _PAPERS_FLOW.hidden)
 BATCH = _told(_TRAINING.draws_a_step, _PAPERS_TRAINING.batch)
 MAX_STEPS = (
     _told(lambda dim: RefineConfig().steps_before(dim, otherwise=0), _PAPERS_TRAINING.max_steps)
-    + f"  With --refine never: {_told(_TRAINING.most_steps)}"
+    + f"  Without refining {_told(_TRAINING.most_steps)}"
 )

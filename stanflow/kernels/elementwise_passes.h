@@ -41,7 +41,8 @@ static void NAME(loft_pull)(const struct loft *layer, REAL *cotangent, const dou
             VECTOR c = NAME(load)(cotangent + own, left);
             if (log_q_weight != NULL) {
                 VECTOR weight = NAME(load_weights)(log_q_weight + j, left);
-                c += NAME(select)(inverse_slope > (REAL)1, NAME(with_sign_of)(weight, kept), zero);
+                VECTOR signed_weight = NAME(select)(kept > zero, weight, -weight);
+                c += NAME(select)(inverse_slope > (REAL)1, signed_weight, zero);
             }
             NAME(store)(cotangent + own, c / inverse_slope, left);
         }

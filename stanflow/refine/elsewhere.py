@@ -25,6 +25,7 @@ _CHAINS = 32
 _TRANSITIONS_A_ROUND, _MOST_ROUNDS = 20, 4
 _LOG_WEIGHT_OF_ESCAPE = math.log(1000)
 _HIGH_WEIGHTS = 0.999  # quantile
+_MASS_IS_TOLD_UP_TO = 50  # dimensions
 _CLOSE = 1.1  # R-hat
 _RANK_OFFSET = 3 / 8  # Blom (1958)
 
@@ -41,7 +42,8 @@ class Elsewhere:
         Chains that ended where the draws have no mass: their median weight p / q is more than 1000
         times nearly all of the draws'.
     log_missing_mass : float
-        The log of the mass that is there over the evidence, roughly; -infinity where none escaped.
+        The log of the mass that is there over the evidence, roughly; -infinity where none escaped,
+        and NaN above 50 dimensions, where that is hard to tell.
     rhat : float
         ``sqrt(1 + B / W)`` of the other chains as one group and the draws as another, B the
         variance of the two means, W that within: the largest over the log weight's ranks and the
@@ -88,7 +90,9 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
         e = flow.inverse(torch.from_numpy(np.ascontiguousarray(walking.z)))[0].numpy()
     inside = np.isfinite(e).all(axis=1) & ~escaped
     missing = -math.inf
-    if escaped.any():
+    if escaped.any() and target.dim > _MASS_IS_TOLD_UP_TO:
+        missing = math.nan
+    elif escaped.any():
         missing = log_missing_mass(
             flow, target, points[:, escaped], densities[:, escaped], log_evidence, rng=rng
         )

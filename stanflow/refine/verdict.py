@@ -67,7 +67,9 @@ def judge(
 
 
 def _to_coverage(elsewhere: Elsewhere) -> Iterator[Objection]:
-    share = 1 / (1 + math.exp(min(-elsewhere.log_missing_mass, _LARGEST_EXPONENT)))
+    told = not math.isnan(elsewhere.log_missing_mass)
+    log_missing = elsewhere.log_missing_mass if told else -math.inf
+    share = 1 / (1 + math.exp(min(-log_missing, _LARGEST_EXPONENT)))
     if share > _MISSING_NOTICED:
         yield Objection(
             share > _MISSING,
@@ -79,7 +81,7 @@ def _to_coverage(elsewhere: Elsewhere) -> Iterator[Objection]:
         yield Objection(
             elsewhere.escaped > _MOST_ESCAPED * elsewhere.chains,
             f"{elsewhere.escaped} of {elsewhere.chains} chains started elsewhere ended where there "
-            "are no draws, though hardly any mass was found there",
+            f"are no draws{', though hardly any mass was found there' if told else ''}",
             _COMPARE,
         )
     if not elsewhere.rhat < _APART_NOTICED:

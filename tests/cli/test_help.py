@@ -1,6 +1,7 @@
 """What the help says of defaults is what the code does."""
 
 import re
+from functools import partial
 
 import pytest
 
@@ -22,7 +23,7 @@ def helped(command, option):
         ("layers", stanflow.FlowConfig().depth),
         ("hidden", stanflow.FlowConfig().hidden_units),
         ("batch", stanflow.TrainConfig().draws_a_step),
-        ("max-steps", stanflow.TrainConfig().most_steps),
+        ("max-steps", partial(stanflow.RefineConfig().steps_before, otherwise=0)),
     ],
 )
 def test_defaults_by_dimension(option, of):

@@ -77,6 +77,31 @@ def test_total_gradients_are_those_of_the_forward_pass(
     assert_relatively_close(flow.flat_gradient, gradient)
 
 
+@settings(max_examples=100)
+@given(configs, dims, batches, seeds, st.sampled_from(["keep", "rebuild"]), use_compiled)
+def test_a_density_is_pulled_back_to_the_base_points(
+    config, dim, batch, seed, memory, use_compiled
+):
+    """The derivative of ``log p(T(e)) + log|det dT/de|``, log p of the gradient above."""
+    flow = random_flow(config, dim, seed)
+    e = flow.base.sample(batch, generator(seed)).detach().requires_grad_()
+    z, log_det = e, torch.zeros(batch, dtype=torch.float64)
+    for bijection in flow.bijections:
+        z, log_det_of_layer = bijection(z)
+        log_det = log_det + log_det_of_layer
+    log_p = -z.cosh().log().sum(1) - 0.05 * z.square().sum(1)
+    (expected,) = torch.autograd.grad((log_p + log_det).sum(), e)
+    sweep = Sweep(
+        flow, batch, memory=memory, with_score=False, total=True, use_compiled=use_compiled
+    )
+    sweep.carry(e.detach().T.contiguous(), torch.zeros(batch, dtype=torch.float64))
+    assert_relatively_close(sweep.z.T, z.detach())
+    assert_relatively_close(-sweep.log_q, log_det.detach())
+    cotangent = gradient_of_log_p(sweep.z)
+    sweep.pull_to_base(cotangent, torch.full((batch,), -1.0, dtype=torch.float64))
+    assert_relatively_close(cotangent.T, expected)
+
+
 @settings(max_examples=60)
 @given(configs, dims, batches, seeds)
 def test_in_float32_the_passes_agree_to_its_rounding(config, dim, batch, seed):

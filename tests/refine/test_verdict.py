@@ -76,6 +76,7 @@ def test_what_the_draws_say_against_themselves(change, name, reason):
         (Elsewhere(32, 3, np.log(0.02), 1.05), "usable", "about 2% of the posterior"),
         (Elsewhere(32, 3, np.log(0.5), 1.05), "unreliable", "about 33% of the posterior"),
         (Elsewhere(32, 8, -30.0, 1.05), "usable", "8 of 32 chains"),
+        (Elsewhere(32, 8, np.nan, 1.05), "usable", "8 of 32 chains"),
         (Elsewhere(32, 20, -30.0, 1.05), "unreliable", "20 of 32 chains"),
         (Elsewhere(32, 0, -np.inf, 1.3), "usable", "did not come to where"),
         (Elsewhere(32, 0, -np.inf, np.inf), "unreliable", "did not come to where"),
