@@ -77,12 +77,14 @@ def fit(
         typer.Option(help="Take about this long for all of the fit.", show_default=False),
     ] = None,
     refine: Annotated[
-        Literal["auto", "always", "never"],
+        Literal["auto", "always", "never"] | None,
         typer.Option(
             help="Whether draws are moved from the trained flow to the posterior by annealing: "
-            "where importance weights do not suffice, always, or never."
+            "where importance weights do not suffice, always, or never.  [default: auto; paper: "
+            "never]",
+            show_default=False,
         ),
-    ] = "auto",
+    ] = None,
     draws: Annotated[int, typer.Option(min=2, max=10**8, help="Draws to take.")] = 4000,
     evidence_draws: Annotated[
         int | None,
@@ -150,11 +152,12 @@ def fit(
             result = fit_model(
                 stan_model,
                 seed=seed,
+                preset=preset,
                 draws=draws,
                 evidence_draws=evidence_draws,
                 flow=flow,
                 training=training,
-                refining=RefineConfig(when=refine),
+                refining=None if refine is None else RefineConfig(when=refine),
                 checkpoint=checkpoint,
                 checkpoint_every=checkpoint_every,
             )

@@ -94,7 +94,8 @@ def fit(
     training : TrainConfig, optional
         How it is trained.
     refining : RefineConfig, optional
-        Whether and how draws are moved from the flow to the posterior.
+        Whether and how draws are moved from the flow to the posterior; the preset ``paper`` leaves
+        them the flow's.
     wiring : Wiring, optional
         Which coordinates each coupling layer moves, and which each of them looks at.
     checkpoint : path, optional
@@ -137,7 +138,8 @@ def fit(
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, not {seed}")
     began = time.perf_counter()
     grows = (flow or named_settings(preset)[0]).layers is None
-    refining = (refining or RefineConfig()).resolved(model.dim)
+    unless_given = RefineConfig(when="never" if preset == "paper" else "auto")
+    refining = (refining or unless_given).resolved(model.dim)
     flow_config, train_config = _resolved(model, preset, flow, training, refining)
     flow_seed, train_seed, *seeds, refine_seed = (
         int(s) for s in np.random.SeedSequence(seed).generate_state(9)

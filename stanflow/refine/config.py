@@ -94,7 +94,7 @@ class RefineConfig:
         """
         if self.when == "never":
             return otherwise
-        share = min(1.0, (_DIMENSIONS_WITH_ALL_STEPS / dim) ** 0.75)
+        share = min(1.0, math.pow(_DIMENSIONS_WITH_ALL_STEPS / dim, 0.75))
         return max(_FEWEST_STEPS_BEFORE, round(_MOST_STEPS_BEFORE * share))
 
     def resolved(self, dim: int) -> RefineConfig:

@@ -170,7 +170,7 @@ class FitOptions(_Closed):
     batch: int | None = Field(None, ge=1, le=65_536)
     max_steps: int | None = Field(None, ge=1, le=10_000_000)
     max_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
-    refine: Literal["auto", "always", "never"] = "auto"
+    refine: Literal["auto", "always", "never"] | None = None
 
 
 class NewFit(WithData):

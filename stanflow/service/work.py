@@ -108,7 +108,7 @@ def fit_task(task: Task, folder: Path) -> dict[str, Any]:
     options = dict(task.options)
     seed, draws = options.pop("seed"), options.pop("draws")
     evidence_draws, preset = options.pop("evidence_draws"), options.pop("preset")
-    refining = RefineConfig(when=options.pop("refine", "auto"))
+    refine = options.pop("refine", None)
     flow, training = settings(preset, **options)
     model = _model(task, folder, seed)
     constant = model.normalizing_constant.value
@@ -120,7 +120,8 @@ def fit_task(task: Task, folder: Path) -> dict[str, Any]:
             evidence_draws=evidence_draws,
             flow=flow,
             training=training,
-            refining=refining,
+            preset=preset,
+            refining=None if refine is None else RefineConfig(when=refine),
             checkpoint=folder / CHECKPOINT,
             checkpoint_every=_SECONDS_BETWEEN_CHECKPOINTS,
             on_step=_tell_steps(lambda line: print(line, file=file, flush=True), constant),

@@ -73,6 +73,40 @@ def test_kills_change_nothing(schools, kills, tmp_path):
     assert flows[0] == flows[1]
 
 
+@one_of("kills", 1, 10)
+def test_kills_while_annealing_change_nothing(zoo, kills, tmp_path):
+    """Training is over in a second; moving so many draws takes several."""
+    folder = zoo / "eight_schools"
+    given = (folder / "eight_schools_centered.stan", folder / "eight_schools.json")
+    settings = ("--max-steps", 150, "--draws", 60_000, "--refine", "always", "--engine", "embedded")
+    settings = (*settings, "--checkpoint-every", 0)
+    _, whole = run_json("fit", *given, *settings, "--out", tmp_path / "whole")
+    assert whole["refine"]["transitions"] > 200
+    annealing = whole["stages"]["refine"]["seconds"]
+    out = tmp_path / "killed"
+    checkpoint = out / "checkpoint.safetensors"
+    command = [str(a) for a in (STANFLOW, "fit", *given, *settings, "--out", out, "--resume")]
+    rng = random.Random(2)
+    for _ in range(kills):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        while process.poll() is None and not checkpoint.exists():
+            time.sleep(0.01)
+        while process.poll() is None and time.time() - checkpoint.stat().st_mtime < 0.5:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5 * annealing))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (out / "fit.json").exists()
+    result = run("fit", *given, *settings, "--out", out, "--resume", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    for key in whole.keys() - MEASURED_ANEW:
+        assert report[key] == whole[key], key
+
+
 def begin(*command):
     """Start the command."""
     return subprocess.Popen(
