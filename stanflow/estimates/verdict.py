@@ -186,6 +186,7 @@ def conclude(objections: Sequence[Objection], vouching: str, *, only_causes: boo
     return Verdict("unreliable" if fatal else "usable", reasons, tuple(advice))
 
 
+@np.errstate(all="ignore")  # weights of draws that are far off overflow
 def flow_suffices(
     elbo: Elbo, importance: ImportanceEstimate, z: FloatArray, trace: FloatArray
 ) -> bool:
@@ -218,7 +219,8 @@ def _objections(diagnostics: Diagnostics) -> Iterator[Objection]:
     yield from _to_tails(diagnostics.tails)
     yield from _to_evidence(diagnostics)
     yield from _to_weights(diagnostics.importance)
-    yield from _to_rejections(diagnostics)
+    yield from to_rejected_draws(diagnostics.rejected_share, diagnostics.boundary)
+    yield from _to_skipped_steps(diagnostics)
     yield from _to_convergence(diagnostics.trace)
     yield from _to_halves(diagnostics.z, diagnostics.importance)
     yield from _to_unweighted_draws(diagnostics.z, diagnostics.importance)
@@ -345,8 +347,8 @@ def _to_weights(importance: ImportanceEstimate) -> Iterator[Objection]:
         )
 
 
-def _to_rejections(diagnostics: Diagnostics) -> Iterator[Objection]:
-    share, boundary = diagnostics.rejected_share, diagnostics.boundary
+def to_rejected_draws(share: float, boundary: Boundary | None) -> Iterator[Objection]:
+    """Object to a share of the flow's draws that the program rejects, beyond a boundary or not."""
     if share > _MOST_REJECTED_UNWEIGHTED:
         where = f", nearly all of them where {boundary.beyond}" if boundary else ""
         yield Objection(
@@ -357,6 +359,9 @@ def _to_rejections(diagnostics: Diagnostics) -> Iterator[Objection]:
             else _CONSTRAIN,
             is_cause=boundary is not None,
         )
+
+
+def _to_skipped_steps(diagnostics: Diagnostics) -> Iterator[Objection]:
     if diagnostics.skipped_steps > _MOST_SKIPPED * len(diagnostics.trace):
         yield Objection(
             True,

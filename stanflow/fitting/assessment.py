@@ -11,7 +11,7 @@ import numpy as np
 
 from stanflow.arrays import FloatArray
 from stanflow.errors import UsageError
-from stanflow.estimates.boundary import find_boundary
+from stanflow.estimates.boundary import Boundary, find_boundary
 from stanflow.estimates.draws import FlowDraws, LogDensities, draw, draw_log_densities, pool
 from stanflow.estimates.elbo import Elbo, estimate_elbo
 from stanflow.estimates.importance import ImportanceEstimate, estimate_evidence
@@ -139,6 +139,8 @@ class FlowEstimates:
     constant : NormalizingConstant
     elbo : Elbo
     importance : ImportanceEstimate
+    trained_by : int
+        Evaluations of the target before these draws.
     """
 
     drawn: FlowDraws
@@ -146,6 +148,7 @@ class FlowEstimates:
     constant: NormalizingConstant
     elbo: Elbo
     importance: ImportanceEstimate
+    trained_by: int
 
     def suffice(self, trace: FloatArray) -> bool:
         """Return whether nothing in them, or in the ELBO of each step, speaks against the draws."""
@@ -172,6 +175,7 @@ def estimate(flow: Flow, model: StanModel, plan: DrawPlan, target: CountingTarge
     NumericsError
         Hardly any draw of the flow has a finite log density.
     """
+    trained_by = target.evaluations
     drawn = draw(flow, target, plan.draws, plan.draw_seed)
     densities = drawn.densities
     more = plan.evidence_draws - plan.draws
@@ -188,6 +192,7 @@ def estimate(flow: Flow, model: StanModel, plan: DrawPlan, target: CountingTarge
         constant,
         estimate_elbo(densities, constant),
         estimate_evidence(densities, constant),
+        trained_by,
     )
 
 
@@ -224,7 +229,7 @@ def assess(
     """
     drawn, densities, constant = estimates.drawn, estimates.densities, estimates.constant
     elbo, importance = estimates.elbo, estimates.importance
-    trained_by = target.evaluations - densities.evaluated
+    trained_by = estimates.trained_by
     before_probe = target.evaluations
     found = probe(
         flow,
@@ -257,12 +262,7 @@ def assess(
         probe=found,
         tails=tails,
         constant=constant.value,
-        boundary=find_boundary(
-            drawn.z,
-            drawn.rejected,
-            model.unconstrained_names,
-            dict(zip(constrained.columns, constrained.values.T, strict=True)),
-        ),
+        boundary=_boundary(drawn.z, drawn.rejected, model, constrained),
         breakdown=breakdown,
     )
     verdict = judge(diagnostics)
@@ -310,12 +310,15 @@ def assess_refined(
     elsewhere = look_elsewhere(flow, target, refined, seed=plan.probe_seed)
     of_chains = target.evaluations - before
     constrained = model.constrain(refined.z, seed=plan.generated_seed)
-    verdict = judge_refined(refined, elsewhere, elbo, constant=constant.value, unbounded=())
-    if verdict.name != "good":
-        unbounded = unbounded_directions(target, refined.z, model.unconstrained_names)
-        verdict = judge_refined(
-            refined, elsewhere, elbo, constant=constant.value, unbounded=unbounded
-        )
+    verdict = judge_refined(
+        refined,
+        elsewhere,
+        elbo,
+        constant=constant.value,
+        rejected_share=estimates.densities.rejected_share,
+        boundary=_boundary(refined.z, estimates.drawn.rejected, model, constrained),
+        unbounded=unbounded_directions(target, refined.z, model.unconstrained_names),
+    )
     best = refined.log_evidence
     evidence = LogEvidence(best.value + constant.value, best.se)
     report = _report(
@@ -344,6 +347,13 @@ def assess_refined(
         log_weights=np.full(len(refined.z), -math.log(len(refined.z))),
         report=report,
     )
+
+
+def _boundary(
+    z: FloatArray, rejected: FloatArray, model: StanModel, constrained: ConstrainedDraws
+) -> Boundary | None:
+    columns = dict(zip(constrained.columns, constrained.values.T, strict=True))
+    return find_boundary(z, rejected, model.unconstrained_names, columns)
 
 
 def _skipped_steps(trace: Mapping[str, FloatArray]) -> int:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from stanflow.estimates.boundary import Boundary
 from stanflow.estimates.elbo import Elbo
-from stanflow.estimates.verdict import Objection, Verdict, conclude, to_unbounded
+from stanflow.estimates.verdict import (
+    Objection,
+    Verdict,
+    conclude,
+    to_rejected_draws,
+    to_unbounded,
+)
 from stanflow.refine.elsewhere import Elsewhere
 from stanflow.refine.refine import Refined
 
@@ -28,7 +35,14 @@ _COMPARE = "run NUTS with several chains and compare (`stanflow nuts`, `stanflow
 
 
 def judge(
-    refined: Refined, elsewhere: Elsewhere, elbo: Elbo, *, constant: float, unbounded: Sequence[str]
+    refined: Refined,
+    elsewhere: Elsewhere,
+    elbo: Elbo,
+    *,
+    constant: float,
+    rejected_share: float = 0.0,
+    boundary: Boundary | None = None,
+    unbounded: Sequence[str] = (),
 ) -> Verdict:
     """Judge refined draws: ``good``, ``usable``, or ``unreliable``.
 
@@ -47,6 +61,10 @@ def judge(
         Of the flow.
     constant : float
         What the ELBO has in addition to the estimates of `refined`.
+    rejected_share : float
+        Share of the flow's mass where the program has no finite log density.
+    boundary : Boundary or None
+        Beyond which value of which parameter that is.
     unbounded : sequence of str
         Parameters along which the density does not fall.
     """
@@ -55,6 +73,7 @@ def judge(
         *_to_coverage(elsewhere),
         *_to_settling(refined),
         *_to_evidence(refined, elbo, constant),
+        *to_rejected_draws(rejected_share, boundary),
     ]
     settling = refined.settling
     return conclude(

@@ -52,9 +52,15 @@ def model(code, **data):
     return stanflow.StanModel(stan_code=code, data=data, engine="embedded")
 
 
-def fit(target, seed=1, flow=None, **training):
-    config = stanflow.TrainConfig(**training)
-    return stanflow.fit(target, seed=seed, flow=flow, training=config, progress=False)
+def fit(target, seed=1, flow=None, refining="never", **training):
+    return stanflow.fit(
+        target,
+        seed=seed,
+        flow=flow,
+        training=stanflow.TrainConfig(**training),
+        refining=stanflow.RefineConfig(when=refining),
+        progress=False,
+    )
 
 
 @pytest.mark.parametrize("name", ["eight_schools_noncentered", "linear_regression", "bernoulli"])
@@ -85,6 +91,22 @@ def test_fits_stopped_early_are_unreliable(zoo, name, steps):
     result = fit(zoo_model(zoo, name), flow=PLAIN, max_steps=steps, **PLAIN_TRAINING)
     assert result.verdict == "unreliable"
     assert any("--max-steps" in advice for advice in result.report["advice"])
+
+
+@one_of(
+    ("name", "steps"), ("funnel", 60), ("eight_schools_noncentered", 60), ("linear_regression", 60),
+    ("funnel", 20), ("linear_regression", 20),
+)  # fmt: skip
+def test_fits_stopped_early_and_refined_are_right_where_they_are_good(zoo, name, steps):
+    """Held against the exact evidence of the funnel, and against that of a whole fit."""
+    model = zoo_model(zoo, name)
+    result = fit(model, flow=PLAIN, max_steps=steps, refining="always", **PLAIN_TRAINING)
+    whole = 0.0 if name == "funnel" else fit(model).log_evidence
+    assert result.refined
+    error = abs(result.log_evidence - whole)
+    assert result.verdict != "good" or error < 0.05 + 3 * result.log_evidence_se
+    if name != "funnel":
+        assert result.verdict == "good"
 
 
 @one_of(

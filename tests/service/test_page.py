@@ -193,7 +193,8 @@ def test_files_are_dropped(server, browser):
 
 def test_a_fit_that_cannot_be_believed_says_so_loudly(server, browser):
     """A flow that was trained for one step."""
-    job = server.begin("fits", server.model(FUNNEL, "funnel"), family="meanfield", max_steps=1)
+    short = {"family": "meanfield", "max_steps": 1, "refine": "never"}
+    job = server.begin("fits", server.model(FUNNEL, "funnel"), **short)
     assert server.wait(job)["verdict"] == "unreliable"
     with visiting(browser, server.url) as page:
         row = page.locator("nav li", has_text="funnel").first
