@@ -79,6 +79,12 @@ def test_draws_are_the_posteriors_own(fit):
     np.testing.assert_allclose(scores.std(axis=0), 1, atol=5 * error)
 
 
+def test_both_log_densities_are_those_of_the_draws(fit):
+    model = model_of(fit.report["model"], "hierarchical_normal_10.json")
+    np.testing.assert_allclose(fit.log_p, model.log_density(fit.z), rtol=1e-9)
+    np.testing.assert_allclose(fit.log_q, fit.log_prob(fit.z), rtol=1e-6, atol=1e-6)
+
+
 def test_a_right_answer_is_good_and_says_what_it_rests_on(fit):
     assert fit.verdict == "good"
     text = str(fit.summary())

@@ -89,6 +89,15 @@ def test_moves_leave_the_density_as_it_is():
     np.testing.assert_allclose(state.particles.end_gradient, at.gradient)
 
 
+def test_short_steps_keep_the_energy():
+    end = Normal(mean=1.0, sd=0.5)
+    rng = np.random.default_rng(1)
+    path = Path(Normal(), end)
+    state = annealing.init(path, 1 + 0.5 * rng.standard_normal((500, DIM)), 4)
+    state = replace(state, beta=1.0, log_step=np.log(0.02))
+    assert annealing.move(state, path, rng)[1].acceptance > 0.999
+
+
 def test_the_next_inverse_temperature_keeps_the_share_asked_for():
     end = Normal(mean=2.0)
     rng = np.random.default_rng(1)
