@@ -222,7 +222,7 @@ def refine(
         if should_stop() or target.evaluations - began > most:
             return None
         state = annealing.heat(state, config.effective_share)
-        if not np.isfinite(state.log_evidence).any():
+        if not np.isfinite(state.log_evidence).all():
             return None
         state = annealing.resample(state, rng, always=state.beta == 1)
         for _ in range(config.moves):

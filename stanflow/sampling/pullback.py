@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -101,7 +102,8 @@ class PulledBack(Density):
 
     def _pushed(self, e: FloatArray) -> Iterator[tuple[slice, Sweep]]:
         """Take base points through the flow part by part; log q is that of a base of density 1."""
-        at_once = max(1, min(len(e), _MOST_AT_ONCE, _NUMBERS_AT_ONCE // self.dim))
+        most = max(1, min(_MOST_AT_ONCE, _NUMBERS_AT_ONCE // self.dim))
+        at_once = math.ceil(len(e) / max(1, math.ceil(len(e) / most)))
         for first in range(0, len(e), at_once):
             part = slice(first, first + at_once)
             if self._sweep is None or self._sweep.batch != at_once:

@@ -1,0 +1,78 @@
+"""Chains from elsewhere: where draws are the posterior's, and where a mode of it is missing."""
+
+import numpy as np
+import pytest
+import torch
+
+import stanflow
+from stanflow.estimates.draws import draw
+from stanflow.estimates.elbo import estimate_elbo
+from stanflow.flow.config import FlowConfig
+from stanflow.flow.realnvp import build_flow
+from stanflow.refine.config import RefineConfig
+from stanflow.refine.elsewhere import look_elsewhere
+from stanflow.refine.refine import refine
+from stanflow.refine.verdict import judge
+from stanflow.stan.density import CountingTarget
+
+MIXTURE = """
+data { int D; real w; real s; }
+parameters { vector[D] x; }
+model { target += log_mix(w, normal_lpdf(x | -s, 1), normal_lpdf(x | s, 1)); }
+"""
+CONFIG = RefineConfig(particles=256)
+
+
+def refined_at(location, *, dim, share, distance):
+    """Refine a normal flow at a place, and look elsewhere; return all, and the verdict."""
+    data = {"D": dim, "w": share, "s": distance}
+    model = stanflow.StanModel(stan_code=MIXTURE, data=data, engine="embedded")
+    flow = build_flow(FlowConfig(family="meanfield", base="gaussian"), dim, seed=1).double()
+    with torch.no_grad():
+        flow.output.shift.fill_(location)
+    target = CountingTarget(model)
+    densities = draw(flow, target, 1000, 1).densities
+    refined = refine(flow, target, densities, CONFIG, draws=1000, seed=1)
+    assert refined is not None
+    elsewhere = look_elsewhere(flow, target, refined, seed=2)
+    constant = model.normalizing_constant
+    elbo = estimate_elbo(densities, constant)
+    return refined, elsewhere, judge(refined, elsewhere, elbo, constant=constant.value)
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_chains_come_to_draws_of_the_posterior(dim):
+    refined, elsewhere, verdict = refined_at(0.3, dim=dim, share=0.5, distance=0.5)
+    assert elsewhere.escaped == 0
+    assert elsewhere.log_missing_mass == -np.inf
+    assert elsewhere.rhat < 1.1
+    assert refined.log_evidence.value == pytest.approx(0, abs=0.03)
+    assert verdict.name == "good"
+
+
+def test_a_mode_that_a_coordinate_alone_leads_to_is_found_by_the_particles():
+    """The flow holds a tenth of the posterior, the widened base has draws at the rest."""
+    refined, elsewhere, _ = refined_at(6.0, dim=1, share=0.9, distance=6.0)
+    error = refined.log_evidence.se
+    assert refined.log_evidence.value == pytest.approx(0, abs=0.05 + 4 * error)
+    assert np.mean(refined.z < 0) == pytest.approx(0.9, abs=0.1)
+    assert elsewhere.escaped == 0
+
+
+def test_a_mode_without_draws_is_found_and_weighed():
+    """The particles stay with the flow, at a tenth of the posterior; chains find the rest."""
+    refined, elsewhere, verdict = refined_at(6.0, dim=3, share=0.9, distance=6.0)
+    assert (refined.z > 0).all()
+    assert refined.log_evidence.value == pytest.approx(np.log(0.1), abs=0.03)
+    assert elsewhere.escaped > 0
+    assert elsewhere.log_missing_mass == pytest.approx(np.log(9), abs=0.3)
+    assert verdict.name == "unreliable"
+    assert "about 90% of the posterior" in verdict.reasons[0]
+
+
+def test_a_mode_apart_is_seen_in_many_dimensions_too():
+    """Where its mass cannot be told, the number of chains that ended there speaks."""
+    _, elsewhere, verdict = refined_at(2.0, dim=60, share=0.9, distance=2.0)
+    assert elsewhere.escaped > 0
+    assert np.isnan(elsewhere.log_missing_mass)
+    assert verdict.name != "good"
