@@ -82,7 +82,7 @@ def fit(
         From which every random choice comes: the same seed on the same machine gives the same
         result.
     draws : int
-        Draws to take from the trained flow.
+        Draws to keep: the trained flow's or, where they were moved to it, the posterior's.
     evidence_draws : int, optional
         Draws behind ELBO, evidence and k-hat, of which those beyond `draws` are not kept. By
         default as many as settle these, between 4000 and 20,000, and at least `draws`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections import deque
 from statistics import median
 from typing import Self
@@ -59,7 +60,10 @@ class TrainProgress(Progress):
 
 
 class RefineProgress(Progress):
-    """Shows inverse temperature, acceptance, R-hat, log evidence and the share of the budget.
+    """Shows how far annealing is.
+
+    A log's lines have the inverse temperature, acceptance, log evidence, R-hat and seconds; a bar,
+    which is of the budget of evaluations, what fits beside it.
 
     Parameters
     ----------
@@ -68,17 +72,20 @@ class RefineProgress(Progress):
     """
 
     def __init__(self, constant: float) -> None:
-        super().__init__("annealing to the posterior", 100)
+        super().__init__("annealing", 100)
         self._constant = constant
+        self._began = time.perf_counter()
 
     def __call__(self, step: RefineStep) -> None:
         """Take note of a round of moves."""
-        what = "annealing" if step.inverse_temperature < 1 else "settling"
-        log_evidence = step.log_evidence + self._constant
-        told = (
-            f"inverse temperature {step.inverse_temperature:.3f}  "
-            f"acceptance {step.acceptance:.2f}  log evidence {log_evidence:.2f}"
+        anneals = step.inverse_temperature < 1
+        what = "annealing" if anneals else "settling"
+        rhat = "" if math.isnan(step.rhat) else f"R-hat {step.rhat:.3f}"
+        line = (
+            f"{what}  inverse temperature {step.inverse_temperature:.3f}  "
+            f"acceptance {step.acceptance:.2f}  "
+            f"log evidence {step.log_evidence + self._constant:.2f}  {rhat}  "
+            f"{time.perf_counter() - self._began:.1f} s"
         )
-        if not math.isnan(step.rhat):
-            told += f"  R-hat {step.rhat:.3f}"
-        self.update(what, int(100 * step.share), told, f"{what}  {told}")
+        told = f"inverse temp. {step.inverse_temperature:.3f}" if anneals else rhat
+        self.update(what, int(100 * step.share), told, line)

@@ -48,7 +48,7 @@ class RefineStep:
     rhat : float
         Nested R-hat of the islands, NaN before there is one.
     share : float
-        Of the most evaluations that are spent.
+        Of the most evaluations that are spent; 1 where it ends.
     """
 
     inverse_temperature: float
@@ -212,9 +212,9 @@ def refine(
     state = annealing.init(path, base.sample(config.particles, generator), config.islands)
     info = MoveInfo(math.nan, 0)
 
-    def tell(rhat: float = math.nan) -> None:
+    def tell(rhat: float = math.nan, *, ends: bool = False) -> None:
         evidence = log_sum_exp(state.log_evidence) - math.log(config.islands)
-        share = min(1.0, (target.evaluations - began) / most)
+        share = 1.0 if ends else min(1.0, (target.evaluations - began) / most)
         on_round(RefineStep(state.beta, info.acceptance, evidence, rhat, share))
 
     temperatures = 0
@@ -247,12 +247,15 @@ def refine(
             if stopped is None and _is_settled(found, draws):
                 stopped = "settled"
     kept = record.kept(snapshots)
+    found = _settling(kept, config.islands)
+    tell(found.rhat, ends=True)
     return _result(
         flow,
         target,
         of_flow,
         state,
         kept,
+        settling=found,
         draws=draws,
         transitions=record.moves,
         temperatures=temperatures,
@@ -277,6 +280,7 @@ def _result(
     state: Annealing,
     kept: _Snapshot,
     *,
+    settling: Settling,
     draws: int,
     transitions: int,
     temperatures: int,
@@ -291,7 +295,6 @@ def _result(
     usable = np.isfinite(log_p) & np.isfinite(log_q)
     if usable.sum() < 2:
         return None
-    found = _settling(kept, islands)
     chosen = rng.permutation(np.flatnonzero(usable))[:draws]
     return Refined(
         base_points=points.reshape(z.shape)[chosen],
@@ -303,7 +306,7 @@ def _result(
             of_flow, *(x.reshape(points.shape[:2]).T for x in (log_p, log_q)), islands=islands
         ),
         eubo=float((log_p - log_q)[usable].mean()),
-        settling=replace(found, ess=min(found.ess, float(len(chosen)))),
+        settling=replace(settling, ess=min(settling.ess, float(len(chosen)))),
         temperatures=temperatures,
         transitions=transitions,
         acceptance=acceptance,

@@ -2,7 +2,8 @@ import math
 
 import numpy as np
 
-from stanflow.fitting.progress import TrainProgress
+from stanflow.fitting.progress import RefineProgress, TrainProgress
+from stanflow.refine.refine import RefineStep
 from stanflow.training.train_step import TrainStep
 
 
@@ -23,3 +24,13 @@ def test_the_last_line_says_steps_elbo_seconds_and_rejected_draws(capsys):
 def test_a_bad_beginning_is_forgotten_and_a_skipped_step_is_no_number(capsys):
     assert "ELBO -3.00" in shown(capsys, [-1e9] * 20 + [-3.0] * 40 + [math.nan] * 5)
     assert "ELBO nan" in shown(capsys, [math.nan] * 3)
+
+
+def test_annealing_says_temperature_acceptance_evidence_and_rhat(capsys):
+    with RefineProgress(constant=-40.0) as progress:
+        progress(RefineStep(0.5, 0.75, -3.0, math.nan, 0.2))
+        progress(RefineStep(1.0, 0.8, -5.0, 1.004, 1.0))
+    (line,) = capsys.readouterr().err.splitlines()  # the first is not ten seconds old
+    assert line.startswith(
+        "settling  inverse temperature 1.000  acceptance 0.80  log evidence -45.00  R-hat 1.004  "
+    )
