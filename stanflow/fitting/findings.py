@@ -61,7 +61,8 @@ def _on_the_way(fit: Fit) -> list[str]:
             f"training broke down {report['returns']} times, and went on more slowly from where "
             "it was sound"
         )
-    if report["stopped"] == "max_steps" and report["train_config"]["schedule"] == "plateau":
+    waits_for_its_end = report["train_config"]["schedule"] == "plateau" and not fit.refined
+    if report["stopped"] == "max_steps" and waits_for_its_end:
         lines.append(f"training ended at its limit of {report['steps']} steps")
     elif report["stopped"] in {"max_seconds", "interrupted"}:
         lines.append(f"training was cut short ({report['stopped']}) at step {report['steps']}")
