@@ -98,14 +98,11 @@ def probe(
     chains = int(
         np.clip(gradient_evaluations // _EVALUATIONS_A_CHAIN, _FEWEST_CHAINS, _MOST_CHAINS)
     )
-    z = drawn.z
-    metric = Metric(z, factor=flow.correlated_units)
-    walking = Chains(target, starts_elsewhere(target, z, chains, rng), metric, rng)
-    walking.climb(level=float(np.quantile(drawn.densities.log_p, 0.1)), first_step=0.1)
-    points, densities = mix(walking)
+    points, densities = walk_from_elsewhere(
+        flow, target, drawn.z, drawn.densities.log_p, chains=chains, rng=rng
+    )
     log_weights = log_weights_at(flow, points, densities) - log_evidence
-    escaped = ~(np.median(log_weights, axis=0) <= _LOG_WEIGHT_OF_ESCAPE)
-    escaped &= np.isfinite(densities).all(axis=0)
+    escaped = have_escaped(log_weights, densities)
     missing = -math.inf
     if escaped.any():
         missing = log_missing_mass(
@@ -117,7 +114,54 @@ def probe(
     return Probe(chains, int(escaped.sum()), missing, bridge, rhat(blurred.T))
 
 
-def mix(chains: Chains) -> tuple[FloatArray, FloatArray]:
+def walk_from_elsewhere(
+    flow: Flow,
+    target: Target,
+    z: FloatArray,
+    log_p: FloatArray,
+    *,
+    chains: int,
+    rng: np.random.Generator,
+) -> tuple[FloatArray, FloatArray]:
+    """Start chains away from draws, let them climb to the level of these, and mix.
+
+    Parameters
+    ----------
+    flow : Flow
+        Whose correlated units, where it has some, the chains move in.
+    target : Target
+        The density.
+    z, log_p : arrays of shape (S, D) and (S,)
+        The draws, and the target's log density there.
+    chains : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    points, densities : arrays of shape (n, C, D) and (n, C)
+        Where the chains were in the second half of their moves, and the log density there.
+    """
+    metric = Metric(z, factor=flow.correlated_units)
+    walking = Chains(target, _starts(target, z, chains, rng), metric, rng)
+    walking.climb(level=float(np.quantile(log_p, 0.1)), first_step=0.1)
+    return _mix(walking)
+
+
+def have_escaped(log_weights: FloatArray, densities: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return which chains are where the flow, or draws, have practically no mass, (C,).
+
+    Parameters
+    ----------
+    log_weights : array of shape (n, C)
+        Log of p / q along the chains, over what is usual.
+    densities : array of shape (n, C)
+        Log densities there; a chain where one is not finite has not escaped.
+    """
+    escaped = ~(np.median(log_weights, axis=0) <= _LOG_WEIGHT_OF_ESCAPE)
+    return np.asarray(escaped & np.isfinite(densities).all(axis=0))
+
+
+def _mix(chains: Chains) -> tuple[FloatArray, FloatArray]:
     """Let the chains run; return points (n, C, D) and log densities (n, C) of the second half."""
     points, densities = [], []
     for transition in range(_TRANSITIONS):
@@ -145,10 +189,7 @@ def _bridge(
         return None
 
 
-def starts_elsewhere(
-    target: Target, z: FloatArray, chains: int, rng: np.random.Generator
-) -> FloatArray:
-    """Return starting points: half as Stan's, half around draws z, four times as wide."""
+def _starts(target: Target, z: FloatArray, chains: int, rng: np.random.Generator) -> FloatArray:
     like_stan = target.starting_points(chains // 2, rng)
     wanted = chains - len(like_stan)
     around = rng.choice(z, size=wanted, replace=len(z) < wanted)

@@ -213,8 +213,7 @@ class StudentT(Base):
 
     @override
     def score(self, e: Tensor) -> Tensor:
-        nu = self.degrees_of_freedom
-        return -(nu + 1) * e / (nu + e.square())
+        return _student_t_score(e, self.degrees_of_freedom)
 
     @override
     def passes(self, workspace: Workspace) -> BasePasses:
@@ -233,6 +232,11 @@ def _log_constant(nu: Tensor) -> Tensor:
     half = 0.5 * nu.double()
     constant = torch.lgamma(half + 0.5) - torch.lgamma(half) - 0.5 * (2 * math.pi * half).log()
     return constant.to(nu.dtype)
+
+
+def _student_t_score(e: Tensor, nu: Tensor) -> Tensor:
+    """Return the derivative of the standard Student-t's log density."""
+    return -(nu + 1) * e / (nu + e.square())
 
 
 def _fill_noise(exponential: Tensor, cosine: Tensor, generator: torch.Generator) -> None:
@@ -282,8 +286,7 @@ class _StudentTPasses(BasePasses):
 
     @override
     def _score_at(self, rows: Tensor, e: Tensor) -> Tensor:
-        nu = self._degrees_of_freedom()[rows, 0]
-        return -(nu + 1) * e / (nu + e.square())
+        return _student_t_score(e, self._degrees_of_freedom()[rows, 0])
 
     @override
     def pull(self, e: Tensor, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
@@ -292,15 +295,12 @@ class _StudentTPasses(BasePasses):
         torch.neg(w, out=share).expm1_()
         torch.div(w, share, out=share).add_(1)  # 1 - w / (1 - exp(-w))
         if log_q_weight is not None:
-            cotangent.addcmul_(log_q_weight.to(e.dtype), self._score_of(e, nu))
+            cotangent.addcmul_(log_q_weight.to(e.dtype), _student_t_score(e, nu))
         share.mul_(cotangent).mul_(e)
         gradient = share.sum(1).div_(2 * nu.squeeze(1))
         if log_q_weight is not None:
             gradient.add_(self._log_density_slope(e, nu, log_q_weight.to(e.dtype)))
         torch.mul(gradient, nu.squeeze(1) - 1, out=gradient_of(self._parameter))
-
-    def _score_of(self, e: Tensor, nu: Tensor) -> Tensor:
-        return -(nu + 1) * e / (nu + e.square())
 
     def _log_density_slope(self, e: Tensor, nu: Tensor, weight: Tensor) -> Tensor:
         """Return the weighted sum over draws of ``d log density / d nu`` at fixed e."""

@@ -10,24 +10,21 @@ import torch
 
 from stanflow.arrays import FloatArray
 from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
-from stanflow.estimates.probe import mix, starts_elsewhere
+from stanflow.estimates.probe import have_escaped, walk_from_elsewhere
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.refine import Refined
 from stanflow.sampling import annealing
 from stanflow.sampling.annealing import Annealing, Path
-from stanflow.sampling.chains import Chains, Metric
 from stanflow.sampling.pullback import PulledBack
 from stanflow.sampling.widened_base import WidenedBase
 from stanflow.stan.density import CountingTarget
-from stanflow.statistics.ranks import normal_scores
+from stanflow.statistics.markov_chains import rank_normalized
 
 _CHAINS = 32
 _TRANSITIONS_A_ROUND, _MOST_ROUNDS = 20, 4
-_LOG_WEIGHT_OF_ESCAPE = math.log(1000)
 _HIGH_WEIGHTS = 0.999  # quantile
 _MASS_IS_TOLD_UP_TO = 50  # dimensions
 _CLOSE = 1.1  # R-hat
-_RANK_OFFSET = 3 / 8  # Blom (1958)
 
 
 @dataclass(frozen=True)
@@ -76,18 +73,15 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
         For starting points and momenta.
     """
     rng = np.random.default_rng(seed)
-    z = refined.z
-    starts = starts_elsewhere(target, z, _CHAINS, rng)
-    walking = Chains(target, starts, Metric(z, factor=flow.correlated_units), rng)
-    walking.climb(level=float(np.quantile(refined.log_p, 0.1)), first_step=0.1)
-    points, densities = mix(walking)
+    points, densities = walk_from_elsewhere(
+        flow, target, refined.z, refined.log_p, chains=_CHAINS, rng=rng
+    )
     log_evidence = refined.log_evidence.value
     log_weights = log_weights_at(flow, points, densities)
     high = float(np.quantile(refined.log_p - refined.log_q, _HIGH_WEIGHTS))
-    escaped = ~(np.median(log_weights, axis=0) <= high + _LOG_WEIGHT_OF_ESCAPE)
-    escaped &= np.isfinite(densities).all(axis=0)
+    escaped = have_escaped(log_weights - high, densities)
     with torch.no_grad():
-        e = flow.inverse(torch.from_numpy(np.ascontiguousarray(walking.z)))[0].numpy()
+        e = flow.inverse(torch.from_numpy(np.ascontiguousarray(points[-1])))[0].numpy()
     inside = np.isfinite(e).all(axis=1) & ~escaped
     missing = -math.inf
     if escaped.any() and target.dim > _MASS_IS_TOLD_UP_TO:
@@ -105,7 +99,8 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
 def _come_together(
     flow: Flow, target: CountingTarget, refined: Refined, e: FloatArray, rng: np.random.Generator
 ) -> float:
-    path = Path(WidenedBase(flow.base), PulledBack(flow, target))
+    pulled = PulledBack(flow, target)
+    path = Path(WidenedBase(flow.base), pulled)
     state: Annealing = replace(
         annealing.init(path, e, islands=1), beta=1.0, log_step=refined.log_step
     )
@@ -116,9 +111,8 @@ def _come_together(
         for _ in range(_TRANSITIONS_A_ROUND):
             state, _info = annealing.move(state, path, rng)
             particles = state.particles
-            log_base = flow.base.log_prob(torch.from_numpy(particles.points)).detach().numpy()
             points.append(particles.points)
-            theirs.append(particles.log_end - log_base)
+            theirs.append(pulled.log_weights(particles.points, particles.log_end))
         rhat = max(
             _rhat(refined.base_points, np.concatenate(points)),
             _rhat_of_ranks(log_weights, np.concatenate(theirs)),
@@ -129,7 +123,7 @@ def _come_together(
 
 
 def _rhat_of_ranks(one: FloatArray, other: FloatArray) -> float:
-    scores = normal_scores(np.concatenate([one, other]), _RANK_OFFSET)[:, None]
+    scores = rank_normalized(np.concatenate([one, other]))[:, None]
     return _rhat(scores[: len(one)], scores[len(one) :])
 
 

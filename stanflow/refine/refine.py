@@ -14,7 +14,6 @@ from stanflow.arrays import FloatArray
 from stanflow.errors import NumericsError
 from stanflow.estimates.bridge import BridgeEstimate, bridge_evidence
 from stanflow.estimates.draws import LogDensities
-from stanflow.flow.base import Base
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.config import RefineConfig
 from stanflow.refine.settling import Settling, settling
@@ -24,12 +23,11 @@ from stanflow.sampling.pullback import PulledBack, images
 from stanflow.sampling.widened_base import WidenedBase
 from stanflow.stan.density import CountingTarget
 from stanflow.statistics.importance_weights import log_sum_exp
-from stanflow.statistics.ranks import normal_scores
+from stanflow.statistics.markov_chains import rank_normalized
 
 _FEWEST_SNAPSHOTS, _FEWEST_KEPT = 20, 8
 _SETTLED_RHAT, _SETTLED_SHIFT = 1.02, 0.1
 _EFFECTIVE_SHARE = 0.5  # of the draws wanted
-_RANK_OFFSET = 3 / 8  # Blom (1958)
 
 Stop = Literal["settled", "evaluations", "cut short"]
 
@@ -131,15 +129,13 @@ class _Record:
     moves: int = 0
     apart: int = 1
 
-    def taken(self, state: Annealing, base: Base, most: int) -> _Record:
+    def taken(self, state: Annealing, pulled: PulledBack, most: int) -> _Record:
         """Return it with another snapshot, or every other one left out where there are too many."""
         moves = self.moves + 1
         if moves % self.apart:
             return replace(self, moves=moves)
-        particles = state.particles
-        with torch.no_grad():
-            log_base = base.log_prob(torch.from_numpy(particles.points)).numpy()
-        new = _Snapshot(particles.points, particles.log_end - log_base, particles.log_end)
+        points, log_density = state.particles.points, state.particles.log_end
+        new = _Snapshot(points, pulled.log_weights(points, log_density), log_density)
         snapshots = (*self.snapshots, new)
         if len(snapshots) <= most:
             return _Record(snapshots, moves, self.apart)
@@ -153,8 +149,7 @@ class _Record:
 
 
 def _settling(kept: _Snapshot, islands: int) -> Settling:
-    logarithms = kept.log_weights, kept.log_densities
-    scores = [normal_scores(x.ravel(), _RANK_OFFSET).reshape(x.shape) for x in logarithms]
+    scores = [rank_normalized(x) for x in (kept.log_weights, kept.log_densities)]
     return settling(np.concatenate([kept.points, np.stack(scores, axis=2)], axis=2), islands)
 
 
@@ -206,7 +201,8 @@ def refine(
     assert config.most_evaluations is not None
     began, most = target.evaluations, config.most_evaluations
     base = WidenedBase(flow.base)
-    path = Path(base, PulledBack(flow, target))
+    pulled = PulledBack(flow, target)
+    path = Path(base, pulled)
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     state = annealing.init(path, base.sample(config.particles, generator), config.islands)
@@ -235,7 +231,7 @@ def refine(
     stopped: Stop | None = None
     while stopped is None:
         state, info = annealing.move(state, path, rng)
-        record = record.taken(state, flow.base, capacity)
+        record = record.taken(state, pulled, capacity)
         if should_stop():
             stopped = "cut short"
         elif target.evaluations - began > most:

@@ -37,11 +37,6 @@ class PulledBack(Density):
     dtype : torch.dtype
         Of the passes.
 
-    Attributes
-    ----------
-    base : Base
-        The distribution of the flow's base points, in float64.
-
     Examples
     --------
     >>> from stanflow.flow.config import FlowConfig
@@ -57,7 +52,7 @@ class PulledBack(Density):
     """
 
     def __init__(self, flow: Flow, target: Density, dtype: torch.dtype = torch.float32) -> None:
-        self.base = flow.base
+        self._base = flow.base
         inner, location, log_scale, factor = flow.without_units()
         self._flow = inner.to(dtype)
         self._target = StandardizedTarget(target, location, log_scale, factor)
@@ -99,6 +94,18 @@ class PulledBack(Density):
             there = self._target.log_density(_rows(sweep.z)[: len(z[part])])
             log_density[part] = there - sweep.log_q.numpy()[: len(there)]
         return log_density
+
+    @torch.no_grad()
+    def log_weights(self, e: FloatArray, log_density: FloatArray) -> FloatArray:
+        """Return ``log p - log q`` at the images of base points.
+
+        Parameters
+        ----------
+        e : array of shape (N, D)
+        log_density : array of shape (N,)
+            This density there.
+        """
+        return np.asarray(log_density - self._base.log_prob(torch.from_numpy(e)).numpy())
 
     def _pushed(self, e: FloatArray) -> Iterator[tuple[slice, Sweep]]:
         """Take base points through the flow part by part; log q is that of a base of density 1."""

@@ -35,7 +35,7 @@ def rhat(draws: FloatArray) -> float:
         return math.nan
     halves = _split(draws)
     folded = np.abs(halves - np.median(halves))
-    return max(_rhat(_normal_scores(halves)), _rhat(_normal_scores(folded)))
+    return max(_rhat(rank_normalized(halves)), _rhat(rank_normalized(folded)))
 
 
 def ess_bulk(draws: FloatArray) -> float:
@@ -46,7 +46,7 @@ def ess_bulk(draws: FloatArray) -> float:
     >>> bool(1500 < ess_bulk(np.random.default_rng(1).normal(size=(4, 500))) < 2500)
     True
     """
-    return _ess(_normal_scores(_split(draws))) if _are_usable(draws) else math.nan
+    return _ess(rank_normalized(_split(draws))) if _are_usable(draws) else math.nan
 
 
 def ess_tail(draws: FloatArray) -> float:
@@ -120,7 +120,8 @@ def _split(draws: FloatArray) -> FloatArray:
     return np.concatenate([draws[:, :half], draws[:, -half:]])
 
 
-def _normal_scores(draws: FloatArray) -> FloatArray:
+def rank_normalized(draws: FloatArray) -> FloatArray:
+    """Return the normal scores of all draws' ranks, of the draws' shape."""
     return normal_scores(draws.ravel(), _RANK_OFFSET).reshape(draws.shape)
 
 
