@@ -28,6 +28,7 @@ _VERDICTS = {
     "usable": "The draws can be used with their importance weights, not without them.",
     "unreliable": "Do not use these draws: they may be far from the posterior.",
 }
+_USABLE_WHERE_REFINED = "The draws can be used with the caution that the reasons name."
 _ENDINGS = {
     "converged": "until the ELBO no longer rose",
     "max_steps": "to the limit of steps",
@@ -50,7 +51,11 @@ def render(fit: Fit) -> str:
         report=report,
         heading=f"{len(fit.values):,} draws by {_family(report)}",
         verdict=verdict,
-        meaning=_VERDICTS.get(str(verdict), ""),
+        meaning=(
+            _USABLE_WHERE_REFINED
+            if fit.refined and verdict == "usable"
+            else _VERDICTS.get(str(verdict), "")
+        ),
         numbers=_numbers(fit),
         ran=[line for line in _ran(report) if line[1] != NOTHING],
         plots=_plots(fit, weights),
@@ -68,7 +73,8 @@ def render(fit: Fit) -> str:
 
 def _weights(fit: Fit) -> FloatArray | None:
     """Return weights that add up to one, or None where there is nothing left to weight."""
-    if fit.report.get("resampled") or not math.isfinite(log_sum_exp(fit.log_weights)):
+    equal = fit.report.get("resampled") or fit.refined
+    if equal or not math.isfinite(log_sum_exp(fit.log_weights)):
         return None
     return np.asarray(np.exp(normalized(fit.log_weights)))
 
@@ -87,10 +93,14 @@ def _numbers(fit: Fit) -> list[tuple[str, str]]:
     report = fit.report
     k = "unknown" if report.get("pareto_k") is None else f"{report['pareto_k']:.2f}"
     of_draws = f" of {report['evidence_draws']:,} draws" if "evidence_draws" in report else ""
+    method = "annealing" if fit.refined else "importance sampling"
+    worth = (entry(report, "importance_ess", "{:,.0f}"), f"importance ESS{of_draws}")
+    if fit.refined:
+        worth = (f"{report['refine']['ess']:,.0f}", f"effective draws of {report['draws']:,}")
     known = [
         (
             entry(report, "log_evidence", "{:.3f}"),
-            "log evidence in nats, by importance sampling; standard error "
+            f"log evidence in nats, by {method}; standard error "
             + entry(report, "log_evidence_se", "{:.2g}"),
         ),
         (
@@ -100,7 +110,7 @@ def _numbers(fit: Fit) -> list[tuple[str, str]]:
         ),
         _constants(report),
         (k, f"Pareto k-hat; weights can be trusted below {_limit(fit):.2f}"),
-        (entry(report, "importance_ess", "{:,.0f}"), f"importance ESS{of_draws}"),
+        worth,
         (entry(report, "dim", "{:,}"), "D, the unconstrained parameters"),
         (entry(report, "steps", "{:,}"), "training steps"),
         (entry(report, "seconds", "{:,.1f}"), "seconds in all"),
@@ -155,7 +165,8 @@ def _training(report: Mapping[str, Any]) -> str:
 def _draws(report: Mapping[str, Any]) -> str:
     if report.get("draws") is None:
         return NOTHING
-    parts = [f"{report['draws']:,}, independent"]
+    how = "annealed from the flow to the posterior" if report.get("refined") else "independent"
+    parts = [f"{report['draws']:,}, {how}"]
     if report.get("resampled"):
         parts.append("then chosen from by their importance weights")
     if report.get("evidence_draws"):

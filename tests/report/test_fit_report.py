@@ -21,7 +21,13 @@ def fit(zoo):
     model = stanflow.StanModel(program, program.with_suffix(".json"), engine="embedded")
     quick = stanflow.TrainConfig(max_steps=30)
     return stanflow.fit(
-        model, seed=3, draws=500, evidence_draws=1000, training=quick, progress=False
+        model,
+        seed=3,
+        draws=500,
+        evidence_draws=1000,
+        training=quick,
+        refining=stanflow.RefineConfig(when="never"),
+        progress=False,
     )
 
 
@@ -39,6 +45,26 @@ def table_of(page):
     """The rows of the last table, as lists of text."""
     body = page[page.rindex("<tbody>") :]
     return [re.findall(r"<t[hd][^>]*>([^<]*)<", row) for row in re.findall(r"<tr>.*?</tr>", body)]
+
+
+def test_a_refined_fit_has_no_weights_to_show(zoo):
+    program = zoo / "bernoulli" / "bernoulli.stan"
+    model = stanflow.StanModel(program, program.with_suffix(".json"), engine="embedded")
+    refined = stanflow.fit(
+        model,
+        draws=500,
+        training=stanflow.TrainConfig(max_steps=30),
+        refining=stanflow.RefineConfig(when="always"),
+        progress=False,
+    )
+    page = render(refined)
+    words = Reader.of(page).words
+    assert "log evidence in nats, by annealing" in words
+    assert "annealed from the flow to the posterior" in words
+    assert "effective draws of 500" in words
+    assert "importance" not in words.lower()
+    usable = render(replace(refined, report={**refined.report, "verdict": "usable"}))
+    assert "with the caution that the reasons name" in Reader.of(usable).words
 
 
 def test_the_page_is_whole_and_stands_alone(page):
