@@ -170,7 +170,8 @@ def _draws(report: Mapping[str, Any]) -> str:
     if report.get("resampled"):
         parts.append("then chosen from by their importance weights")
     if report.get("evidence_draws"):
-        parts.append(f"{report['evidence_draws']:,} behind ELBO, log evidence and k-hat")
+        of_weights = "ELBO and k-hat" if report.get("refined") else "ELBO, log evidence and k-hat"
+        parts.append(f"{report['evidence_draws']:,} behind {of_weights}")
     return "; ".join(parts)
 
 
