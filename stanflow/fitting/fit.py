@@ -71,6 +71,7 @@ def fit(
     checkpoint_every: float = 30.0,
     progress: bool = True,
     on_step: Callable[[TrainStep], None] | None = None,
+    on_round: Callable[[RefineStep], None] | None = None,
 ) -> Fit:
     """Fit a flow to the posterior of a Stan model.
 
@@ -107,6 +108,9 @@ def fit(
         Show progress on standard error.
     on_step : callable, optional
         Called after every training step, in place of that.
+    on_round : callable, optional
+        Called after every round of refining's moves, in place of that, too. Its log evidence is,
+        like a step's ELBO, without Stan's dropped constants.
 
     Returns
     -------
@@ -171,7 +175,7 @@ def fit(
         state = kept.read()
     target = CountingTarget(model)
     stages = Stages(target)
-    shown = on_step is None and progress
+    shown = progress and on_step is None and on_round is None
     with contextlib.ExitStack() as stack:
         if shown:
             from stanflow.fitting.progress import TrainProgress
@@ -215,6 +219,7 @@ def fit(
         stages=stages,
         ends=ends,
         shown=shown,
+        on_round=on_round,
     )
     seconds = time.perf_counter() - began
     report = _report(model, run, result, assessment, stages=stages, seconds=seconds)
@@ -280,6 +285,7 @@ def _assessed(
     stages: Stages,
     ends: float,
     shown: bool,
+    on_round: Callable[[RefineStep], None] | None,
 ) -> Assessment:
     """Estimate, move draws to the posterior where that is wanted, and judge."""
     flow, trace = result.flow, trace_of(result.trace)
@@ -291,7 +297,6 @@ def _assessed(
     )
     if wanted and result.stopped != "interrupted":
         with stages.measured("refine"), contextlib.ExitStack() as stack:
-            on_round: Callable[[RefineStep], None] | None = None
             if shown:
                 from stanflow.fitting.progress import RefineProgress
 

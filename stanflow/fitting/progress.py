@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections import deque
 from statistics import median
 from typing import Self
@@ -74,7 +73,6 @@ class RefineProgress(Progress):
     def __init__(self, constant: float) -> None:
         super().__init__("annealing", 100)
         self._constant = constant
-        self._began = time.perf_counter()
 
     def __call__(self, step: RefineStep) -> None:
         """Take note of a round of moves."""
@@ -85,7 +83,7 @@ class RefineProgress(Progress):
             f"{what}  inverse temperature {step.inverse_temperature:.3f}  "
             f"acceptance {step.acceptance:.2f}  "
             f"log evidence {step.log_evidence + self._constant:.2f}  {rhat}  "
-            f"{time.perf_counter() - self._began:.1f} s"
+            f"{step.seconds:.1f} s"
         )
         told = f"inverse temp. {step.inverse_temperature:.3f}" if anneals else rhat
         self.update(what, int(100 * step.share), told, line)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -38,6 +40,8 @@ class RefineStep:
 
     Attributes
     ----------
+    round : int
+        Counted from 1.
     inverse_temperature : float
     acceptance : float
         Mean probability that a trajectory was accepted, in the last move.
@@ -47,13 +51,17 @@ class RefineStep:
         Nested R-hat of the islands, NaN before there is one.
     share : float
         Of the most evaluations that are spent; 1 where it ends.
+    seconds : float
+        Since refining began.
     """
 
+    round: int
     inverse_temperature: float
     acceptance: float
     log_evidence: float
     rhat: float
     share: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -200,6 +208,7 @@ def refine(
     assert config.particles is not None
     assert config.most_evaluations is not None
     began, most = target.evaluations, config.most_evaluations
+    began_at, numbers = time.perf_counter(), itertools.count(1)
     base = WidenedBase(flow.base)
     pulled = PulledBack(flow, target)
     path = Path(base, pulled)
@@ -211,7 +220,17 @@ def refine(
     def tell(rhat: float = math.nan, *, ends: bool = False) -> None:
         evidence = log_sum_exp(state.log_evidence) - math.log(config.islands)
         share = 1.0 if ends else min(1.0, (target.evaluations - began) / most)
-        on_round(RefineStep(state.beta, info.acceptance, evidence, rhat, share))
+        on_round(
+            RefineStep(
+                round=next(numbers),
+                inverse_temperature=state.beta,
+                acceptance=info.acceptance,
+                log_evidence=evidence,
+                rhat=rhat,
+                share=share,
+                seconds=time.perf_counter() - began_at,
+            )
+        )
 
     temperatures = 0
     while state.beta < 1:

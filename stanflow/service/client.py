@@ -135,18 +135,21 @@ class Job:
     def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield ``("step", ...)`` as it trains and ``("operation", ...)`` as its status changes.
 
-        While the server is away it is waited for, as long as the client's `patience` is. Each step
-        is told once; the status may be told again.
+        Where training has ended and draws are refined, steps have ``refine``: inverse temperature,
+        acceptance, R-hat, log evidence, share and seconds of a round. While the server is away it
+        is waited for, as long as the client's `patience` is. Each step and each round is told
+        once; the status may be told again.
         """
-        last, patience = -1, self._client._patience()
+        last, patience = (-1, 0), self._client._patience()
         while True:
             try:
                 for name, told in self._client._events(f"{self._url()}/events"):
                     patience.renew()
                     if name == "step":
-                        if told["step"] <= last:  # the server tells all of them again
+                        at = (told["step"], (told.get("refine") or {"round": 0})["round"])
+                        if at <= last:  # the server tells all of them again
                             continue
-                        last = told["step"]
+                        last = at
                     yield name, told
                     if name == "operation" and told["done"]:
                         return
@@ -163,7 +166,8 @@ class Job:
         Parameters
         ----------
         on_step : callable
-            Called once with each step that is told of a fit's training.
+            Called once with each step that is told of a fit's training, then with each round of
+            its refining: the last step, with the round in ``refine``.
 
         Raises
         ------

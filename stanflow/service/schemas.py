@@ -205,13 +205,30 @@ class NewComparison(_Closed):
     seed: _Seed = 1
 
 
+class Round(BaseModel):
+    """Refining at one moment: draws are on their way from the flow to the posterior."""
+
+    round: int = Field(description="Of moves, counted from 1.")
+    seconds: float = Field(description="Since refining began.")
+    inverse_temperature: float = Field(
+        description="From 0, the flow, to 1, the posterior, where draws go on until they settle."
+    )
+    acceptance: float | None = Field(description="Mean probability, in the last move.")
+    rhat: float | None = Field(description="Of the islands; null before there is one.")
+    log_evidence: float | None = Field(
+        description="For this inverse temperature, Stan's constants included where they are known."
+    )
+    share: float = Field(description="Spent of the most gradients; 1 where it ends.")
+
+
 class Step(BaseModel):
-    """Training at one moment."""
+    """Training at one moment; of a fit that is refined, its last step and the refining."""
 
     step: int
-    seconds: float
+    seconds: float = Field(description="Since training began.")
     elbo: float | None
     rejected: int
+    refine: Round | None = Field(None, description="Once training has ended.")
 
 
 class Operation(BaseModel):

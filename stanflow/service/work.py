@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +17,7 @@ from stanflow.runs.folder import CHECKPOINT
 from stanflow.service.disk import require_room
 from stanflow.service.json_values import finite
 from stanflow.service.task import DRAWS, PROGRESS, REPORT, RUN, Task, TaskKind
+from stanflow.service.teller import Teller
 from stanflow.stan.comments import with_newlines, without_includes_in_comments
 from stanflow.stan.engine import check_program
 from stanflow.stan.model import StanModel
@@ -30,11 +28,9 @@ if TYPE_CHECKING:
 
     from stanflow.fitting.result import Fit
     from stanflow.reference.result import NutsFit
-    from stanflow.training.train_step import TrainStep
 
 Array = npt.NDArray[Any]
 
-_SECONDS_BETWEEN_STEPS_TOLD = 0.25
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _COPIES_OF_DRAWS, _BYTES_BESIDE_DRAWS = 3, 12 * 2**20
 _MOST_NUMBERS = 2_000_000
@@ -113,6 +109,7 @@ def fit_task(task: Task, folder: Path) -> dict[str, Any]:
     model = _model(task, folder, seed)
     constant = model.normalizing_constant.value
     with (folder / PROGRESS).open("a") as file:
+        tell = Teller(lambda line: print(line, file=file, flush=True), constant)
         fitted = fit(
             model,
             seed=seed,
@@ -124,7 +121,8 @@ def fit_task(task: Task, folder: Path) -> dict[str, Any]:
             refining=None if refine is None else RefineConfig(when=refine),
             checkpoint=folder / CHECKPOINT,
             checkpoint_every=_SECONDS_BETWEEN_CHECKPOINTS,
-            on_step=_tell_steps(lambda line: print(line, file=file, flush=True), constant),
+            on_step=tell.step,
+            on_round=tell.round,
         )
     _require_room_for(fitted.values, folder)
     columns = {"lp__": fitted.log_p, "lp_approx__": fitted.log_q, "log_weight": fitted.log_weights}
@@ -242,27 +240,6 @@ def _points(task: Task, model: StanModel) -> Array:
             f"parameters, not {', '.join(map(str, sorted(lengths)))}"
         )
     return np.asarray(rows, dtype=np.float64)
-
-
-def _tell_steps(write: Callable[[str], None], constant: float) -> Callable[[TrainStep], None]:
-    """Write a line of JSON every quarter of a second."""
-    last = -math.inf
-
-    def tell(step: TrainStep) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < _SECONDS_BETWEEN_STEPS_TOLD:
-            return
-        last = now
-        told = {
-            "step": step.step,
-            "seconds": round(step.seconds, 3),
-            "elbo": finite(step.elbo + constant),
-            "rejected": step.rejected,
-        }
-        write(json.dumps(told))
-
-    return tell
 
 
 def _require_room_for(values: Array, folder: Path) -> None:

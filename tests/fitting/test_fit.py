@@ -121,3 +121,25 @@ def test_the_gradients_for_the_curvature_are_counted(monkeypatch):
         counted = fit(flow=flow).report["gradient_evaluations"]
         uncounted.append(sum(evaluated) - counted)
     assert uncounted[0] == uncounted[1]
+
+
+def test_rounds_of_refining_are_told_in_place_of_progress(capsys):
+    told = []
+    model = stanflow.StanModel(stan_code=ONE_DIMENSION, engine="embedded")
+    refined = stanflow.fit(
+        model,
+        draws=100,
+        training=QUICK,
+        refining=stanflow.RefineConfig(when="always"),
+        on_round=told.append,
+    )
+    assert capsys.readouterr().err == ""
+    assert [step.round for step in told] == list(range(1, 1 + len(told)))
+    for of_round in ("inverse_temperature", "seconds", "share"):
+        values = [getattr(step, of_round) for step in told]
+        assert values == sorted(values)
+    last = told[-1]
+    refine, constant = refined.report["refine"], refined.report["normalizing_constant"]["value"]
+    assert (last.inverse_temperature, last.share) == (1.0, 1.0)
+    assert (last.rhat, last.acceptance) == (refine["rhat"], refine["acceptance"])
+    assert last.log_evidence + constant == refine["log_evidence_annealed"]

@@ -28,9 +28,10 @@ def test_a_bad_beginning_is_forgotten_and_a_skipped_step_is_no_number(capsys):
 
 def test_annealing_says_temperature_acceptance_evidence_and_rhat(capsys):
     with RefineProgress(constant=-40.0) as progress:
-        progress(RefineStep(0.5, 0.75, -3.0, math.nan, 0.2))
-        progress(RefineStep(1.0, 0.8, -5.0, 1.004, 1.0))
+        progress(RefineStep(1, 0.5, 0.75, -3.0, math.nan, 0.2, 0.1))
+        progress(RefineStep(2, 1.0, 0.8, -5.0, 1.004, 1.0, 0.3))
     (line,) = capsys.readouterr().err.splitlines()  # the first is not ten seconds old
-    assert line.startswith(
+    assert line == (
         "settling  inverse temperature 1.000  acceptance 0.80  log evidence -45.00  R-hat 1.004  "
+        "0.3 s"
     )

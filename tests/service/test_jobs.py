@@ -3,13 +3,19 @@
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pyarrow
 import pytest
 import xarray
 
-from .servers import DATA, NORMAL, ON_BOTH, example
+from stanflow.refine.refine import RefineStep
+from stanflow.service.schemas import Round
+from stanflow.service.teller import Teller
+from stanflow.training.train_step import TrainStep
+
+from .servers import DATA, NORMAL, ON_BOTH, ON_SQLITE, example
 
 EXACT_MEAN, EXACT_SD, EXACT_EVIDENCE = 0.5, np.sqrt(0.5), -0.25 - 0.5 * np.log(4 * np.pi)
 
@@ -22,6 +28,16 @@ def fit(server):
 @pytest.fixture(scope="module")
 def reference(server):
     return server.begin("nuts", server.model(), DATA, seed=4)
+
+
+def events_of(server, job):
+    with server.client.stream("GET", f"/v1/operations/{job}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in stream.iter_lines() if line and not line.startswith(":")]
+    return [
+        (name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
+        for name, data in zip(lines[::2], lines[1::2], strict=True)
+    ]
 
 
 def test_a_fit_is_the_posterior(server, fit):
@@ -90,17 +106,47 @@ def test_a_fit_agrees_with_nuts(server, fit, reference):
 
 def test_events_tell_a_fit_as_it_trains(server):
     job = server.begin("fits", server.model(), DATA, max_steps=3000, preset="paper", layers=4)
-    events = []
-    with server.client.stream("GET", f"/v1/operations/{job}/events") as stream:
-        assert stream.headers["content-type"].startswith("text/event-stream")
-        lines = [line for line in stream.iter_lines() if line and not line.startswith(":")]
-    for name, data in zip(lines[::2], lines[1::2], strict=True):
-        events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    events = events_of(server, job)
     steps = [data["step"] for name, data in events if name == "step"]
     assert len(steps) > 1
     assert steps == sorted(steps)
     assert events[-1][0] == "operation"
     assert events[-1][1]["status"] == "succeeded"
+
+
+@ON_SQLITE
+def test_it_is_told_how_far_refining_is(server, zoo):
+    folder = zoo / "eight_schools"
+    model = server.model((folder / "eight_schools_centered.stan").read_text(), "schools")
+    data = json.loads((folder / "eight_schools.json").read_text())
+    job = server.begin("fits", model, data, max_steps=20, draws=20_000, refine="always")
+    operation = server.wait(job, until=lambda o: o["done"] or (o["progress"] or {}).get("refine"))
+    Round.model_validate(operation["progress"]["refine"], strict=True)
+    assert server.wait(job)["status"] == "succeeded"
+    result = server.client.get(f"/v1/fits/{job}").json()["result"]
+    steps = [told for name, told in events_of(server, job) if name == "step"]
+    rounds = [step["refine"] for step in steps if "refine" in step]
+    assert {step["step"] for step in steps if "refine" in step} == {result["steps"]}
+    for name in ("round", "seconds", "inverse_temperature", "share"):
+        assert [told[name] for told in rounds] == sorted(told[name] for told in rounds)
+    assert (rounds[-1]["share"], rounds[-1]["rhat"]) == (1.0, result["refine"]["rhat"])
+    evidence = result["refine"]["log_evidence_annealed"]
+    assert rounds[-1]["log_evidence"] == pytest.approx(evidence, abs=1e-6)  # with its constants
+
+
+def test_progress_is_told_four_times_a_second():
+    lines = []
+    tell = Teller(lambda line: lines.append(json.loads(line)), constant=-40.0)
+    round_ = RefineStep(1, 0.5, 0.8, -3.0, np.nan, 0.2, 0.1)
+    tell.round(round_)
+    assert lines == []  # there was no training to tell
+    for number in (1, 2):
+        tell.step(TrainStep(number, 0.1, -5.0, 0.1, 1.0, 0, np.ones(1)))
+    tell.round(round_)
+    assert [line["step"] for line in lines] == [1]
+    tell.round(replace(round_, share=1.0))
+    assert (lines[-1]["step"], lines[-1]["elbo"]) == (2, -45.0)
+    assert (lines[-1]["refine"]["log_evidence"], lines[-1]["refine"]["rhat"]) == (-43.0, None)
 
 
 @ON_BOTH

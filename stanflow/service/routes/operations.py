@@ -134,9 +134,10 @@ def cancel_operation(operation: str, here: Here) -> schemas.Operation:
     responses=documented(404) | {200: {"content": {"text/event-stream": {"itemSchema": _EVENT}}}},
 )
 async def watch(operation: str, here: Here, request: Request) -> StreamingResponse:
-    """Stream a job as server-sent events: `step` as it trains, `operation` as its status changes.
+    """Stream a job as server-sent events: `step` as it goes on, `operation` as its status changes.
 
-    The last one is an `operation` that is done.
+    Once training has ended, steps tell by `refine` how far refining is. The last event is an
+    `operation` that is done.
     """
     await run_in_threadpool(here.job, operation)
     return StreamingResponse(_events(here, operation, request), media_type="text/event-stream")
