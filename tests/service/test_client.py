@@ -125,6 +125,24 @@ def test_a_job_is_waited_for_while_its_server_is_killed_and_started_again(servin
     assert steps == sorted(set(steps))
 
 
+def test_rounds_of_refining_are_told_once_where_the_server_tells_them_again(monkeypatch):
+    trained, more = ({"step": step} for step in (1, 2))
+    first, second = ({**more, "refine": {"round": number}} for number in (1, 2))
+    connections = iter([[trained, more, first], [trained, more, first, second]])
+
+    def events(client, url):
+        steps = next(connections)
+        yield from (("step", told) for told in steps)
+        if second in steps:
+            yield "operation", {"done": True}
+
+    monkeypatch.setattr(stanflow.Client, "_events", events)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with stanflow.Client("http://127.0.0.1:9") as client:
+        told = list(Job(client, {"id": "x", "kind": "fit"}).events())
+    assert [step for name, step in told if name == "step"] == [trained, more, first, second]
+
+
 @ON_SQLITE
 def test_a_job_that_is_not_there_is_not_waited_for(client):
     with pytest.raises(ServiceError, match="there is no operation"):

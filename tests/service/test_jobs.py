@@ -115,11 +115,8 @@ def test_events_tell_a_fit_as_it_trains(server):
 
 
 @ON_SQLITE
-def test_it_is_told_how_far_refining_is(server, zoo):
-    folder = zoo / "eight_schools"
-    model = server.model((folder / "eight_schools_centered.stan").read_text(), "schools")
-    data = json.loads((folder / "eight_schools.json").read_text())
-    job = server.begin("fits", model, data, max_steps=20, draws=20_000, refine="always")
+def test_it_is_told_how_far_refining_is(server):
+    job = server.begin("fits", server.model(), DATA, max_steps=100, refine="always")
     operation = server.wait(job, until=lambda o: o["done"] or (o["progress"] or {}).get("refine"))
     Round.model_validate(operation["progress"]["refine"], strict=True)
     assert server.wait(job)["status"] == "succeeded"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .servers import NORMAL, run_cli, serving
+from .servers import DATA, NORMAL, run_cli, serving
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -212,6 +212,27 @@ def test_a_fit_that_cannot_be_believed_says_so_loudly(server, browser):
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         page.wait_for_url("**/#/new")
     assert server.client.get(f"/v1/fits/{job}").status_code == 404
+
+
+def test_a_refined_fit_is_watched_and_has_no_weights_to_show(server, browser):
+    model = server.model()
+    with visiting(browser, server.url) as page:
+        job = server.begin("fits", model, DATA, max_steps=100, refine="always")
+        page.goto(f"{server.url}/#/runs/{job}")
+        page.get_by_label(re.compile(r"^Refin(ing|ed): .*acceptance 0\.\d\d")).wait_for()
+        verdict = page.get_by_label("Verdict")
+        verdict.wait_for()
+        assert "The draws can be used as they are." in verdict.inner_text()
+        refine = server.client.get(f"/v1/fits/{job}").json()["result"]["refine"]
+        told = page.locator(".figures").inner_text()
+        assert re.search("by (bridge sampling|annealing)", told)
+        for number in (f"{refine['eubo']:.3f}", f"{refine['rhat']:.3f}", f"{refine['ess']:,.0f}"):
+            assert number in told
+        page.wait_for_selector(".histogram.fit")
+        shown = page.locator("article").inner_text()
+        assert f"annealed from the flow to the posterior over {refine['temperatures']}" in shown
+        assert "importance" not in shown
+        assert page.locator("#weighted, .histogram.drawn").count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

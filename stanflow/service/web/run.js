@@ -7,6 +7,7 @@ import { confirmed, h } from "./dom.js";
 import { compilerOutput } from "./editor.js";
 import { count, duration, fixed, number } from "./numbers.js";
 import { Reference, comparisonBlocks } from "./reference.js";
+import { Refining, estimatorOf, figuresOfRefined, movesOf } from "./refining.js";
 import { ScalarTable } from "./table.js";
 import { badge, figures, verdictBlock } from "./verdict.js";
 
@@ -65,8 +66,9 @@ export class RunView {
     const waits = this.operation.status === "queued";
     this.elbo ??= new ElboChart();
     this.told = figures([["step", "–"], ["training", "–"], ["ELBO", "–"], ["rejected draws", "–"]]);
+    this.refining = new Refining();
     this.body.replaceChildren(
-      ...(this.operation.kind === "fit" ? [this.elbo.element, this.told]
+      ...(this.operation.kind === "fit" ? [this.elbo.element, this.told, this.refining.element]
         : [h("p", {}, waits ? "It waits for its turn." : "It is being made.")]),
       h("p", { class: "buttons" },
         h("button", { type: "button", onclick: () => this.#cancel() }, "Cancel"),
@@ -74,8 +76,9 @@ export class RunView {
     );
   }
 
-  #step({ step, seconds, elbo, rejected }) {
-    this.elbo.add(seconds, elbo);
+  #step({ step, seconds, elbo, rejected, refine }) {
+    this.refining.show(refine);
+    if (!refine) this.elbo.add(seconds, elbo);
     const values = [count(step), duration(seconds), elbo === null ? "not finite" : fixed(elbo, 2), count(rejected)];
     this.told.querySelectorAll("dd").forEach((place, k) => (place.textContent = values[k]));
   }
@@ -121,19 +124,24 @@ export class RunView {
     return [
       verdictBlock(result.verdict, result),
       figures([
-        ["log evidence", fixed(result.log_evidence, 3), [`se ${fixed(result.log_evidence_se, 3)}`, constants].filter(Boolean).join(", ")],
+        ["log evidence", fixed(result.log_evidence, 3),
+          [`se ${fixed(result.log_evidence_se, 3)}`, estimatorOf(result), constants].filter(Boolean).join(", ")],
         ["ELBO", fixed(result.elbo, 3), `se ${fixed(result.elbo_se, 3)}`],
-        ["Pareto k-hat", fixed(result.pareto_k, 2)],
-        ["effective draws", count(result.importance_ess), `of ${count(result.evidence_draws)} weighted`],
-        ["training", duration(result.seconds), `${count(result.steps)} steps`],
+        ...(result.refined ? figuresOfRefined(result) : [
+          ["Pareto k-hat", fixed(result.pareto_k, 2)],
+          ["effective draws", count(result.importance_ess), `of ${count(result.evidence_draws)} weighted`],
+        ]),
+        ["time", duration(result.seconds), `${count(result.steps)} steps of training`],
         ["rejected draws", count(result.rejected_draws)],
         ["unconstrained parameters", count(result.dim)],
       ]),
       this.reference.element,
       ...this.#scalars(result, [
-        ["fit", "flow, importance-weighted"], ["drawn", "flow"], ["reference", "NUTS"]]),
+        ...(result.refined ? [["fit", "refined draws"]] : [["fit", "flow, importance-weighted"], ["drawn", "flow"]]),
+        ["reference", "NUTS"]]),
       h("section", { "aria-labelledby": "training-title" },
-        h("h2", { id: "training-title" }, "Training"), this.elbo.element),
+        h("h2", { id: "training-title" }, "Training"), this.elbo.element,
+        result.refined ? h("p", {}, movesOf(result)) : null),
       this.#downloads([["Report", "report", "html"], ["Draws (NetCDF)", "draws?format=netcdf", "nc"],
         ["Trace (CSV)", "trace", "csv"]]),
     ];
@@ -156,8 +164,9 @@ export class RunView {
 
   #scalars(result, sides) {
     this.marginal = new MarginalChart();
+    this.areEqual = Boolean(result.refined);
     this.table = new ScalarTable(result.scalars, {
-      weighted: result.weighted_scalars, preferWeighted: result.verdict === "usable",
+      weighted: this.areEqual ? null : result.weighted_scalars, preferWeighted: result.verdict === "usable",
       choose: (name) => this.#look(name),
     });
     this.legend = h("ul", { class: "legend" }, sides.map(([kind, name]) =>
@@ -185,7 +194,8 @@ export class RunView {
     query.append("columns", "log_weight");
     const own = await ask(this.url);
     return {
-      fit: weighted(own), drawn: plain(own), reference: reference && plain(await reference),
+      ...(this.areEqual ? { fit: plain(own) } : { fit: weighted(own), drawn: plain(own) }),
+      reference: reference && plain(await reference),
     };
   }
 

@@ -11,9 +11,15 @@ const MEANINGS = {
   usable: "Use the importance-weighted draws and their summaries, not the plain ones.",
   unreliable: "Do not rely on these draws or this evidence.",
 };
+const MEANINGS_OF_REFINED = {
+  ...MEANINGS,
+  good: "The draws can be used as they are.",
+  usable: "The draws can be used with the caution that the reasons name.",
+};
 
 /** A verdict's block. */
-export function verdictBlock(verdict, { headline = MEANINGS[verdict], reasons = [], advice = [] }) {
+export function verdictBlock(verdict, { refined = false, headline, reasons = [], advice = [] }) {
+  headline ??= (refined ? MEANINGS_OF_REFINED : MEANINGS)[verdict];
   return h("section", { class: `verdict ${verdict}`, "aria-label": "Verdict" },
     h("strong", {}, WORDS[verdict] ?? verdict),
     headline ? h("p", {}, headline) : null,
