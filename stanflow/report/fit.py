@@ -93,14 +93,13 @@ def _numbers(fit: Fit) -> list[tuple[str, str]]:
     report = fit.report
     k = "unknown" if report.get("pareto_k") is None else f"{report['pareto_k']:.2f}"
     of_draws = f" of {report['evidence_draws']:,} draws" if "evidence_draws" in report else ""
-    method = "annealing" if fit.refined else "importance sampling"
     worth = (entry(report, "importance_ess", "{:,.0f}"), f"importance ESS{of_draws}")
     if fit.refined:
         worth = (f"{report['refine']['ess']:,.0f}", f"effective draws of {report['draws']:,}")
     known = [
         (
             entry(report, "log_evidence", "{:.3f}"),
-            f"log evidence in nats, by {method}; standard error "
+            f"log evidence in nats, by {_estimator(report)}; standard error "
             + entry(report, "log_evidence_se", "{:.2g}"),
         ),
         (
@@ -120,6 +119,14 @@ def _numbers(fit: Fit) -> list[tuple[str, str]]:
         ),
     ]
     return [number for number in known if number[0] != NOTHING]
+
+
+def _estimator(report: Mapping[str, Any]) -> str:
+    """Return by what the log evidence is: of a refined fit, the one with the smaller error."""
+    if not report.get("refined"):
+        return "importance sampling"
+    by_bridge = report["log_evidence"] == report["refine"]["log_evidence_bridge"]
+    return "bridge sampling" if by_bridge else "annealing"
 
 
 def _constants(report: Mapping[str, Any]) -> tuple[str, str]:

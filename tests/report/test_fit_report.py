@@ -59,7 +59,14 @@ def test_a_refined_fit_has_no_weights_to_show(zoo):
     )
     page = render(refined)
     words = Reader.of(page).words
-    assert "log evidence in nats, by annealing" in words
+    refine = refined.report["refine"]
+    evidences = {
+        "bridge sampling": refine["log_evidence_bridge"],
+        "annealing": refine["log_evidence_annealed"],
+    }
+    for method, evidence in evidences.items():
+        page = render(replace(refined, report={**refined.report, "log_evidence": evidence}))
+        assert f"log evidence in nats, by {method}; " in Reader.of(page).words
     assert "annealed from the flow to the posterior" in words
     assert "effective draws of 500" in words
     assert "importance" not in words.lower()
