@@ -21,13 +21,13 @@ from stanflow.estimates.bridge import BridgeEstimate, bridge_evidence
 from stanflow.estimates.draws import FlowDraws
 from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
 from stanflow.flow.realnvp import Flow
-from stanflow.sampling.chains import MOST_CLIMBS, Chains, Metric
+from stanflow.sampling.chains import Chains, Metric
 from stanflow.stan.density import Target
 from stanflow.statistics.markov_chains import rhat
 
 _MOST_CHAINS, _FEWEST_CHAINS = 32, 8
-_TRANSITIONS, _LEAPFROG_STEPS = 50, 8
-_EVALUATIONS_A_CHAIN = MOST_CLIMBS + _TRANSITIONS * _LEAPFROG_STEPS
+_USUAL_CLIMBS, _TRANSITIONS, _LEAPFROG_STEPS = 150, 50, 8
+_EVALUATIONS_A_CHAIN = _USUAL_CLIMBS + _TRANSITIONS * _LEAPFROG_STEPS
 FEWEST_EVALUATIONS = _FEWEST_CHAINS * _EVALUATIONS_A_CHAIN
 _OVERDISPERSION = 4.0
 _LOG_WEIGHT_OF_ESCAPE = math.log(1000)

@@ -15,7 +15,7 @@ from stanflow.arrays import FloatArray
 from stanflow.stan.density import Density, DensityBatch
 from stanflow.statistics.ranks import normal_scores
 
-MOST_CLIMBS = 150
+MOST_CLIMBS = 500
 _TARGET_ACCEPTANCE = 0.8
 _GROW, _SHRINK = 1.2, 0.5
 _DENSE_UP_TO = 200  # dimensions
@@ -117,7 +117,7 @@ class Chains:
             steps *= np.where(new_signs * signs < 0, _SHRINK, _GROW)
             signs = new_signs
             tried = self.z + self.metric.to_space(np.where(below[:, None], steps * signs, 0.0))
-            there = self._target.log_density_gradient(tried)
+            there = self._evaluated(tried, below)
             steps[~there.accepted] *= _SHRINK**2
             self._move(tried, there, there.accepted & below)
 
@@ -151,6 +151,15 @@ class Chains:
             acceptance = np.exp(np.minimum(np.nan_to_num(log_ratio, nan=-np.inf), 0.0))
         self._move(z, there, self._rng.uniform(size=len(z)) < acceptance)
         return np.asarray(acceptance)
+
+    def _evaluated(self, z: FloatArray, chosen: npt.NDArray[np.bool_]) -> DensityBatch:
+        """Evaluate the target at the chosen chains' points only; the others' stays what it was."""
+        log_density, gradient = self.there.log_density.copy(), self.there.gradient.copy()
+        accepted = self.there.accepted.copy()
+        there = self._target.log_density_gradient(np.ascontiguousarray(z[chosen]))
+        log_density[chosen], gradient[chosen] = there.log_density, there.gradient
+        accepted[chosen] = there.accepted
+        return DensityBatch(log_density, gradient, accepted)
 
     def _move(self, z: FloatArray, there: DensityBatch, moved: npt.NDArray[np.bool_]) -> None:
         self.z = np.where(moved[:, None], z, self.z)

@@ -67,8 +67,7 @@ class StandardizedTarget(Density):
     @override
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:
         factor = self.factor
-        scaled = z if factor is None else z @ factor.T
-        batch = self._target.log_density_gradient(self.location + self.scale * scaled)
+        batch = self._target.log_density_gradient(self.out_of_units(z))
         gradient = batch.gradient * self.scale
         return DensityBatch(
             batch.log_density + self.log_det,
@@ -78,8 +77,12 @@ class StandardizedTarget(Density):
 
     @override
     def log_density(self, z: FloatArray) -> FloatArray:
-        scaled = z if self.factor is None else z @ self.factor.T
-        return self._target.log_density(self.location + self.scale * scaled) + self.log_det
+        return self._target.log_density(self.out_of_units(z)) + self.log_det
+
+    def out_of_units(self, u: FloatArray) -> FloatArray:
+        """Return the z of points u of shape (..., D)."""
+        scaled = u if self.factor is None else u @ self.factor.T
+        return np.asarray(self.location + self.scale * scaled)
 
     def in_units(self, z: FloatArray) -> FloatArray:
         """Return the u of points z of shape (n, D)."""

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from typing_extensions import override
 
 from stanflow.arrays import FloatArray
 from stanflow.sampling.chains import Chains, Metric
 from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import DensityBatch, Target
 from stanflow.statistics.markov_chains import rhat
+from stanflow.training.batch_and_match import along_ridge
 from stanflow.training.config import TrainConfig
 from stanflow.training.warmstart import LocationScale, mean_field_start
 from stanflow.training.whitening import whitening
@@ -65,7 +67,8 @@ def begin(
     agree by then. Median and spread of each coordinate over their draws are the units; spread is
     the interquartile range, or the wider of it and the central 90 %, as heavy tails ask for a wide
     start. Where linear correlations are most of the posterior's shape, they are part of the units
-    (see `whitening`).
+    (see `whitening`). Where they are so strong that the mean-field fit cannot have found the
+    posterior, the chains run in correlated units, too (see `batch_and_match`).
 
     Parameters
     ----------
@@ -91,8 +94,47 @@ def begin(
     fitted = mean_field_start(target, rng, should_stop)
     if config.start == "mean-field" or should_stop():
         return _of_mean_field(fitted, rng)
-    start = _of_ensemble(target, fitted, rng, should_stop)
-    return _whitened(start, target, rng) if config.whiten and not should_stop() else start
+    if not config.whiten:
+        return _of_ensemble(target, fitted, rng, should_stop)
+    of_fit = _InUnits(target, fitted.location, fitted.log_scale)
+    ridge = along_ridge(of_fit, rng.spawn(1)[0], should_stop)
+    if ridge is None:
+        start = _of_ensemble(target, fitted, rng, should_stop)
+        return start if should_stop() else _whitened(start, target, rng)
+    units = _InUnits(target, of_fit.out_of_units(ridge.location), fitted.log_scale, ridge.factor)
+    unit_normal = LocationScale(np.zeros(target.dim), np.zeros(target.dim))
+    start = _of_ensemble(units, unit_normal, rng, should_stop)
+    return _out_of_units(start if should_stop() else _whitened(start, units, rng), units)
+
+
+class _InUnits(StandardizedTarget, Target):
+    """A target in other units, with its starting points."""
+
+    def __init__(
+        self,
+        target: Target,
+        location: FloatArray,
+        log_scale: FloatArray,
+        factor: FloatArray | None = None,
+    ) -> None:
+        super().__init__(target, location, log_scale, factor)
+        self._starting_points = target.starting_points
+
+    @override
+    def starting_points(self, n: int, rng: np.random.Generator) -> FloatArray:
+        return self.in_units(self._starting_points(n, rng))
+
+
+def _out_of_units(start: Start, units: _InUnits) -> Start:
+    """Return a start found in correlated units as one in the target's own."""
+    assert units.factor is not None
+    factor = units.factor * np.exp(start.log_scale)
+    return Start(
+        location=units.out_of_units(start.location),
+        log_scale=np.log(units.scale),
+        points=units.out_of_units(start.points),
+        factor=factor if start.factor is None else factor @ start.factor,
+    )
 
 
 def _of_mean_field(fitted: LocationScale, rng: np.random.Generator) -> Start:
