@@ -77,7 +77,7 @@ def probe(
     """Run the chains.
 
     Half of them start as Stan's do, uniformly on (-2, 2) in each coordinate; half around the flow's
-    draws, four times as wide.
+    draws, four times as wide, and so do those again whose climb has failed (see `Chains.lost`).
 
     Parameters
     ----------
@@ -143,7 +143,12 @@ def walk_from_elsewhere(
     """
     metric = Metric(z, factor=flow.correlated_units)
     walking = Chains(target, _starts(target, z, chains, rng), metric, rng)
-    walking.climb(level=float(np.quantile(log_p, 0.1)), first_step=0.1)
+    level = float(np.quantile(log_p, 0.1))
+    walking.climb(level, first_step=0.1)
+    lost = walking.lost(level)
+    if lost.any():
+        walking.restart(lost, _around(z, chains, rng))
+        walking.climb(level, first_step=0.1)
     return _mix(walking)
 
 
@@ -191,7 +196,11 @@ def _bridge(
 
 def _starts(target: Target, z: FloatArray, chains: int, rng: np.random.Generator) -> FloatArray:
     like_stan = target.starting_points(chains // 2, rng)
-    wanted = chains - len(like_stan)
-    around = rng.choice(z, size=wanted, replace=len(z) < wanted)
+    return np.concatenate([like_stan, _around(z, chains - len(like_stan), rng)])
+
+
+def _around(z: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
+    """Return n points around draws, four times as wide."""
+    around = rng.choice(z, size=n, replace=len(z) < n)
     centre = np.median(z, axis=0)
-    return np.concatenate([like_stan, centre + _OVERDISPERSION * (around - centre)])
+    return np.asarray(centre + _OVERDISPERSION * (around - centre))

@@ -19,6 +19,7 @@ MOST_CLIMBS = 500
 _TARGET_ACCEPTANCE = 0.8
 _GROW, _SHRINK = 1.2, 0.5
 _DENSE_UP_TO = 200  # dimensions
+_LOST, _LOST_A_DIMENSION = 100.0, 10.0  # nats
 
 
 class Metric:
@@ -120,6 +121,21 @@ class Chains:
             there = self._evaluated(tried, below)
             steps[~there.accepted] *= _SHRINK**2
             self._move(tried, there, there.accepted & below)
+
+    def lost(self, level: float) -> npt.NDArray[np.bool_]:
+        """Return which chains are below a level by more than 100 nats and 10 a dimension, (C,).
+
+        Mass where the density is that low would have to be ``exp(10)`` times as wide in every
+        coordinate. Such chains tell of no mass but of a climb that failed.
+        """
+        lowest = level - _LOST - _LOST_A_DIMENSION * self.z.shape[1]
+        return np.asarray(~(self.there.log_density >= lowest))
+
+    def restart(self, chosen: npt.NDArray[np.bool_], points: FloatArray) -> None:
+        """Put the chosen chains, (C,), at points of their own: rows of shape (C, D)."""
+        if chosen.any():
+            there = self._evaluated(points, chosen)
+            self._move(points, there, there.accepted & chosen)
 
     def transition(self, leapfrog_steps: int) -> None:
         """Move each chain by a trajectory of its own step size, which adapts."""

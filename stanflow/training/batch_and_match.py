@@ -20,7 +20,7 @@ from stanflow.stan.density import Density, DensityBatch
 _MOST_DIMENSIONS = 1000
 _DRAWS = 256
 _MOST_UPDATES = 40
-_LARGEST_STEP, _SMALLEST_STEP = 1e4, 1e-4  # the trust in a batch, lambda in the paper
+_LARGEST_STEP, _SMALLEST_STEP = 1e6, 1e-4  # the trust in a batch, lambda in the paper
 _GROW, _SHRINK = 4.0, 0.1
 _GAIN_WORTH_AN_UPDATE = 0.5  # nats
 _RIDGE = 1000.0  # condition number of correlations

@@ -189,11 +189,15 @@ def _run_ensemble(
     transitions = _TRANSITIONS if few else _TRANSITIONS_IN_MANY_DIMENSIONS
     scale = np.exp(fitted.log_scale)
     around = _normal_draws(fitted.location, fitted.log_scale, rng)
-    level = target.log_density_gradient(around)
-    usable = around[level.accepted][: n_chains // 2]  # from the others no chain gets away
-    starts = np.concatenate([target.starting_points(n_chains - len(usable), rng), usable])
+    there = target.log_density_gradient(around)
+    usable = around[there.accepted]  # from the others no chain gets away
+    like_fit = usable[: n_chains // 2]
+    starts = np.concatenate([target.starting_points(n_chains - len(like_fit), rng), like_fit])
     chains = Chains(target, starts, Metric(np.empty((0, target.dim)), scale), rng)
-    chains.climb(_low_quantile(level), first_step=0.1)
+    level = _low_quantile(there)
+    chains.climb(level, first_step=0.1)
+    if len(usable) >= n_chains:
+        chains.restart(chains.lost(level), usable[-n_chains:])
     recorded: list[FloatArray] = []
     for transition in range(1, transitions + 1):
         steps = rng.integers(_FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS + 1)

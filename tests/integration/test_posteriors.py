@@ -5,6 +5,7 @@ Bounds are four and a half standard errors of the Monte Carlo estimates compared
 """
 
 import json
+from importlib.util import module_from_spec, spec_from_file_location
 
 import arviz
 import numpy as np
@@ -113,6 +114,25 @@ def test_linear_regression_has_its_conjugate_posterior(zoo):
         shape=data["b"] / data["a"] * covariance, df=2 * data["a"]
     ).logpdf(y)
     assert evidence - 0.02 < result.elbo < evidence + STANDARD_ERRORS * result.elbo_se + 1e-9
+
+
+@one_of("seed", 1, 2, 3)
+def test_a_line_over_calendar_years(zoo, seed):
+    """Intercept and slope are correlated by -0.99999."""
+    folder = zoo / "year_regression"
+    spec = spec_from_file_location("exact", folder / "exact.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    log_evidence, mean, sd = module.exact(json.loads((folder / "year_regression.json").read_text()))
+    model = stanflow.StanModel(
+        folder / "year_regression.stan", folder / "year_regression.json", engine="embedded"
+    )
+    result = stanflow.fit(model, seed=seed, progress=False)
+    assert result.verdict == "good"
+    assert abs(result.log_evidence - log_evidence) < 0.01
+    assert np.corrcoef(result.values[:, :2].T)[0, 1] < -0.99998
+    assert_close("means", result.values.mean(0) / sd, mean / sd, se_of_mean(result.values / sd))
+    assert_close("sds", np.log(result.values.std(0)), np.log(sd), se_of_log_sd(result.values))
 
 
 @pytest.mark.slow

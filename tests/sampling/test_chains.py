@@ -147,6 +147,27 @@ def test_chains_climb_to_a_level(distance):
     assert target.evaluations < 20 * MOST_CLIMBS  # it ended once all were there
 
 
+def test_chains_that_are_nowhere_near_are_lost_and_start_again():
+    """By 100 nats and 10 a dimension: 25 standard deviations out where there are three."""
+    start = TARGET.mean + np.array([[0.0], [5], [30], [100]]) * [
+        0,
+        0,
+        np.sqrt(TARGET.covariance[2, 2]),
+    ]
+    precise = GaussianTarget(TARGET.mean, np.diag(np.diag(TARGET.covariance)))
+    chains = Chains(precise, start, diagonal([1, 1, 1]), np.random.default_rng(1))
+    lost = chains.lost(-1.0)
+    assert lost.tolist() == [False, False, True, True]
+    before = precise.evaluations
+    chains.restart(lost, np.tile(TARGET.mean, (4, 1)))
+    assert precise.evaluations == before + 2
+    np.testing.assert_array_equal(chains.z[:2], start[:2])
+    np.testing.assert_array_equal(chains.z[2:], np.tile(TARGET.mean, (2, 1)))
+    there = precise.log_density_gradient(chains.z)
+    np.testing.assert_array_equal(chains.there.log_density, there.log_density)
+    np.testing.assert_array_equal(chains.there.gradient, there.gradient)
+
+
 def test_chains_climb_past_points_that_are_rejected():
     class Wall(GaussianTarget):
         """Long steps end beyond the wall, which is two standard deviations past the mode."""

@@ -283,6 +283,29 @@ def test_too_few_data_for_a_mean_have_an_infinite_one(exact):
     assert posterior.beta_mean[0] == pytest.approx(1)
 
 
+def test_the_line_over_years_has_its_evidence(zoo):
+    """By summing the density over a grid, in coordinates without the ridge."""
+    exact = load(zoo / "year_regression/exact.py").exact
+    data = data_of(zoo, "year_regression/year_regression.json")
+    model = StanModel(zoo / "year_regression/year_regression.stan", data, engine="embedded")
+    middle = np.mean(data["year"])
+    level, slope, log_sigma = np.linspace(0.7, 0.9, 81), np.linspace(0, 0.035, 81), [-3.3, -1.6]
+    log_sigma = np.linspace(*log_sigma, 81)
+    u = np.stack(np.meshgrid(level, slope, log_sigma, indexing="ij"), axis=-1).reshape(-1, 3)
+    z = np.column_stack([u[:, 0] - middle * u[:, 1], u[:, 1], u[:, 2]])
+    cell = np.prod([x[1] - x[0] for x in (level, slope, log_sigma)])
+    constant = model.normalizing_constant_at(z[np.abs(u - u.mean(0)).sum(1).argsort()[:5]])
+    assert constant.known
+    mass = np.exp(model.log_density(z) + constant.value) * cell
+    log_evidence, mean, sd = exact(data)
+    assert np.log(mass.sum()) == pytest.approx(log_evidence, abs=1e-4)
+    values = np.column_stack([z[:, :2], np.exp(z[:, 2])])
+    by_grid = mass @ values / mass.sum()
+    np.testing.assert_allclose(by_grid, mean, rtol=1e-4)
+    np.testing.assert_allclose(np.sqrt(mass @ (values - by_grid) ** 2 / mass.sum()), sd, rtol=2e-3)
+    assert data == load(zoo / "year_regression/simulate.py").simulate(30, 1)
+
+
 def test_the_lasso_has_laplace_priors(zoo):
     """With tau2 integrated out: scale sqrt(sigma2) / lambda."""
     data = {"n": 2, "d": 1, "X": [[0.0], [0.0]], "y": [0.3, -0.2]}
