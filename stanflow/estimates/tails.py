@@ -75,13 +75,10 @@ def check_tails(flow: Flow, target: Density, log_evidence: float, n: int, seed: 
 @torch.no_grad()
 def _draw(sweep: Sweep, generator: torch.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return draws, the flow's log density there, and the log of the proposal's over it."""
-    flow, n = sweep.flow, sweep.batch
-    e = flow.base.sample(n, generator)
-    widened = torch.randint(flow.dim, (n,), generator=generator)
-    e[torch.arange(n), widened] = torch.empty(n, dtype=e.dtype).cauchy_(generator=generator)
-    marginal = flow.base.marginal_log_probs(e)
-    cauchy = -math.log(math.pi) - torch.log1p(e.square())
-    log_widening = torch.logsumexp(cauchy - marginal, dim=1) - math.log(flow.dim)
-    sweep.carry(e.T, flow.base.log_prob(e))
+    base = sweep.flow.base
+    e = base.sample_widened(sweep.batch, generator, share=1.0)
+    log_base = base.log_prob(e)
+    log_widening = base.widened(e)[0] - log_base
+    sweep.carry(e.T, log_base)
     z = sweep.z.T.contiguous()
     return z.numpy(), sweep.log_q.numpy().copy(), log_widening.numpy()

@@ -14,7 +14,7 @@ from stanflow.errors import UsageError, one_line
 from stanflow.fitting.trace import read_trace, write_trace
 from stanflow.flow.affine import FixedAffine
 from stanflow.flow.config import FlowConfig
-from stanflow.flow.realnvp import Flow, build_flow
+from stanflow.flow.realnvp import Flow, Modes, build_flow
 from stanflow.flow.wiring import Wiring
 from stanflow.runs.contents import Contents, read_contents, read_report
 from stanflow.runs.folder import FIT, NUTS, check_output_folder, written_whole
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FLOW, TRACE = "flow.safetensors", "trace.csv"
 FORMAT = 1
 _FACTOR = ".factor"
+_MODES = ("base.centres", "base.log_weights")
 _ONCE_SETTINGS = {"activation": "relu", "local_activation": "softsign", "hidden_layers": 1}
 
 
@@ -140,7 +141,8 @@ def _read_flow(file: Path, report: Mapping[str, Any]) -> Flow:
     tensors = load_file(file)
     wired = {name: tensors.pop(name).numpy() for name in list(tensors) if _is_wiring(name)}
     wiring = Wiring.from_arrays(report["dim"], wired) if wired else None
-    flow = build_flow(config, report["dim"], seed=0, wiring=wiring).double()
+    modes = Modes(*(tensors[name].numpy() for name in _MODES)) if _MODES[0] in tensors else None
+    flow = build_flow(config, report["dim"], seed=0, wiring=wiring, modes=modes).double()
     if any(name.endswith(_FACTOR) for name in tensors):
         flow.append(FixedAffine(torch.zeros(flow.dim), torch.zeros(flow.dim, flow.dim)))
         flow.double()

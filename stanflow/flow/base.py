@@ -27,6 +27,7 @@ class BasePasses(ABC):
     ) -> None:
         """Fill e with samples, score with ``d log q / de`` and log_q with their log density."""
 
+    @abstractmethod
     def spread_out(
         self, e: Tensor, score: Tensor, log_q: Tensor, tails: int, generator: torch.Generator
     ) -> None:
@@ -39,6 +40,22 @@ class BasePasses(ABC):
         tails : int
             How many draws.
         """
+
+    @abstractmethod
+    def pull(self, e: Tensor, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
+        """Write the parameters' gradients, given the derivatives with respect to e.
+
+        The e of the last `draw` is given. cotangent may be overwritten.
+        """
+
+
+class _IndependentPasses(BasePasses):
+    """Those of independent coordinates."""
+
+    @override
+    def spread_out(
+        self, e: Tensor, score: Tensor, log_q: Tensor, tails: int, generator: torch.Generator
+    ) -> None:
         (dim, batch), device = e.shape, e.device
         draws = torch.arange(tails, device=device)
         rows = torch.randint(dim, (tails,), generator=generator, device=device)
@@ -63,16 +80,9 @@ class BasePasses(ABC):
     def _score_at(self, rows: Tensor, e: Tensor) -> Tensor:
         """Return the derivative of the log density of coordinates, (n,)."""
 
-    @abstractmethod
-    def pull(self, e: Tensor, cotangent: Tensor, log_q_weight: Tensor | None) -> None:
-        """Write the parameters' gradients, given the derivatives with respect to e.
-
-        The e of the last `draw` is given. cotangent may be overwritten.
-        """
-
 
 class Base(nn.Module, ABC):
-    """A distribution on R^D with independent coordinates."""
+    """A distribution on R^D."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -83,23 +93,72 @@ class Base(nn.Module, ABC):
         """Return n samples, (n, D), differentiable in the parameters."""
 
     @abstractmethod
-    def marginal_log_probs(self, e: Tensor) -> Tensor:
-        """Return the log density of each coordinate of points of shape (n, D), as (n, D)."""
-
     def log_prob(self, e: Tensor) -> Tensor:
         """Return the log density of points of shape (n, D), as (n,)."""
-        return self.marginal_log_probs(e).sum(-1)
 
     @abstractmethod
     def score(self, e: Tensor) -> Tensor:
         """Return the derivative of the log density of points of shape (n, D), as (n, D)."""
 
     @abstractmethod
+    def sample_widened(self, n: int, generator: torch.Generator, share: float) -> Tensor:
+        """Return n samples, (n, D), a share of which, at random, has a heavy tail.
+
+        One of the coordinates of these, any, is from a Cauchy distribution instead.
+        """
+
+    @abstractmethod
+    def widened(self, e: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log density of samples with a heavy tail, and its derivative.
+
+        Parameters
+        ----------
+        e : Tensor of shape (n, D)
+
+        Returns
+        -------
+        Tensor of shape (n,), Tensor of shape (n, D)
+        """
+
+    @abstractmethod
     def passes(self, workspace: Workspace) -> BasePasses:
         """Return the hand-derived passes for batches of the workspace's size."""
 
 
-class Gaussian(Base):
+class IndependentBase(Base):
+    """A distribution with independent coordinates, whose densities are b_i."""
+
+    @abstractmethod
+    def marginal_log_probs(self, e: Tensor) -> Tensor:
+        """Return the log density of each coordinate of points of shape (n, D), as (n, D)."""
+
+    @override
+    def log_prob(self, e: Tensor) -> Tensor:
+        return self.marginal_log_probs(e).sum(-1)
+
+    @override
+    @torch.no_grad()
+    def sample_widened(self, n: int, generator: torch.Generator, share: float) -> Tensor:
+        e = self.sample(n, generator)
+        is_widened = torch.rand(n, generator=generator) < share
+        widened = torch.randint(self.dim, (n,), generator=generator)[is_widened]
+        e[is_widened, widened] = e.new_empty(len(widened)).cauchy_(generator=generator)
+        return e
+
+    @override
+    @torch.no_grad()
+    def widened(self, e: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithm of ``b(e) mean_i[ c(e_i) / b_i(e_i) ]``, c the Cauchy density."""
+        marginal, score = self.marginal_log_probs(e), self.score(e)
+        cauchy = -math.log(math.pi) - torch.log1p(e.square())
+        log_share = cauchy - marginal
+        log_total = torch.logsumexp(log_share, dim=1)
+        share = torch.exp(log_share - log_total[:, None])
+        score = score + share * (-2 * e / (1 + e.square()) - score)
+        return marginal.sum(1) + log_total - math.log(self.dim), score
+
+
+class Gaussian(IndependentBase):
     """The standard normal, N(0, I).
 
     Examples
@@ -133,7 +192,7 @@ class Gaussian(Base):
         return _GaussianPasses(workspace.scratch("points", self.dim, workspace.batch))
 
 
-class _GaussianPasses(BasePasses):
+class _GaussianPasses(_IndependentPasses):
     def __init__(self, scratch: Tensor) -> None:
         self._scratch = scratch
 
@@ -160,7 +219,7 @@ class _GaussianPasses(BasePasses):
         pass
 
 
-class StudentT(Base):
+class StudentT(IndependentBase):
     """Independent standard Student-t coordinates with trainable degrees of freedom.
 
     ``nu_i = 1 + exp(a_i)``, ``a_i`` starting at log 29, so nu at 30 (Andrade 2024,
@@ -246,7 +305,7 @@ def _fill_noise(exponential: Tensor, cosine: Tensor, generator: torch.Generator)
     cosine.uniform_(generator=generator).mul_(2 * math.pi).cos_()
 
 
-class _StudentTPasses(BasePasses):
+class _StudentTPasses(_IndependentPasses):
     def __init__(self, base: StudentT, workspace: Workspace) -> None:
         self._parameter = base.log_degrees_minus_one
         shape = (base.dim, workspace.batch)

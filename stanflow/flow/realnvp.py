@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from stanflow.flow.clamp import make_clamp
 from stanflow.flow.config import MOST_PARTNERS, FlowConfig
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.loft import Loft
+from stanflow.flow.mixture_base import MixtureBase
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
 from stanflow.flow.sweep import Sweep
 from stanflow.flow.wiring import Wiring
@@ -244,7 +245,20 @@ class Flow(nn.Module):
         return torch.where(overflowed, -torch.inf, log_prob)
 
 
-def build_flow(config: FlowConfig, dim: int, seed: int, wiring: Wiring | None = None) -> Flow:
+class Modes(NamedTuple):
+    """Where a base has copies of itself, (K, D), and the logs of their weights, (K,)."""
+
+    centres: FloatArray
+    log_weights: FloatArray
+
+
+def build_flow(
+    config: FlowConfig,
+    dim: int,
+    seed: int,
+    wiring: Wiring | None = None,
+    modes: Modes | None = None,
+) -> Flow:
     """Build an untrained flow, which is its base distribution.
 
     In one dimension, where a coupling layer has nothing to split, Real NVP's place is taken by
@@ -261,6 +275,8 @@ def build_flow(config: FlowConfig, dim: int, seed: int, wiring: Wiring | None = 
     wiring : Wiring, optional
         Halves and partners of each coupling layer; by default even and odd coordinates in turns,
         without partners.
+    modes : Modes, optional
+        Of a mixture that the base is then (see `MixtureBase`).
 
     Raises
     ------
@@ -292,7 +308,9 @@ def build_flow(config: FlowConfig, dim: int, seed: int, wiring: Wiring | None = 
         if config.family == "realnvp" and config.loft_tau is not None:
             bijections.append(Loft(config.loft_tau))
         bijections.append(ShiftScale(dim))
-        base = StudentT(dim) if config.base == "student-t" else Gaussian(dim)
+        base: Base = StudentT(dim) if config.base == "student-t" else Gaussian(dim)
+    if modes is not None:
+        base = MixtureBase(base, *(torch.from_numpy(x).float() for x in modes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Flow(base, bijections, wiring)

@@ -26,7 +26,7 @@ class WidenedBase(Density):
     Parameters
     ----------
     base : Base
-        Independent coordinates with densities b_i, in float64.
+        Its densities are b_i where coordinates are independent; in float64.
 
     Examples
     --------
@@ -45,26 +45,22 @@ class WidenedBase(Density):
     def dim(self) -> int:
         return self._base.dim
 
-    @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> FloatArray:
         """Return n draws, (n, D)."""
-        e = self._base.sample(n, generator)
-        is_widened = torch.rand(n, generator=generator) < _WIDENED
-        widened = torch.randint(self.dim, (n,), generator=generator)[is_widened]
-        e[is_widened, widened] = e.new_empty(len(widened)).cauchy_(generator=generator)
-        return np.ascontiguousarray(e.numpy())
+        return np.ascontiguousarray(self._base.sample_widened(n, generator, _WIDENED).numpy())
 
     @override
     @torch.no_grad()
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:
         e = torch.from_numpy(z)
-        marginal, score = self._base.marginal_log_probs(e), self._base.score(e)
-        cauchy = -math.log(math.pi) - torch.log1p(e.square())
-        log_share = cauchy - marginal + math.log(_WIDENED / self.dim)
-        log_mixture = torch.logaddexp(
-            torch.logsumexp(log_share, dim=1), torch.tensor(math.log(1 - _WIDENED))
+        log_widened, score_widened = self._base.widened(e)
+        parts = torch.stack(
+            [
+                self._base.log_prob(e) + math.log(1 - _WIDENED),
+                log_widened + math.log(_WIDENED),
+            ]
         )
-        share = torch.exp(log_share - log_mixture[:, None])
-        gradient = score + share * (-2 * e / (1 + e.square()) - score)
-        log_density = marginal.sum(1) + log_mixture
+        share, own = torch.softmax(parts, dim=0)[..., None], self._base.score(e)
+        gradient = share[0] * own + share[1] * score_widened
+        log_density = torch.logsumexp(parts, dim=0)
         return DensityBatch(log_density.numpy(), gradient.numpy(), np.ones(len(z), dtype=bool))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stanflow.arrays import FloatArray
-from stanflow.flow.base import StudentT
+from stanflow.flow.base import IndependentBase, StudentT
 from stanflow.flow.bijection import gradient_of
 from stanflow.flow.chain import Chain
 from stanflow.flow.sweep import Sweep
@@ -176,7 +176,8 @@ def make_estimator(
     """
     chain, density = sweep.chain, target.compiled()
     longest = config.max_gradient_norm
-    if config.gradient == "path" and chain is not None and density is not None:
+    independent = isinstance(sweep.flow.base, IndependentBase)
+    if config.gradient == "path" and independent and chain is not None and density is not None:
         return CompiledGradientEstimator(
             sweep, chain, target, density, tail_share=tail_share, longest=longest
         )
