@@ -32,6 +32,7 @@ FEWEST_EVALUATIONS = _FEWEST_CHAINS * _EVALUATIONS_A_CHAIN
 _OVERDISPERSION = 4.0
 _LOG_WEIGHT_OF_ESCAPE = math.log(1000)
 _NEGLIGIBLE = 0.5  # nats: log weights that differ by less are alike
+_LARGEST_EXPONENT = 700.0  # of a finite exponential
 _BEYOND_COMPARISON = 1e9  # a log weight that stands for an infinite one
 
 
@@ -56,6 +57,8 @@ class Probe:
         R-hat of the log weights over the chains, all of them: how far they are from having reached
         one distribution. Noise of 0.5 nats is added to them, so that it is no matter where the log
         weights of a flow that is nearly the posterior are a little different.
+    visited : array of shape (n, C, D)
+        Where the chains were in the second half of their moves.
     """
 
     chains: int
@@ -63,6 +66,12 @@ class Probe:
     log_missing_mass: float
     bridge: BridgeEstimate | None
     rhat: float
+    visited: FloatArray
+
+    @property
+    def missing_share(self) -> float:
+        """Share of what the flow holds and what it misses that it misses."""
+        return share_of_log_odds(self.log_missing_mass)
 
 
 def probe(
@@ -111,7 +120,12 @@ def probe(
     bridge = _bridge(drawn, densities, log_weights + log_evidence, ~escaped)
     comparable = np.nan_to_num(log_weights, posinf=_BEYOND_COMPARISON, neginf=-_BEYOND_COMPARISON)
     blurred = comparable + _NEGLIGIBLE * rng.standard_normal(comparable.shape)
-    return Probe(chains, int(escaped.sum()), missing, bridge, rhat(blurred.T))
+    return Probe(chains, int(escaped.sum()), missing, bridge, rhat(blurred.T), points)
+
+
+def share_of_log_odds(log_odds: float) -> float:
+    """Return ``odds / (1 + odds)``."""
+    return 1 / (1 + math.exp(min(-log_odds, _LARGEST_EXPONENT)))
 
 
 def walk_from_elsewhere(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from stanflow.statistics.importance_weights import normalized
 from stanflow.statistics.medians import gain_of_medians
 
 VerdictName = Literal["good", "usable", "unreliable"]
+VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)  # the best first
 
 HIGHEST_K_UNWEIGHTED = 0.5
 _FEWEST_EFFECTIVE_DRAWS = 100
@@ -31,14 +32,13 @@ _FALSE_ALARMS = 1e-4  # of a test over all coordinates
 _FEWEST_STEPS = 100
 _LAST_SHARE = 0.2  # of the steps
 _GAIN_STILL_RISING, _GAIN_UNCONVERGED = 0.1, 1.0  # nats
-_MISSING_MASS_NOTICED, _MISSING_MASS = 0.002, 0.05  # share of the posterior
+MISSING_MASS_NOTICED, _MISSING_MASS = 0.002, 0.05  # share of the posterior
 _MISSING_TAIL_NOTICED, _MISSING_TAIL = 0.0005, 0.0025  # the same
 _LARGEST_GAP_OF_ESTIMATES = 0.1  # nats, from raw and smoothed weights
 _LARGEST_GAP_UNNOTICED, _LARGEST_GAP, _STANDARD_ERRORS = 0.03, 0.1, 2.5  # nats, from bridging
 _LARGEST_RHAT = 1.6  # of short chains, as the probe's are
 _LARGEST_KL = 0.1  # nats
 _LARGEST_IN_FULL = 1000
-_LARGEST_EXPONENT = 700.0  # of a finite exponential
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,8 @@ def to_unbounded(parameters: Sequence[str]) -> Iterator[Objection]:
 
 
 def _to_coverage(probe: Probe) -> Iterator[Objection]:
-    share = _missing_share(probe)
-    if share > _MISSING_MASS_NOTICED:
+    share = probe.missing_share
+    if share > MISSING_MASS_NOTICED:
         yield Objection(
             share > _MISSING_MASS,
             f"{probe.escaped} of {probe.chains} chains started elsewhere ended where the flow has "
@@ -248,11 +248,6 @@ def _to_coverage(probe: Probe) -> Iterator[Objection]:
             "and the evidence is too low by that share",
             _COMPARE,
         )
-
-
-def _missing_share(probe: Probe) -> float:
-    """Return the share of what the flow holds and what it misses that it misses."""
-    return 1 / (1 + math.exp(min(-probe.log_missing_mass, _LARGEST_EXPONENT)))
 
 
 def _to_mixing(diagnostics: Diagnostics, *, vouched: bool) -> Iterator[Objection]:
@@ -264,7 +259,7 @@ def _to_mixing(diagnostics: Diagnostics, *, vouched: bool) -> Iterator[Objection
         "the chains started elsewhere did not come together (R-hat of their log weights "
         f"{probe.rhat:.2f}), so they "
     )
-    found_nothing = _missing_share(probe) <= _MISSING_MASS_NOTICED
+    found_nothing = probe.missing_share <= MISSING_MASS_NOTICED
     if vouched and found_nothing and abs(_gap_to_bridge(diagnostics)) < _LARGEST_GAP:
         yield Objection(
             False,

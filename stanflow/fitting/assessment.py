@@ -20,6 +20,7 @@ from stanflow.estimates.probe import FEWEST_EVALUATIONS, Probe, probe
 from stanflow.estimates.tails import check_tails
 from stanflow.estimates.verdict import (
     HIGHEST_K_UNWEIGHTED,
+    MISSING_MASS_NOTICED,
     Diagnostics,
     Verdict,
     flow_suffices,
@@ -27,7 +28,7 @@ from stanflow.estimates.verdict import (
 )
 from stanflow.fitting.fit_report import AssessmentReport, ProbeReport, RefineReport
 from stanflow.flow.realnvp import Flow
-from stanflow.refine.elsewhere import look_elsewhere
+from stanflow.refine.elsewhere import Elsewhere, look_elsewhere
 from stanflow.refine.refine import LogEvidence, Refined
 from stanflow.refine.verdict import judge as judge_refined
 from stanflow.stan.density import CountingTarget, NormalizingConstant
@@ -99,6 +100,8 @@ class Assessment:
     log_weights : array of shape (S,)
         Their Pareto-smoothed log importance weights, normalised; all the same where the draws are
         the posterior's.
+    missed : array of shape (n, C, D) or None
+        Where chains from elsewhere were, if some of them found mass that the draws lack.
     report : AssessmentReport
         The estimates and the verdict, as `stanflow fit --json` has them.
     """
@@ -108,6 +111,7 @@ class Assessment:
     log_q: FloatArray
     constrained: ConstrainedDraws
     log_weights: FloatArray
+    missed: FloatArray | None
     report: AssessmentReport
 
     def arrays(self) -> dict[str, Any]:
@@ -281,6 +285,7 @@ def assess(
         log_q=drawn.densities.log_q,
         constrained=constrained,
         log_weights=normalized(importance.log_weights[: plan.draws]),
+        missed=_missed(found),
         report=report,
     )
 
@@ -345,8 +350,13 @@ def assess_refined(
         log_q=refined.log_q,
         constrained=constrained,
         log_weights=np.full(len(refined.z), -math.log(len(refined.z))),
+        missed=_missed(elsewhere),
         report=report,
     )
+
+
+def _missed(found: Probe | Elsewhere) -> FloatArray | None:
+    return found.visited if found.missing_share > MISSING_MASS_NOTICED else None
 
 
 def _boundary(

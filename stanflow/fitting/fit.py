@@ -9,8 +9,8 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -20,32 +20,37 @@ import numpy as np
 
 import stanflow
 from stanflow.errors import UsageError
+from stanflow.estimates.modes import Mode
+from stanflow.estimates.verdict import VERDICTS
 from stanflow.fitting.assessment import (
     Assessment,
     DrawPlan,
+    FlowEstimates,
     assess,
     assess_refined,
     estimate,
 )
 from stanflow.fitting.budget import share_time
 from stanflow.fitting.fit_report import FitReport
+from stanflow.fitting.modes import balance, modes_of
 from stanflow.fitting.presets import Preset
 from stanflow.fitting.presets import preset as named_settings
 from stanflow.fitting.result import Fit
 from stanflow.fitting.stages import Stages
 from stanflow.fitting.trace import trace_of
 from stanflow.flow.config import FlowConfig
-from stanflow.flow.realnvp import build_flow
+from stanflow.flow.realnvp import Flow, Modes, build_flow
 from stanflow.flow.wiring import Wiring
 from stanflow.refine.config import RefineConfig
-from stanflow.refine.refine import RefineStep, refine
+from stanflow.refine.refine import Refined, RefineStep, refine
 from stanflow.sampling.standardize import StandardizedTarget
-from stanflow.stan.density import CountingTarget, Target
+from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import StanModel
-from stanflow.training.checkpoint import Checkpoint
+from stanflow.statistics.importance_weights import normalized
+from stanflow.training.checkpoint import Checkpoint, State
 from stanflow.training.config import TrainConfig
 from stanflow.training.limits import Limits
-from stanflow.training.start import Start, begin
+from stanflow.training.start import Start, begin, begin_apart
 from stanflow.training.train_step import TrainStep
 from stanflow.training.trainer import TrainResult, seconds_spent, train
 from stanflow.training.wiring import wire_by_curvature
@@ -174,55 +179,33 @@ def fit(
         kept = Checkpoint(Path(checkpoint), _identity(run, wiring), checkpoint_every)
         state = kept.read()
     target = CountingTarget(model)
-    stages = Stages(target)
-    shown = progress and on_step is None and on_round is None
-    with contextlib.ExitStack() as stack:
-        if shown:
-            from stanflow.fitting.progress import TrainProgress
-
-            most_steps = train_config.most_steps(model.dim)
-            on_step = stack.enter_context(
-                TrainProgress(most_steps, model.normalizing_constant.value)
-            )
-        spent = None if state is None else seconds_spent(state)
-        limits = stack.enter_context(Limits(timed_config.max_seconds, spent))
-        with stages.measured("start"):
-            start = begin(target, timed_config, train_seed, limits.end_the_start)
-        with stages.measured("wiring"):
-            if wiring is None:
-                wiring = _wired(flow_config, target, start, flow_seed)
-        network = build_flow(flow_config, model.dim, flow_seed, wiring)
-        with stages.measured("training"):
-            result = train(
-                network,
-                target,
-                start,
-                timed_config,
-                train_seed,
-                limits=limits,
-                on_step=on_step or (lambda step: None),
-                checkpoint=kept,
-                state=state,
-                grows=grows,
-            )
+    fitting = _Fitting(
+        model=model,
+        target=target,
+        stages=Stages(target),
+        flow_config=flow_config,
+        train_config=timed_config,
+        refining=refining,
+        plan=plan,
+        wiring=wiring,
+        grows=grows,
+        flow_seed=flow_seed,
+        train_seed=train_seed,
+        refine_seed=refine_seed,
+        ends=began + (train_config.max_seconds or math.inf),
+        shown=progress and on_step is None and on_round is None,
+        on_step=on_step or (lambda step: None),
+        on_round=on_round or (lambda step: None),
+    )
+    result = fitting.train(kept, state)
+    assessment = fitting.assess(result)
+    if assessment.missed is not None and fitting.may_learn_modes(result):
+        result, assessment = fitting.learn_modes(result, assessment)
     network = result.flow
     if grows and network.couplings > 0:
         run["flow_config"]["layers"] = network.couplings
-    ends = began + (train_config.max_seconds or math.inf)
-    assessment = _assessed(
-        model,
-        result,
-        plan,
-        refining,
-        refine_seed,
-        target=target,
-        stages=stages,
-        ends=ends,
-        shown=shown,
-        on_round=on_round,
-    )
     seconds = time.perf_counter() - began
-    report = _report(model, run, result, assessment, stages=stages, seconds=seconds)
+    report = _report(model, run, result, assessment, stages=fitting.stages, seconds=seconds)
     return Fit(
         report=report,
         columns=assessment.constrained.columns,
@@ -232,6 +215,181 @@ def fit(
         data=model.data.json,
         **assessment.arrays(),
     )
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """What the stages of a fit have in common."""
+
+    model: StanModel
+    target: CountingTarget
+    stages: Stages
+    flow_config: FlowConfig
+    train_config: TrainConfig
+    refining: RefineConfig
+    plan: DrawPlan
+    wiring: Wiring | None
+    grows: bool
+    flow_seed: int
+    train_seed: int
+    refine_seed: int
+    ends: float
+    shown: bool
+    on_step: Callable[[TrainStep], None]
+    on_round: Callable[[RefineStep], None]
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[Callable[[TrainStep], None]]:
+        """Return what is to be told of each step."""
+        if not self.shown:
+            yield self.on_step
+            return
+        from stanflow.fitting.progress import TrainProgress
+
+        most = self.train_config.most_steps(self.model.dim)
+        with TrainProgress(most, self.model.normalizing_constant.value) as shown:
+            yield shown
+
+    def train(self, checkpoint: Checkpoint | None, state: State | None) -> TrainResult:
+        """Find where training begins, wire and build the flow, and train it."""
+        spent = None if state is None else seconds_spent(state)
+        with self._told() as on_step, Limits(self.train_config.max_seconds, spent) as limits:
+            with self.stages.measured("start"):
+                start = begin(self.target, self.train_config, self.train_seed, limits.end_the_start)
+            wiring = self._wired(start)
+            flow = build_flow(self.flow_config, self.model.dim, self.flow_seed, wiring)
+            with self.stages.measured("training"):
+                return train(
+                    flow,
+                    self.target,
+                    start,
+                    self.train_config,
+                    self.train_seed,
+                    limits=limits,
+                    on_step=on_step,
+                    checkpoint=checkpoint,
+                    state=state,
+                    grows=self.grows,
+                )
+
+    def _wired(self, start: Start) -> Wiring | None:
+        """Wire the couplings as the configuration says; None where that needs no curvature."""
+        config = self.flow_config
+        coupled = config.family == "realnvp" and self.model.dim > 1
+        by_curvature = config.wiring == "curvature" or config.partners > 0
+        with self.stages.measured("wiring"):
+            if self.wiring is not None or not coupled or not by_curvature:
+                return self.wiring
+            in_units = StandardizedTarget(
+                self.target, start.location, start.log_scale, start.factor
+            )
+            rng = np.random.default_rng(self.flow_seed)
+            return wire_by_curvature(config, in_units, in_units.in_units(start.points), rng)
+
+    def assess(self, result: TrainResult) -> Assessment:
+        """Estimate, move draws to the posterior where that is wanted, and judge."""
+        flow, trace, plan = result.flow, trace_of(result.trace), self.plan
+        with self.stages.measured("assessment"):
+            estimates = estimate(flow, self.model, plan, self.target)
+        refined = None
+        when = self.refining.when
+        wanted = when == "always" or (when == "auto" and not estimates.suffice(trace["elbo"]))
+        if wanted and result.stopped != "interrupted":
+            refined = self._refine(flow, estimates)
+        with self.stages.measured("assessment"):
+            if refined is not None:
+                return assess_refined(
+                    flow, self.model, estimates, refined, plan, target=self.target, trace=trace
+                )
+            return assess(
+                flow,
+                self.model,
+                estimates,
+                plan,
+                target=self.target,
+                trace=trace,
+                breakdown=result.breakdown,
+            )
+
+    def _refine(self, flow: Flow, estimates: FlowEstimates) -> Refined | None:
+        with self.stages.measured("refine"), contextlib.ExitStack() as stack:
+            on_round = self.on_round
+            if self.shown:
+                from stanflow.fitting.progress import RefineProgress
+
+                on_round = stack.enter_context(RefineProgress(estimates.constant.value))
+            limits = stack.enter_context(Limits(_SHARE_OF_REFINING * self._seconds_left()))
+            return refine(
+                flow,
+                self.target,
+                estimates.densities,
+                self.refining,
+                draws=self.plan.draws,
+                seed=self.refine_seed,
+                should_stop=lambda: limits.terminated or limits.reason_to_stop() is not None,
+                on_round=on_round,
+            )
+
+    def _seconds_left(self) -> float:
+        return max(0.0, self.ends - time.perf_counter())
+
+    def may_learn_modes(self, result: TrainResult) -> bool:
+        """Return whether modes that the flow lacks can be learnt, and there is time to."""
+        couples = self.flow_config.family == "realnvp"
+        wanted = couples and self.train_config.gradient == "path" and self.refining.when != "never"
+        return wanted and result.stopped != "interrupted" and self._seconds_left() > 0
+
+    def learn_modes(
+        self, result: TrainResult, assessment: Assessment
+    ) -> tuple[TrainResult, Assessment]:
+        """Train anew with a copy of the base for each mode that chains from elsewhere have found.
+
+        What came before is returned where that is better, or there are no such modes.
+        """
+        assert assessment.missed is not None
+        with self.stages.measured("modes"):
+            modes = modes_of(self.target, assessment.missed, self.flow_seed)
+        if not modes:
+            return result, assessment
+        seconds = _SHARE_BEFORE_REFINING * self._seconds_left()
+        before = len(result.trace)
+        with self._told() as on_step, Limits(seconds) as limits:
+            start, flow = self._apart(modes)
+            with self.stages.measured("training"):
+                again = train(
+                    flow,
+                    self.target,
+                    start,
+                    self.train_config,
+                    self.train_seed,
+                    limits=limits,
+                    on_step=lambda step: on_step(replace(step, step=before + step.step)),
+                    grows=self.grows,
+                )
+                balance(again.flow, self.target, self.train_seed)
+        assessed = self.assess(again)
+        return (again, assessed) if _is_better(assessed, assessment) else (result, assessment)
+
+    def _apart(self, modes: Sequence[Mode]) -> tuple[Start, Flow]:
+        """Return where training on modes begins, and a flow with a copy of the base for each."""
+        start, centres = begin_apart([mode.points for mode in modes])
+        log_weights = normalized(np.array([mode.log_mass for mode in modes]))
+        flow = build_flow(
+            self.flow_config,
+            self.model.dim,
+            self.flow_seed,
+            self._wired(start),
+            Modes(centres, log_weights),
+        )
+        return start, flow
+
+
+def _is_better(assessed: Assessment, before: Assessment) -> bool:
+    """Return whether a verdict is better, or the same with a higher evidence."""
+    keys = [
+        (VERDICTS.index(a.report["verdict"]), -a.report["log_evidence"]) for a in (assessed, before)
+    ]
+    return keys[0] < keys[1]
 
 
 def _draw_plan(draws: int, evidence_draws: int | None, seeds: list[int]) -> DrawPlan:
@@ -262,69 +420,6 @@ def _resolved(
         # and a flow in correlated units would be of another family.
         train_config = replace(train_config, tail_share=0.0, whiten=False)
     return flow_config, train_config
-
-
-def _wired(config: FlowConfig, target: Target, start: Start, seed: int) -> Wiring | None:
-    """Wire the couplings as the configuration says; None where that needs no curvature."""
-    coupled = config.family == "realnvp" and target.dim > 1
-    if not coupled or (config.wiring != "curvature" and config.partners == 0):
-        return None
-    in_units = StandardizedTarget(target, start.location, start.log_scale, start.factor)
-    rng = np.random.default_rng(seed)
-    return wire_by_curvature(config, in_units, in_units.in_units(start.points), rng)
-
-
-def _assessed(
-    model: StanModel,
-    result: TrainResult,
-    plan: DrawPlan,
-    refining: RefineConfig,
-    refine_seed: int,
-    *,
-    target: CountingTarget,
-    stages: Stages,
-    ends: float,
-    shown: bool,
-    on_round: Callable[[RefineStep], None] | None,
-) -> Assessment:
-    """Estimate, move draws to the posterior where that is wanted, and judge."""
-    flow, trace = result.flow, trace_of(result.trace)
-    with stages.measured("assessment"):
-        estimates = estimate(flow, model, plan, target)
-    refined = None
-    wanted = refining.when == "always" or (
-        refining.when == "auto" and not estimates.suffice(trace["elbo"])
-    )
-    if wanted and result.stopped != "interrupted":
-        with stages.measured("refine"), contextlib.ExitStack() as stack:
-            if shown:
-                from stanflow.fitting.progress import RefineProgress
-
-                on_round = stack.enter_context(RefineProgress(estimates.constant.value))
-            left = _SHARE_OF_REFINING * max(0.0, ends - time.perf_counter())
-            limits = stack.enter_context(Limits(left))
-            refined = refine(
-                flow,
-                target,
-                estimates.densities,
-                refining,
-                draws=plan.draws,
-                seed=refine_seed,
-                should_stop=lambda: limits.terminated or limits.reason_to_stop() is not None,
-                on_round=on_round or (lambda step: None),
-            )
-    with stages.measured("assessment"):
-        if refined is not None:
-            return assess_refined(flow, model, estimates, refined, plan, target=target, trace=trace)
-        return assess(
-            flow,
-            model,
-            estimates,
-            plan,
-            target=target,
-            trace=trace,
-            breakdown=result.breakdown,
-        )
 
 
 def _report(

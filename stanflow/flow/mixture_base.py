@@ -1,14 +1,12 @@
 """A base with a copy of itself for each mode of a posterior.
 
-A bijection of one blob onto modes that lie far apart has to tear it, and training by the ELBO rather
-gives up all modes but one. Where it is known where the modes are, the base can have a blob for each,
-and the layers give each its shape. Nothing has to be torn, and none can be given up, as the blobs'
-weights are no parameters.
+A bijection of one blob onto modes that lie far apart has to tear it, and the ELBO rather gives up
+all of them but one. Where it is known where the modes are, the base can have a blob for
+each, and the layers give each its shape. Nothing has to be torn, and none can be given up, as the
+blobs' weights are no parameters.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor

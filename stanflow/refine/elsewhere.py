@@ -10,7 +10,7 @@ import torch
 
 from stanflow.arrays import FloatArray
 from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
-from stanflow.estimates.probe import have_escaped, walk_from_elsewhere
+from stanflow.estimates.probe import have_escaped, share_of_log_odds, walk_from_elsewhere
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.refine import Refined
 from stanflow.sampling import annealing
@@ -45,12 +45,21 @@ class Elsewhere:
         ``sqrt(1 + B / W)`` of the other chains as one group and the draws as another, B the
         variance of the two means, W that within: the largest over the log weight's ranks and the
         coordinates of base points.
+    visited : array of shape (n, C, D)
+        Where the chains were before they moved in the flow's base space.
     """
 
     chains: int
     escaped: int
     log_missing_mass: float
     rhat: float
+    visited: FloatArray
+
+    @property
+    def missing_share(self) -> float:
+        """Share of the posterior that is missing; 0 where that was not told."""
+        told = not math.isnan(self.log_missing_mass)
+        return share_of_log_odds(self.log_missing_mass) if told else 0.0
 
 
 @np.errstate(all="ignore")  # what is not finite is refused
@@ -93,7 +102,7 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
     rhat = math.inf
     if inside.sum() >= _CHAINS // 4:
         rhat = _come_together(flow, target, refined, e[inside], rng)
-    return Elsewhere(_CHAINS, int(escaped.sum()), missing, rhat)
+    return Elsewhere(_CHAINS, int(escaped.sum()), missing, rhat, points)
 
 
 def _come_together(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from stanflow.estimates.boundary import Boundary
 from stanflow.estimates.elbo import Elbo
 from stanflow.estimates.verdict import (
+    MISSING_MASS_NOTICED,
     Objection,
     Verdict,
     conclude,
@@ -22,12 +23,11 @@ _SHIFT_NOTICED, _LARGEST_SHIFT = 0.1, 0.5  # standard deviations
 _EFFECTIVE_NOTICED, _FEWEST_EFFECTIVE = 400, 100
 _ERROR_NOTICED, _LARGEST_ERROR = 0.25, 1.0  # nats
 _GAP_NOTICED, _LARGEST_GAP, _STANDARD_ERRORS = 0.1, 0.5, 3.0  # nats
-_MISSING_NOTICED, _MISSING = 0.002, 0.05  # share of the posterior
+_MISSING = 0.05  # share of the posterior
 _APART_NOTICED, _LARGEST_APART = 1.2, 1.6  # R-hat
 _ESCAPED_NOTICED, _MOST_ESCAPED = 0.1, 0.5  # share of the chains
 _DIVERGENCE_NOTICED, _NOTICED_A_ROOT_DIMENSION = 3.0, 0.7  # nats
 _LARGEST_DIVERGENCE = 2.0  # times as much
-_LARGEST_EXPONENT = 700.0  # of a finite exponential
 
 _LONGER = "give refining more time (--max-seconds), or train longer (--max-steps)"
 _TRAIN = "train longer (--max-steps), so that the flow is nearer to the posterior"
@@ -87,9 +87,8 @@ def judge(
 
 def _to_coverage(elsewhere: Elsewhere) -> Iterator[Objection]:
     told = not math.isnan(elsewhere.log_missing_mass)
-    log_missing = elsewhere.log_missing_mass if told else -math.inf
-    share = 1 / (1 + math.exp(min(-log_missing, _LARGEST_EXPONENT)))
-    if share > _MISSING_NOTICED:
+    share = elsewhere.missing_share
+    if share > MISSING_MASS_NOTICED:
         yield Objection(
             share > _MISSING,
             f"{elsewhere.escaped} of {elsewhere.chains} chains started elsewhere ended where there "

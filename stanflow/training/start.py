@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -135,6 +135,32 @@ def _out_of_units(start: Start, units: _InUnits) -> Start:
         points=units.out_of_units(start.points),
         factor=factor if start.factor is None else factor @ start.factor,
     )
+
+
+def begin_apart(modes: Sequence[FloatArray]) -> tuple[Start, FloatArray]:
+    """Begin at modes that lie apart.
+
+    Parameters
+    ----------
+    modes : sequence of arrays of shape (n, D)
+        Points of each mode.
+
+    Returns
+    -------
+    Start, array of shape (K, D)
+        Halfway between the outermost modes, in units of what modes spread by themselves, widened as
+        those of an ensemble are; and where the modes are in these units.
+    """
+    medians = np.stack([np.median(points, axis=0) for points in modes])
+    within = np.concatenate(
+        [points - median for points, median in zip(modes, medians, strict=True)]
+    )
+    dim = within.shape[1]
+    location = (medians.min(axis=0) + medians.max(axis=0)) / 2
+    log_scale = np.log(_spread(within)) + math.log(2) * _share_of_widening(dim)
+    of_each = max(1, _POINTS // len(modes))
+    points = np.concatenate([points[:: math.ceil(len(points) / of_each)] for points in modes])
+    return Start(location, log_scale, points), (medians - location) / np.exp(log_scale)
 
 
 def _of_mean_field(fitted: LocationScale, rng: np.random.Generator) -> Start:

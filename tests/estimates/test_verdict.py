@@ -26,7 +26,9 @@ GOOD = Diagnostics(
     rejected_share=0.0,
     trace=-10 + 0.05 * RNG.normal(size=1000),
     skipped_steps=0,
-    probe=Probe(32, 0, -math.inf, BridgeEstimate(-11.99, 0.003, True, 5), 1.05),
+    probe=Probe(
+        32, 0, -math.inf, BridgeEstimate(-11.99, 0.003, True, 5), 1.05, np.zeros((1, 32, 1))
+    ),
     tails=TailCheck(0.0),
     constant=2.0,
 )

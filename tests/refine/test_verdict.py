@@ -29,7 +29,8 @@ REFINED = Refined(
     particles=512,
     islands=8,
 )
-ELSEWHERE = Elsewhere(chains=32, escaped=0, log_missing_mass=-np.inf, rhat=1.05)
+VISITED = np.zeros((1, 32, 1))
+ELSEWHERE = Elsewhere(32, 0, -np.inf, 1.05, VISITED)
 ELBO = Elbo(value=-3.2, se=0.01, normalized=True)
 CONSTANT = 2.0
 
@@ -73,14 +74,14 @@ def test_what_the_draws_say_against_themselves(change, name, reason):
 @pytest.mark.parametrize(
     ("elsewhere", "name", "reason"),
     [
-        (Elsewhere(32, 3, np.log(0.02), 1.05), "usable", "about 2% of the posterior"),
-        (Elsewhere(32, 3, np.log(0.5), 1.05), "unreliable", "about 33% of the posterior"),
-        (Elsewhere(32, 8, -30.0, 1.05), "usable", "8 of 32 chains"),
-        (Elsewhere(32, 8, np.nan, 1.05), "usable", "8 of 32 chains"),
-        (Elsewhere(32, 20, -30.0, 1.05), "unreliable", "20 of 32 chains"),
-        (Elsewhere(32, 0, -np.inf, 1.3), "usable", "did not come to where"),
-        (Elsewhere(32, 0, -np.inf, np.inf), "unreliable", "did not come to where"),
-        (Elsewhere(32, 0, -np.inf, np.nan), "unreliable", "did not come to where"),
+        (Elsewhere(32, 3, np.log(0.02), 1.05, VISITED), "usable", "about 2% of the posterior"),
+        (Elsewhere(32, 3, np.log(0.5), 1.05, VISITED), "unreliable", "about 33% of the posterior"),
+        (Elsewhere(32, 8, -30.0, 1.05, VISITED), "usable", "8 of 32 chains"),
+        (Elsewhere(32, 8, np.nan, 1.05, VISITED), "usable", "8 of 32 chains"),
+        (Elsewhere(32, 20, -30.0, 1.05, VISITED), "unreliable", "20 of 32 chains"),
+        (Elsewhere(32, 0, -np.inf, 1.3, VISITED), "usable", "did not come to where"),
+        (Elsewhere(32, 0, -np.inf, np.inf, VISITED), "unreliable", "did not come to where"),
+        (Elsewhere(32, 0, -np.inf, np.nan, VISITED), "unreliable", "did not come to where"),
     ],
 )
 def test_what_chains_from_elsewhere_say(elsewhere, name, reason):
