@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -108,7 +109,7 @@ def sample(
             plan,
             np.random.default_rng(stream),
             NutsDraws(run.positions[number], run.statistics[number]),
-            lambda iteration, number=number: told(number + 1, iteration),
+            partial(told, number + 1),
         )
         for number, (start, stream) in enumerate(zip(starts, streams, strict=True))
     }
@@ -185,9 +186,7 @@ def _chain(
         step = yield from _reasonable_step(at, step, inverse_metric, rng)
     averaging = _DualAveraging(step, plan.adapt_delta)
     for iteration in range(1, plan.warmup + plan.draws + 1):
-        at, statistics = yield from _transition(
-            at, step, inverse_metric, plan.max_treedepth, rng
-        )
+        at, statistics = yield from _transition(at, step, inverse_metric, plan.max_treedepth, rng)
         record.positions[iteration - 1] = at.position
         record.statistics[iteration - 1] = statistics
         told(iteration)
