@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 import stanflow
+from stanflow.comparison.sides import same_posterior
 from stanflow.errors import UsageError
 from stanflow.reference.run import STATISTICS
 from stanflow.reference.sampling import nuts
@@ -54,7 +55,7 @@ def fit(centered):
 
 @pytest.fixture(scope="module")
 def through(centered, fit):
-    settings = {"seed": 1, "warmup": 200, "draws": 700, "adapt_delta": 0.9}
+    settings = {"seed": 1, "warmup": 150, "draws": 600, "adapt_delta": 0.9}
     return nuts(centered, through=fit, progress=False, **settings)
 
 
@@ -83,7 +84,7 @@ def test_a_funnel_is_drawn_from_to_its_neck(zoo, through):
         for probability in (0.05, 0.5, 0.95):
             quantile = np.quantile(other, probability)
             assert_same_mean(1.0 * (one < quantile), 1.0 * (other < quantile))
-    assert through.divergences.sum() < 0.01 * 2800
+    assert through.divergences.sum() < 0.01 * 2400
     assert through.report["max_rhat"] < 1.02
 
 
@@ -111,7 +112,7 @@ def test_statistics_are_of_the_program_and_the_chain(centered, through):
 
 
 def test_every_type_is_mapped_back(typed, typed_fit):
-    drawn = nuts(typed, through=typed_fit, seed=3, warmup=150, draws=700, progress=False)
+    drawn = nuts(typed, through=typed_fit, seed=3, warmup=100, draws=600, progress=False)
     assert drawn.columns == typed.columns
     named = {
         name: drawn.values[..., i] for i, name in enumerate(drawn.columns)
@@ -128,9 +129,8 @@ def test_every_type_is_mapped_back(typed, typed_fit):
     np.testing.assert_allclose(named["twice"], 2 * named["s"])
     # Transformed data are the model's own, whatever the seed of NUTS.
     assert not any("transformed data" in line for line in drawn.report["warnings"])
+    same_posterior(typed_fit, drawn)  # the random data are the same
     assert all(rhat(chains) < 1.05 for chains in named.values())
-    comparison = stanflow.compare(typed_fit, drawn, model=typed)
-    assert any("chains started at draws of a flow" in line for line in comparison.summary["cautions"])
 
 
 def test_the_seed_decides(typed, typed_fit):
@@ -166,8 +166,9 @@ def test_a_refined_fit_and_its_run_are_compared(centered, fit, through, tmp_path
     np.testing.assert_array_equal(loaded.draws(), through.draws())
     comparison = stanflow.compare(fit, loaded, model=centered)
     assert comparison.summary["reference_engine"] == "flow"
+    cautions = comparison.summary["cautions"]
+    assert any("its chains started at draws of a flow" in caution for caution in cautions)
     assert comparison.summary["agreement"] in ("agree", "close", "undecided")
-    assert comparison.report(tmp_path / "report.html").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

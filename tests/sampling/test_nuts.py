@@ -12,7 +12,7 @@ from stanflow.statistics.markov_chains import mcse_mean, rhat
 from tests.training.targets import GaussianTarget, HalfGaussian, StudentTTarget
 
 MCSES = 4.5
-CORRELATED = GaussianTarget([3.0, -1.0, 0.5], [[4.0, 1.8, 0], [1.8, 1.0, 0.2], [0, 0.2, 0.25]])
+CORRELATED = GaussianTarget([3.0, -1.0, 0.5], [[4.0, 1.2, 0], [1.2, 1.0, 0.2], [0, 0.2, 0.5]])
 NAMES = ("lp", "acceptance", "step", "treedepth", "leapfrogs", "divergent", "energy")
 
 
@@ -105,11 +105,14 @@ def test_a_banana_has_its_moments():
     assert statistics["divergent"].mean() < 0.02
 
 
-def test_few_leapfrog_steps_a_trajectory_keep_the_distribution():
-    # Long steps and short trees: the weights within a trajectory matter most.
-    z, statistics, _ = run(normal(5), adapt_delta=0.4, max_treedepth=2, warmup=200, draws=3000)
+@pytest.mark.parametrize("max_treedepth", [1, 2])
+def test_few_long_steps_keep_the_distribution(max_treedepth):
+    # Where a trajectory's weights differ most, what is drawn from it by them matters most.
+    z, statistics, _ = run(
+        normal(3), adapt_delta=0.4, max_treedepth=max_treedepth, warmup=200, draws=2000
+    )
     assert statistics["acceptance"].mean() < 0.65
-    for i in range(5):
+    for i in range(3):
         assert_mean(z[..., i] ** 2, 1)
         assert_mean((np.abs(z[..., i]) < 1).astype(float), 0.6826895)
 
@@ -127,7 +130,7 @@ def test_leapfrog_steps_are_the_evaluations():
     leapfrogs = whole.statistics[..., NAMES.index("leapfrogs")]
     assert target.evaluations == leapfrogs.sum() + 4
     _, _, whole = run(target, warmup=160, draws=20)
-    starts = 4 * (1 + 3 * 30)  # three step sizes looked for
+    starts = 4 * (1 + 2 * 30)  # two step sizes looked for
     counted = whole.statistics[..., NAMES.index("leapfrogs")].sum()
     assert counted < target.evaluations - leapfrogs.sum() - 4 < counted + starts
 
@@ -162,12 +165,12 @@ def test_treedepth_has_its_limit():
 def test_scales_are_learnt():
     scales = np.array([0.03, 1.0, 3.0])
     target = GaussianTarget(np.zeros(3), np.diag(scales**2))
-    z, statistics, _ = run(target, warmup=300, max_treedepth=6)
+    z, statistics, _ = run(target, warmup=200, draws=500, max_treedepth=5)
     assert statistics["leapfrogs"].mean() < 12
     for i, scale in enumerate(scales):
         assert_mean((z[..., i] / scale) ** 2, 1)
-    short = run(target, warmup=149, draws=20, max_treedepth=6)[1]
-    assert short["leapfrogs"].mean() > 30  # the metric is the identity still
+    short = run(target, warmup=149, draws=20, chains=1, max_treedepth=5)[1]
+    assert short["leapfrogs"].mean() > 25  # the metric is the identity still
 
 
 @pytest.mark.parametrize(
