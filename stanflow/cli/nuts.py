@@ -73,7 +73,7 @@ def nuts(
     include_path: IncludePath = None,
     as_json: Json = False,
 ) -> None:
-    """Draw from the posterior by Stan's NUTS and save the draws in a folder."""
+    """Draw from the posterior by NUTS and save the draws in a folder."""
     from stanflow.runs.folder import NUTS, check_output_folder, release_folder, reserve_folder
     from stanflow.stan.model import StanModel
 

@@ -91,7 +91,7 @@ def nuts(
         estimates the metric anew from the chain's own draws.
     through : Fit, optional
         A fit of the same posterior. NUTS, StanFlow's own, then runs in the base space of its flow
-        (see `through_flow`), where the posterior is nearly the flow's base, and chains start at
+        (see `run_through`), where the posterior is nearly the flow's base, and chains start at
         draws of the flow. `engine`, `exe`, `init` and a dense metric do not go with it: the
         engine that has opened the model evaluates the density.
     adapt_delta : float, optional
