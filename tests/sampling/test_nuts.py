@@ -200,12 +200,10 @@ def test_a_wall_is_a_divergence():
 
 def test_positions_beyond_all_bounds_are_divergences():
     target = Separate(2, lambda z: -(z**4), lambda z: -4 * z**3)
-    _, statistics, _ = run(target, warmup=1, draws=50)
     starts = np.full((2, 2), 1e3)  # where a step of size 1 leaps to 10^9, and then to infinity
     whole = sample(target, starts, seed=1, warmup=1, draws=20)
     assert whole.statistics[..., NAMES.index("divergent")].all()
     np.testing.assert_array_equal(whole.positions, np.full((2, 21, 2), 1e3))
-    assert statistics["acceptance"].min() >= 0
 
 
 def test_the_seed_decides_and_chains_do_not_touch_each_other():
