@@ -49,6 +49,13 @@ def nuts(
             show_default=False,
         ),
     ] = None,
+    through: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a fit of the same posterior: NUTS runs in the base space of its flow.",
+            show_default=False,
+        ),
+    ] = None,
     chains: Annotated[int, typer.Option(help="Chains.")] = 4,
     warmup: Annotated[int, typer.Option(help="Warmup iterations of each chain.")] = 1000,
     draws: Annotated[int, typer.Option(help="Draws of each chain.")] = 1000,
@@ -66,7 +73,7 @@ def nuts(
     include_path: IncludePath = None,
     as_json: Json = False,
 ) -> None:
-    """Draw from the posterior by Stan's NUTS and save the draws in a folder."""
+    """Draw from the posterior by NUTS and save the draws in a folder."""
     from stanflow.runs.folder import NUTS, check_output_folder, release_folder, reserve_folder
     from stanflow.stan.model import StanModel
 
@@ -88,6 +95,7 @@ def nuts(
             engine=engine,
             exe=exe,
             init=None if init is None else _load(init),
+            through=None if through is None else _load(through),
             adapt_delta=adapt_delta,
             max_treedepth=max_treedepth,
             metric=metric,

@@ -174,8 +174,9 @@ def same_posterior(first: Fit | NutsFit, reference: Fit | NutsFit) -> None:
 
 def _source_of_random_data(run: Fit | NutsFit) -> str:
     """Name the seed and the engine of a run's transformed data block."""
-    seed = run.report.get("model_seed", run.report.get("seed"))
-    return f"seed {seed} of the {run.report.get('engine')} engine"
+    report: Mapping[str, Any] = run.report
+    seed = report.get("model_seed", report.get("seed"))
+    return f"seed {seed} of the {report.get('model_engine', report.get('engine'))} engine"
 
 
 def align(first: Fit | NutsFit, reference: Fit | NutsFit) -> Sides:

@@ -7,7 +7,7 @@ was trained on the same posterior knows both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from stanflow.statistics.importance_weights import normalized
 if TYPE_CHECKING:
     from stanflow.fitting.result import Fit
 
+_PURPOSES = {"init": "start from", "through": "sample through"}
 _STARTS_TRIED = 100
 _ENOUGH_DRAWS = 100
 _DRAWS_PER_DIMENSION = 5  # for a dense metric
@@ -53,12 +54,11 @@ def flow_starts(
     UsageError
         The fit is of another program or other data, or too few of its draws can start a chain.
     """
-    _check_same_posterior(fit, model)
-    rows = np.flatnonzero(np.isfinite(fit.z).all(axis=1))
-    weights = _weights(fit.log_weights[rows])
+    check_same_posterior(fit, model, "init")
+    rows, weights = _finite_draws(fit)
     chosen = []
     parameters = []
-    for row in rows[_weighted_order(weights, np.random.default_rng(seed))][:_STARTS_TRIED]:
+    for row in draws_to_try(fit, seed):
         start = _startable(fit, model, row)
         if start is not None:
             chosen.append(row)
@@ -78,6 +78,28 @@ def flow_starts(
         averaged_draws=len(rows),
         effective_draws=effective,
     )
+
+
+def draws_to_try(fit: Fit, seed: int) -> npt.NDArray[np.intp]:
+    """Return rows of a fit's draws in the order in which chains are to be started there.
+
+    They are drawn by the fit's importance weights, without replacement, from the finite draws.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of the posterior.
+    seed : int
+        For the choice.
+    """
+    rows, weights = _finite_draws(fit)
+    return rows[_weighted_order(weights, np.random.default_rng(seed))][:_STARTS_TRIED]
+
+
+def _finite_draws(fit: Fit) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """Return the rows of the draws that are finite, and their weights."""
+    rows = np.flatnonzero(np.isfinite(fit.z).all(axis=1))
+    return rows, _weights(fit.log_weights[rows])
 
 
 def inverse_metric(z: FloatArray, weights: FloatArray, metric: Metric) -> tuple[FloatArray, float]:
@@ -124,7 +146,23 @@ def inverse_metric(z: FloatArray, weights: FloatArray, metric: Metric) -> tuple[
     return shrunk * (covariance + covariance.T) / 2 + added * np.eye(dim), n
 
 
-def _check_same_posterior(fit: Fit, model: StanModel) -> None:
+def check_same_posterior(fit: Fit, model: StanModel, option: Literal["init", "through"]) -> None:
+    """Check that a fit is of a model's program and data.
+
+    Parameters
+    ----------
+    fit : Fit
+        Given as this option.
+    model : StanModel
+        The program and its data.
+    option : {"init", "through"}
+        The option's name.
+
+    Raises
+    ------
+    UsageError
+        It is not.
+    """
     report: Mapping[str, Any] = fit.report
     for what, key, own in (
         (f"another program than {model.program.label}", "program_sha256", model.program.hash),
@@ -132,8 +170,8 @@ def _check_same_posterior(fit: Fit, model: StanModel) -> None:
     ):
         if report[key] != own:
             raise UsageError(
-                f"the fit to start from is of {what}; give a fit of this posterior, or leave "
-                "init out"
+                f"the fit to {_PURPOSES[option]} is of {what}; give a fit of this posterior, or "
+                f"leave {option} out"
             )
 
 

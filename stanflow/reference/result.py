@@ -24,12 +24,13 @@ _ENGINES = {
     "cmdstan": "CmdStan",
     "native": "the native engine",
     "embedded": "the embedded engine",
+    "flow": "the base space of a flow",
 }
 
 
 @dataclass(frozen=True)
 class NutsFit(StanVariables):
-    """Draws of a program's posterior by Stan's NUTS.
+    """Draws of a program's posterior by NUTS.
 
     Names follow cmdstanpy's.
 

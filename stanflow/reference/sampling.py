@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 NutsEngine = Literal["auto", "cmdstan", "native", "embedded"]
 
+_Decision = tuple[Literal["cmdstan", "native", "embedded", "flow"], str, StanHeaders | None]
+_THROUGH_A_FLOW: _Decision = "flow", "a fit to sample through was given", None
+
 _LARGEST_RHAT = 1.01
 _ENOUGH_ESS_PER_CHAIN = 100
 _SMALLEST_BFMI = 0.3
@@ -57,6 +60,7 @@ def nuts(
     engine: NutsEngine = "auto",
     exe: str | PathLike[str] | None = None,
     init: Fit | None = None,
+    through: Fit | None = None,
     adapt_delta: float | None = None,
     max_treedepth: int | None = None,
     metric: Metric = "diag_e",
@@ -85,6 +89,11 @@ def nuts(
         flow's scales as its inverse metric (see `flow_starts`), so a shorter warmup will do. With
         `warmup` below 150 Stan keeps this metric and adapts only the step size; from 150 on it
         estimates the metric anew from the chain's own draws.
+    through : Fit, optional
+        A fit of the same posterior. NUTS, StanFlow's own, then runs in the base space of its flow
+        (see `run_through`), where the posterior is nearly the flow's base, and chains start at
+        draws of the flow. `engine`, `exe`, `init` and a dense metric do not go with it: the
+        engine that has opened the model evaluates the density.
     adapt_delta : float, optional
         The acceptance rate that step size adaptation aims at; 0.8 by default.
     max_treedepth : int, optional
@@ -107,7 +116,8 @@ def nuts(
     ProgramError
         The Stan compiler of CmdStan, or of the native engine, refused the program.
     UsageError
-        An option is out of range, or `init` is a fit of another posterior.
+        An option is out of range, `init` or `through` is a fit of another posterior, or `through`
+        is given beside what does not go with it.
 
     Examples
     --------
@@ -130,7 +140,8 @@ def nuts(
         max_treedepth=defaults.max_treedepth if max_treedepth is None else max_treedepth,
         metric=metric,
     )
-    taken, engine_reason, headers = _decide(engine, exe)
+    _check_goes_with(through, engine, exe, init, metric)
+    taken, engine_reason, headers = _decide(engine, exe) if through is None else _THROUGH_A_FLOW
     starts = None
     if init is not None:
         starts = flow_starts(init, model, chains=chains, seed=seed, metric=metric)
@@ -149,7 +160,7 @@ def nuts(
             taken, engine_reason = "embedded", f"{engine_reason}; {headers.name}: {error}"
         else:
             _check_columns(stan_model.param_names(include_tp=True, include_gq=True), model)
-    if exe is None and taken != "embedded":
+    if exe is None and taken in ("cmdstan", "native"):
         compile_seconds = time.perf_counter() - began
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -158,6 +169,10 @@ def nuts(
             run = cmdstan.run(model, settings, starts, executable, shown)
         elif stan_model is not None:
             run = native.run(stan_model, settings, starts, shown)
+        elif through is not None:
+            from stanflow.reference.through import run_through  # which loads torch
+
+            run = run_through(model, settings, through, shown)
         else:
             run = embedded.run(model, settings, starts, shown)
     seconds = time.perf_counter() - began
@@ -177,7 +192,8 @@ def nuts(
         "max_treedepth": settings.max_treedepth,
         "metric": metric,
         "step_size": run.statistics["stepsize__"][:, -1].tolist(),
-        **_started(starts),
+        **_started(starts, through),
+        **_evaluated_by(model, through),
         "versions": _versions(),
         "program_sha256": model.program.hash,
         "data_sha256": model.data.hash,
@@ -204,9 +220,7 @@ def nuts(
     )
 
 
-def _decide(
-    engine: NutsEngine, exe: str | PathLike[str] | None
-) -> tuple[Literal["cmdstan", "native", "embedded"], str, StanHeaders | None]:
+def _decide(engine: NutsEngine, exe: str | PathLike[str] | None) -> _Decision:
     """Return the engine to take, the reason, and what the native one compiles with."""
     if engine not in get_args(NutsEngine):
         raise UsageError(
@@ -239,6 +253,28 @@ def _decide(
     return "native", without_cmdstan, headers
 
 
+def _check_goes_with(
+    through: Fit | None,
+    engine: NutsEngine,
+    exe: str | PathLike[str] | None,
+    init: Fit | None,
+    metric: Metric,
+) -> None:
+    if through is None:
+        return
+    for option, is_given in {
+        "init": init is not None,
+        "exe": exe is not None,
+        "engine": engine != "auto",
+        "metric": metric != "diag_e",
+    }.items():
+        if is_given:
+            raise UsageError(
+                "NUTS through a flow is StanFlow's own, starts at draws of the flow and has a "
+                f"diagonal metric; leave out {option} or through"
+            )
+
+
 def _check_columns(columns: list[str], model: StanModel) -> None:
     if tuple(columns) != model.columns:
         raise EngineError(
@@ -265,9 +301,10 @@ def _counts(settings: NutsSettings, run: NutsRun) -> dict[str, Any]:
     }
 
 
-def _started(starts: ChainStarts | None) -> dict[str, Any]:
+def _started(starts: ChainStarts | None, through: Fit | None) -> dict[str, Any]:
     if starts is None:
-        return {"initialized_from": "random", "initial_metric": None}
+        start = "random" if through is None else "flow"
+        return {"initialized_from": start, "initial_metric": None}
     return {
         "initialized_from": "flow",
         "initial_metric": {
@@ -275,6 +312,13 @@ def _started(starts: ChainStarts | None) -> dict[str, Any]:
             "effective_draws": starts.effective_draws,
         },
     }
+
+
+def _evaluated_by(model: StanModel, through: Fit | None) -> dict[str, Any]:
+    """Return what evaluated the density where that is not the engine that ran NUTS."""
+    if through is None:
+        return {}
+    return {"model_engine": model.engine, "model_seed": model.seed}
 
 
 def _versions() -> dict[str, str]:
@@ -318,7 +362,8 @@ def _warnings(
             f"with {settings.warmup} warmup iterations, fewer than "
             f"{WARMUP_THAT_ADAPTS_THE_METRIC}, Stan does not adapt the metric"
         )
-    same_random_data = model.engine == report["engine"] and model.seed == settings.seed
+    ran_by = report.get("model_engine", report["engine"]), report.get("model_seed", settings.seed)
+    same_random_data = ran_by == (model.engine, model.seed)
     if model.program.draws_data and not same_random_data:
         lines.append(
             "the program draws random numbers in its transformed data block, here by the seed "
