@@ -50,7 +50,8 @@ def find_modes(
     ----------
     target : Density
     chains : sequence of arrays of shape (n, D)
-        Where each chain was, once it had climbed.
+        Where each chain was, once it had climbed; of no mode where the density is not finite at
+        its mean.
     rng : numpy.random.Generator
 
     Returns
@@ -75,13 +76,15 @@ def find_modes(
     centres = np.stack([points.mean(axis=0) for points in chains])
     heights = target.log_density(centres)
     places: list[list[int]] = []
-    for chain in np.argsort(-np.where(np.isfinite(heights), heights, -np.inf)):
+    for chain in np.argsort(-heights)[: np.isfinite(heights).sum()]:  # NaN comes last
         for place in places:
             if not _is_apart(target, centres, heights, int(chain), place[0]):
                 place.append(int(chain))
                 break
         else:
             places.append([int(chain)])
+    if not places:
+        return ()
     visited = [np.concatenate([chains[i] for i in place]) for place in places[:_MOST_MODES]]
     drawn = draw_locally(target, visited, _DRAWS, rng)
     nearest = drawn.log_shares.argmax(axis=0)

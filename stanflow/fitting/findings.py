@@ -44,6 +44,12 @@ def _on_the_way(fit: Fit) -> list[str]:
     lines = []
     if report.get("resampled"):
         lines.append("the draws were resampled by their importance weights")
+    if modes := report.get("modes"):
+        shares = ", ".join(f"{share:.0%}" for share in modes)
+        lines.append(
+            f"chains from elsewhere found {len(modes)} modes, so the flow was trained "
+            f"on all of them: {shares} of the posterior"
+        )
     if report["rejected_draws"]:
         lines.append(
             f"{report['rejected_draws']} draws were rejected: the program has no finite log "

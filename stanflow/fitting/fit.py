@@ -32,7 +32,7 @@ from stanflow.fitting.assessment import (
 )
 from stanflow.fitting.budget import share_time
 from stanflow.fitting.fit_report import FitReport
-from stanflow.fitting.modes import balance, modes_of
+from stanflow.fitting.modes import balance, modes_of, shares_of_modes
 from stanflow.fitting.presets import Preset
 from stanflow.fitting.presets import preset as named_settings
 from stanflow.fitting.result import Fit
@@ -58,6 +58,7 @@ from stanflow.training.wiring import wire_by_curvature
 _FEWEST_EVIDENCE_DRAWS, _MOST_EVIDENCE_DRAWS = 4000, 20_000
 _SHARE_BEFORE_REFINING = 0.5  # of the time
 _SHARE_OF_REFINING = 0.9  # of the time then left
+_MOST_TIMES_FOR_MODES = 2
 _VERSIONED = ("stanli", "bridgestan", "torch", "numpy", "arviz")
 
 
@@ -199,8 +200,7 @@ def fit(
     )
     result = fitting.train(kept, state)
     assessment = fitting.assess(result)
-    if assessment.missed is not None and fitting.may_learn_modes(result):
-        result, assessment = fitting.learn_modes(result, assessment)
+    result, assessment = fitting.learn_modes(result, assessment)
     network = result.flow
     if grows and network.couplings > 0:
         run["flow_config"]["layers"] = network.couplings
@@ -344,31 +344,43 @@ class _Fitting:
     ) -> tuple[TrainResult, Assessment]:
         """Train anew with a copy of the base for each mode that chains from elsewhere have found.
 
-        What came before is returned where that is better, or there are no such modes.
+        And once more where chains find further ones. What was best is returned.
         """
-        assert assessment.missed is not None
-        with self.stages.measured("modes"):
-            modes = modes_of(self.target, assessment.missed, self.flow_seed)
-        if not modes:
-            return result, assessment
+        best = result, assessment
+        modes: tuple[Mode, ...] = ()
+        steps = len(result.trace)
+        for _ in range(_MOST_TIMES_FOR_MODES):
+            if assessment.missed is None or not self.may_learn_modes(result):
+                break
+            with self.stages.measured("modes"):
+                modes = modes_of(self.target, assessment.missed, modes, self.flow_seed)
+            if not modes:
+                break
+            result = self._train_on(modes, after=steps)
+            steps += len(result.trace)
+            assessment = self.assess(result)
+            if _is_better(assessment, best[1]):
+                best = result, assessment
+        return best
+
+    def _train_on(self, modes: Sequence[Mode], *, after: int) -> TrainResult:
+        """Train on modes, with steps told as if they came after those before."""
         seconds = _SHARE_BEFORE_REFINING * self._seconds_left()
-        before = len(result.trace)
         with self._told() as on_step, Limits(seconds) as limits:
             start, flow = self._apart(modes)
             with self.stages.measured("training"):
-                again = train(
+                result = train(
                     flow,
                     self.target,
                     start,
                     self.train_config,
                     self.train_seed,
                     limits=limits,
-                    on_step=lambda step: on_step(replace(step, step=before + step.step)),
+                    on_step=lambda step: on_step(replace(step, step=after + step.step)),
                     grows=self.grows,
                 )
-                balance(again.flow, self.target, self.train_seed)
-        assessed = self.assess(again)
-        return (again, assessed) if _is_better(assessed, assessment) else (result, assessment)
+                balance(result.flow, self.target, self.train_seed)
+        return result
 
     def _apart(self, modes: Sequence[Mode]) -> tuple[Start, Flow]:
         """Return where training on modes begins, and a flow with a copy of the base for each."""
@@ -437,6 +449,7 @@ def _report(
         "dim": model.dim,
         "family": run["flow_config"]["family"],
         **assessment.report,
+        "modes": shares_of_modes(result.flow),
         "steps": len(result.trace),
         "gradient_evaluations": sum(
             stage["gradient_evaluations"] for stage in stages.report.values()

@@ -108,6 +108,7 @@ class _ReportOfEveryFit(AssessmentReport):
     engine_version: str
     dim: int
     family: Family
+    modes: list[float] | None
     steps: int
     gradient_evaluations: int
     seconds: float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -18,23 +20,34 @@ _FARTHEST = 80.0  # units of the start; LOFT bends beyond 100
 _DRAWS_TO_BALANCE = 4000
 
 
-def modes_of(target: CountingTarget, missed: FloatArray, seed: int) -> tuple[Mode, ...]:
+def modes_of(
+    target: CountingTarget, visited: FloatArray, known: Sequence[Mode], seed: int
+) -> tuple[Mode, ...]:
     """Return the modes that chains were in, where there are several to learn; else none.
 
     Parameters
     ----------
     target : CountingTarget
-    missed : array of shape (n, C, D)
+    visited : array of shape (n, C, D)
         Where the chains were.
+    known : sequence of Mode
+        From earlier chains.
     seed : int
     """
-    finite = np.isfinite(missed).all(axis=(0, 2))
-    chains = list(missed[:, finite].swapaxes(0, 1))
+    finite = np.isfinite(visited).all(axis=(0, 2))
+    chains = [*visited[:, finite].swapaxes(0, 1), *(mode.points for mode in known)]
     modes = find_modes(target, chains, np.random.default_rng(seed)) if chains else ()
     if len(modes) < 2:
         return ()
     _, centres = begin_apart([mode.points for mode in modes])
     return modes if np.abs(centres).max() <= _FARTHEST else ()
+
+
+def shares_of_modes(flow: Flow) -> list[float] | None:
+    """Return how much each copy of a flow's base holds, the heaviest first; None of one base."""
+    if not isinstance(flow.base, MixtureBase):
+        return None
+    return sorted(flow.base.log_weights.exp().tolist(), reverse=True)
 
 
 @torch.no_grad()

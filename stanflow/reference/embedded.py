@@ -28,7 +28,7 @@ from stanflow.reference.run import (
     parameters_of,
     split_warmup,
 )
-from stanflow.stan import embedded
+from stanflow.stan import embedded, stanc
 from stanflow.stan.batch import available_cores
 from stanflow.stan.model import StanModel
 from stanflow.stan.printing import print_to_stderr
@@ -99,7 +99,9 @@ def _sample(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # loading has raised for these
         sampler = stanli.Model(
-            stan_code=embedded.mended(program).expanded, data=model.data.json, seed=settings.seed
+            mir=stanc.to_mir(embedded.mended(program).expanded),
+            data=model.data.json,
+            seed=settings.seed,
         )
     print_to_stderr(ctypes.CDLL(str(stanli._runtime_lib_path())))
     iterations = settings.warmup + settings.draws

@@ -162,6 +162,9 @@ def _training(report: Mapping[str, Any]) -> str:
     if report.get("steps") is None:
         return NOTHING
     parts = [f"{report['steps']:,} steps", _ENDINGS.get(str(report.get("stopped")), "")]
+    if modes := report.get("modes"):
+        shares = ", ".join(f"{share:.0%}" for share in modes)
+        parts.append(f"on {len(modes)} modes that chains from elsewhere found ({shares})")
     if skipped := report.get("skipped_steps"):
         parts.append(f"{skipped:,} of them without a finite gradient")
     if returns := report.get("returns"):

@@ -23,6 +23,7 @@ import stanli
 
 from stanflow.arrays import FloatArray
 from stanflow.errors import BeyondEmbeddedError, DataError, EngineError, one_line
+from stanflow.stan import stanc
 from stanflow.stan.compiler_messages import compiler_error, with_own_places
 from stanflow.stan.data import StanData
 from stanflow.stan.declared_sizes import declared_sizes
@@ -116,7 +117,7 @@ def compile_program(program: StanProgram) -> str:
         It is valid but uses something that this engine lacks.
     """
     try:
-        return str(stanli.stan_to_mir(program.expanded))
+        return stanc.to_mir(program.expanded)
     except RuntimeError as error:
         reported = compiler_error(program, str(error))
         raise reported or BeyondEmbeddedError(
@@ -187,7 +188,7 @@ def _fails_alike(
 ) -> bool | None:
     """Return whether a text fails with a message; None where it is no program."""
     try:
-        mir = str(stanli.stan_to_mir(code))
+        mir = stanc.to_mir(code)
     except RuntimeError:
         return None
     try:
@@ -245,7 +246,7 @@ def keep_constants(mir: str) -> str:
     Parameters
     ----------
     mir : str
-        A model as `stanli.stan_to_mir` writes it.
+        A model as `stanc.to_mir` writes it.
 
     Raises
     ------
@@ -283,8 +284,7 @@ def _flag_is_understood() -> bool:
         "r ~ gamma(2, 3) T[1, ]; target += own_lpdf(x | r);"
     )
     dropping, keeping = (
-        str(stanli.stan_to_mir(f"{shared} model {{ {statements} }}"))
-        for statements in (drops, keeps)
+        stanc.to_mir(f"{shared} model {{ {statements} }}") for statements in (drops, keeps)
     )
     return (
         dropping.startswith(_MIR_PREFIX)

@@ -25,8 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import stanli
-
+from stanflow.stan import stanc
 from stanflow.stan.container_loops import ElementLoop, container_loops
 from stanflow.stan.edits import edited
 from stanflow.stan.gp_kernels import KERNELS, KernelCall, calls_replaced, kernel_calls
@@ -82,7 +81,7 @@ def find_faults(program: StanProgram, mir: str | None = None) -> tuple[Fault, ..
     program : StanProgram
         The program.
     mir : str, optional
-        The program as `stanli.stan_to_mir` compiled it, to save compiling it here.
+        The program as `stanc.to_mir` compiled it, to save compiling it here.
 
     Returns
     -------
@@ -110,7 +109,7 @@ def find_faults(program: StanProgram, mir: str | None = None) -> tuple[Fault, ..
 def compiled_code(code: str) -> str | None:
     """Return what the embedded engine's compiler makes of a text, None where it refuses it."""
     try:
-        return str(stanli.stan_to_mir(code))
+        return stanc.to_mir(code)
     except RuntimeError:
         return None
 

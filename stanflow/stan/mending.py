@@ -30,7 +30,7 @@ def mend(program: StanProgram, mir: str | None = None) -> StanProgram:
     program : StanProgram
         The program.
     mir : str, optional
-        The program as `stanli.stan_to_mir` compiled it, to save compiling it here.
+        The program as `stanc.to_mir` compiled it, to save compiling it here.
 
     Returns
     -------

@@ -73,7 +73,7 @@ def rows_assigned(mir: str) -> frozenset[str]:
     Parameters
     ----------
     mir : str
-        A program as `stanli.stan_to_mir` writes it.
+        A program as `stanc.to_mir` writes it.
 
     Returns
     -------
@@ -88,12 +88,12 @@ def rows_assigned(mir: str) -> frozenset[str]:
 
     Examples
     --------
-    >>> import stanli
+    >>> from stanflow.stan import stanc
     >>> data = "data { array[2, 3] int a; } "
-    >>> rows_assigned(stanli.stan_to_mir(
+    >>> rows_assigned(stanc.to_mir(
     ...     data + "transformed data { array[2, 3] int b = a; b[1] = a[2]; }"))
     frozenset({'b'})
-    >>> rows_assigned(stanli.stan_to_mir(
+    >>> rows_assigned(stanc.to_mir(
     ...     data + "transformed data { array[2, 3] int b = a; b[1, :] = a[2]; }"))
     frozenset()
     """
@@ -113,7 +113,7 @@ def called_with_last(
     Parameters
     ----------
     mir : str
-        A program as `stanli.stan_to_mir` writes it.
+        A program as `stanc.to_mir` writes it.
     functions : collection of str
         Names of Stan's own functions.
     is_such : callable

@@ -6,9 +6,16 @@ import torch
 from scipy import stats
 
 from stanflow.flow.base import Gaussian, StudentT
+from stanflow.flow.mixture_base import MixtureBase
 from stanflow.sampling.widened_base import WidenedBase
 
-BASES = (Gaussian, StudentT)
+
+def mixture(dim):
+    centres = torch.tensor([[-4.0], [3.0]]).expand(2, dim).clone()
+    return MixtureBase(StudentT(dim), centres, torch.tensor([0.3, 0.7]).log())
+
+
+BASES = (Gaussian, StudentT, mixture)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -41,6 +48,16 @@ def test_draws_have_its_density():
 
     def cdf(x):
         return share * stats.cauchy.cdf(x) + (1 - share) * stats.norm.cdf(x)
+
+    assert stats.kstest(e[:, 2], cdf).pvalue > 1e-3
+
+
+def test_draws_of_a_mixture_have_a_heavy_tail_around_each_centre():
+    e = WidenedBase(mixture(4).double()).sample(20_000, torch.Generator().manual_seed(1))
+
+    def cdf(x):
+        parts = [0.125 * stats.cauchy.cdf(x - c) + 0.875 * stats.t.cdf(x - c, 30) for c in (-4, 3)]
+        return 0.3 * parts[0] + 0.7 * parts[1]
 
     assert stats.kstest(e[:, 2], cdf).pvalue > 1e-3
 
