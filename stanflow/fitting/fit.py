@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 
 import stanflow
 from stanflow.errors import UsageError
+from stanflow.estimates.missing_mass import IMPORTANCE_UP_TO
 from stanflow.estimates.modes import Mode
 from stanflow.estimates.verdict import VERDICTS
 from stanflow.fitting.assessment import (
@@ -50,6 +52,7 @@ from stanflow.statistics.importance_weights import normalized
 from stanflow.training.checkpoint import Checkpoint, State
 from stanflow.training.config import TrainConfig
 from stanflow.training.limits import Limits
+from stanflow.training.sharpening import sharpen
 from stanflow.training.start import Start, begin, begin_apart
 from stanflow.training.train_step import TrainStep
 from stanflow.training.trainer import TrainResult, seconds_spent, train
@@ -199,8 +202,7 @@ def fit(
         on_round=on_round or (lambda step: None),
     )
     result = fitting.train(kept, state)
-    assessment = fitting.assess(result)
-    result, assessment = fitting.learn_modes(result, assessment)
+    result, assessment = fitting.learn_modes(*fitting.assess(result))
     network = result.flow
     if grows and network.couplings > 0:
         run["flow_config"]["layers"] = network.couplings
@@ -286,23 +288,32 @@ class _Fitting:
             rng = np.random.default_rng(self.flow_seed)
             return wire_by_curvature(config, in_units, in_units.in_units(start.points), rng)
 
-    def assess(self, result: TrainResult) -> Assessment:
-        """Estimate, move draws to the posterior where that is wanted, and judge."""
-        flow, trace, plan = result.flow, trace_of(result.trace), self.plan
+    def assess(self, result: TrainResult) -> tuple[TrainResult, Assessment]:
+        """Estimate, move draws to the posterior where that is wanted, and judge.
+
+        The flow that was judged is returned, too: it may have learnt from the draws.
+        """
+        trace, plan = trace_of(result.trace), self.plan
         with self.stages.measured("assessment"):
-            estimates = estimate(flow, self.model, plan, self.target)
+            estimates = estimate(result.flow, self.model, plan, self.target)
         refined = None
         when = self.refining.when
         wanted = when == "always" or (when == "auto" and not estimates.suffice(trace["elbo"]))
         if wanted and result.stopped != "interrupted":
-            refined = self._refine(flow, estimates)
+            result, estimates, refined = self._refine(result, estimates)
         with self.stages.measured("assessment"):
             if refined is not None:
-                return assess_refined(
-                    flow, self.model, estimates, refined, plan, target=self.target, trace=trace
+                return result, assess_refined(
+                    result.flow,
+                    self.model,
+                    estimates,
+                    refined,
+                    plan,
+                    target=self.target,
+                    trace=trace,
                 )
-            return assess(
-                flow,
+            return result, assess(
+                result.flow,
                 self.model,
                 estimates,
                 plan,
@@ -311,31 +322,62 @@ class _Fitting:
                 breakdown=result.breakdown,
             )
 
-    def _refine(self, flow: Flow, estimates: FlowEstimates) -> Refined | None:
-        with self.stages.measured("refine"), contextlib.ExitStack() as stack:
+    def _refine(
+        self, result: TrainResult, estimates: FlowEstimates
+    ) -> tuple[TrainResult, FlowEstimates, Refined | None]:
+        """Move draws to the posterior, and once more from a flow that has learnt from them."""
+        with contextlib.ExitStack() as stack:
             on_round = self.on_round
             if self.shown:
                 from stanflow.fitting.progress import RefineProgress
 
                 on_round = stack.enter_context(RefineProgress(estimates.constant.value))
             limits = stack.enter_context(Limits(_SHARE_OF_REFINING * self._seconds_left()))
-            return refine(
-                flow,
-                self.target,
-                estimates.densities,
-                self.refining,
+            moved = partial(
+                refine,
+                target=self.target,
                 draws=self.plan.draws,
-                seed=self.refine_seed,
                 should_stop=lambda: limits.terminated or limits.reason_to_stop() is not None,
                 on_round=on_round,
             )
+            before = self.target.evaluations
+            with self.stages.measured("refine"):
+                refined = moved(
+                    result.flow,
+                    of_flow=estimates.densities,
+                    config=self.refining,
+                    seed=self.refine_seed,
+                    may_end_far=self.flow_config.family == "realnvp",
+                )
+            if refined is None or refined.stopped != "far":
+                return result, estimates, refined
+            left = self.refining.evaluations_for(self.model.dim)
+            left -= self.target.evaluations - before
+            with self.stages.measured("sharpening"):
+                flow = sharpen(
+                    result.flow,
+                    self.target,
+                    refined.z,
+                    self.train_config,
+                    seed=self.train_seed,
+                    should_stop=moved.keywords["should_stop"],
+                )
+                estimates = estimate(flow, self.model, self.plan, self.target)
+            with self.stages.measured("refine"):
+                again = moved(
+                    flow,
+                    of_flow=estimates.densities,
+                    config=replace(self.refining, most_evaluations=max(1, left)),
+                    seed=self.refine_seed,
+                )
+            return replace(result, flow=flow), estimates, again
 
     def _seconds_left(self) -> float:
         return max(0.0, self.ends - time.perf_counter())
 
     def may_learn_modes(self, result: TrainResult) -> bool:
         """Return whether modes that the flow lacks can be learnt, and there is time to."""
-        couples = self.flow_config.family == "realnvp"
+        couples = self.flow_config.family == "realnvp" and self.model.dim <= IMPORTANCE_UP_TO
         wanted = couples and self.train_config.gradient == "path" and self.refining.when != "never"
         return wanted and result.stopped != "interrupted" and self._seconds_left() > 0
 
@@ -356,9 +398,8 @@ class _Fitting:
                 modes = modes_of(self.target, assessment.missed, modes, self.flow_seed)
             if not modes:
                 break
-            result = self._train_on(modes, after=steps)
+            result, assessment = self.assess(self._train_on(modes, after=steps))
             steps += len(result.trace)
-            assessment = self.assess(result)
             if _is_better(assessment, best[1]):
                 best = result, assessment
         return best

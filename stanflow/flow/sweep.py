@@ -119,6 +119,7 @@ class Sweep:
         self.score = workspace.empty(flow.dim, batch) if with_score else None
         self.log_q = torch.empty(batch, dtype=torch.float64, device=flow.flat.device)
         self._e = workspace.empty(flow.dim, batch)
+        self._given = 0
         self._base = flow.base.passes(workspace)
         self._layers = passes_of(flow.dim, layers, workspace, self._flat_gradient)
 
@@ -134,7 +135,7 @@ class Sweep:
         return self._workspace.largest
 
     @torch.no_grad()
-    def draw(self, generator: torch.Generator, tails: int = 0) -> None:
+    def draw(self, generator: torch.Generator, tails: int = 0, given: Tensor | None = None) -> None:
         """Fill `z`, `log_q` and `score` with a new batch.
 
         Parameters
@@ -145,6 +146,9 @@ class Sweep:
             How many of them, the first ones, to draw further out than the flow has them: two
             coordinates of their base point are spread out (see `BasePasses.spread_out`). `log_q`
             and `score` are the flow's own there.
+        given : Tensor of shape (n, D), optional
+            Base points to take in place of the first n. Of these, the base's parameters learn
+            nothing.
 
         Raises
         ------
@@ -156,6 +160,13 @@ class Sweep:
         if tails > 0:
             assert self.score is not None
             self._base.spread_out(self.z, self.score, self.log_q, tails, generator)
+        self._given = 0 if given is None else len(given)
+        if given is not None:
+            assert self.score is not None
+            base = self.flow.base
+            self.z[:, : len(given)] = given.T
+            self.score[:, : len(given)] = base.score(given).T
+            self.log_q[: len(given)] = base.log_prob(given).to(self.log_q)
         self._push()
 
     @torch.no_grad()
@@ -201,6 +212,7 @@ class Sweep:
         """
         assert self.score is not None
         self.pull_to_base(cotangent, log_q_weight)
+        cotangent[:, : self._given] = 0
         self._base.pull(self._e, cotangent, log_q_weight)
 
     @torch.no_grad()

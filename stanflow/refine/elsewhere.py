@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from stanflow.arrays import FloatArray
-from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
+from stanflow.estimates.missing_mass import log_missing_mass
 from stanflow.estimates.probe import have_escaped, share_of_log_odds, walk_from_elsewhere
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.refine import Refined
@@ -36,8 +37,8 @@ class Elsewhere:
     chains : int
         Chains run.
     escaped : int
-        Chains that ended where the draws have no mass: their median weight p / q is more than 1000
-        times nearly all of the draws'.
+        Chains that ended where the draws have no mass, in base space, too: their median weight
+        p / q is more than 1000 times nearly all of the draws'.
     log_missing_mass : float
         The log of the mass that is there over the evidence, roughly; -infinity where none escaped,
         and NaN above 50 dimensions, where that is hard to tell.
@@ -68,7 +69,7 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
 
     They start and climb as those of `estimates.probe`, move for a while in the target's space, in
     the draws' metric, and then in the flow's base space as the draws did: for up to 80 transitions,
-    less where they are like the draws by then.
+    less where those among the draws are like them by then, and no others come to be.
 
     Parameters
     ----------
@@ -85,50 +86,57 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
     points, densities = walk_from_elsewhere(
         flow, target, refined.z, refined.log_p, chains=_CHAINS, rng=rng
     )
-    log_evidence = refined.log_evidence.value
-    log_weights = log_weights_at(flow, points, densities)
-    high = float(np.quantile(refined.log_p - refined.log_q, _HIGH_WEIGHTS))
-    escaped = have_escaped(log_weights - high, densities)
     with torch.no_grad():
         e = flow.inverse(torch.from_numpy(np.ascontiguousarray(points[-1])))[0].numpy()
-    inside = np.isfinite(e).all(axis=1) & ~escaped
+    inside = np.isfinite(e).all(axis=1)
+    escaped, rhat = ~inside & np.isfinite(densities).all(axis=0), math.inf
+    if inside.any():
+        escaped[inside], rhat = _come_together(flow, target, refined, e[inside], rng)
     missing = -math.inf
     if escaped.any() and target.dim > _MASS_IS_TOLD_UP_TO:
         missing = math.nan
     elif escaped.any():
         missing = log_missing_mass(
-            flow, target, points[:, escaped], densities[:, escaped], log_evidence, rng=rng
+            flow,
+            target,
+            points[:, escaped],
+            densities[:, escaped],
+            refined.log_evidence.value,
+            rng=rng,
         )
-    rhat = math.inf
-    if inside.sum() >= _CHAINS // 4:
-        rhat = _come_together(flow, target, refined, e[inside], rng)
     return Elsewhere(_CHAINS, int(escaped.sum()), missing, rhat, points)
 
 
 def _come_together(
     flow: Flow, target: CountingTarget, refined: Refined, e: FloatArray, rng: np.random.Generator
-) -> float:
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """Move chains in base space; return which still have no draws around them, and the R-hat."""
     pulled = PulledBack(flow, target)
     path = Path(WidenedBase(flow.base), pulled)
     state: Annealing = replace(
         annealing.init(path, e, islands=1), beta=1.0, log_step=refined.log_step
     )
     log_weights = refined.log_p - refined.log_q
-    rhat = math.inf
+    high = float(np.quantile(log_weights, _HIGH_WEIGHTS))
+    escaped, rhat = np.ones(len(e), dtype=bool), math.inf
     for _ in range(_MOST_ROUNDS):
-        points, theirs = [], []
+        points, theirs, densities = [], [], []
         for _ in range(_TRANSITIONS_A_ROUND):
             state, _info = annealing.move(state, path, rng)
             particles = state.particles
             points.append(particles.points)
             theirs.append(pulled.log_weights(particles.points, particles.log_end))
+            densities.append(particles.log_end)
+        before, escaped = escaped, have_escaped(np.stack(theirs) - high, np.stack(densities))
+        if (~escaped).sum() < _CHAINS // 4:
+            continue
         rhat = max(
-            _rhat(refined.base_points, np.concatenate(points)),
-            _rhat_of_ranks(log_weights, np.concatenate(theirs)),
+            _rhat(refined.base_points, np.stack(points)[:, ~escaped].reshape(-1, e.shape[1])),
+            _rhat_of_ranks(log_weights, np.stack(theirs)[:, ~escaped].ravel()),
         )
-        if rhat < _CLOSE:
+        if rhat < _CLOSE and (not escaped.any() or (escaped == before).all()):
             break
-    return rhat
+    return escaped, rhat
 
 
 def _rhat_of_ranks(one: FloatArray, other: FloatArray) -> float:

@@ -30,8 +30,9 @@ from stanflow.statistics.markov_chains import rank_normalized
 _FEWEST_SNAPSHOTS, _FEWEST_KEPT = 20, 8
 _SETTLED_RHAT, _SETTLED_SHIFT = 1.02, 0.1
 _EFFECTIVE_SHARE = 0.5  # of the draws wanted
+_SHARE_BEFORE_SHARPENING, _FAR = 0.4, 3.0  # of the evaluations; nats
 
-Stop = Literal["settled", "evaluations", "cut short"]
+Stop = Literal["settled", "evaluations", "cut short", "far"]
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ class Refined:
         Inverse temperatures, and moves at the last one.
     acceptance, log_step : float
         Mean probability that a trajectory was accepted at the end, and the log of their step size.
-    stopped : {"settled", "evaluations", "cut short"}
-        Why it ended: by itself, by its own limit, or because it was asked to.
+    stopped : {"settled", "evaluations", "cut short", "far"}
+        Why it ended: by itself, by its own limit, because it was asked to, or as the flow is far.
     particles, islands : int
     """
 
@@ -170,6 +171,7 @@ def refine(
     *,
     draws: int,
     seed: int,
+    may_end_far: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_round: Callable[[RefineStep], None] = lambda step: None,
 ) -> Refined | None:
@@ -193,6 +195,9 @@ def refine(
         Draws wanted, S.
     seed : int
         For all that is random.
+    may_end_far : bool
+        Whether to end after two fifths of the evaluations where the mean of ``log p - log q`` over
+        the draws is then 3 nats above the log evidence: the flow should learn from them first.
     should_stop : callable
         Asked again and again; once it says yes, it ends with what there is.
     on_round : callable
@@ -255,6 +260,9 @@ def refine(
             stopped = "cut short"
         elif target.evaluations - began > most:
             stopped = "evaluations"
+        elif may_end_far and target.evaluations - began > _SHARE_BEFORE_SHARPENING * most:
+            above = record.snapshots[-1].log_weights.mean() - log_sum_exp(state.log_evidence)
+            stopped = "far" if above + math.log(config.islands) > _FAR else None
         enough = len(record.snapshots) >= max(_FEWEST_SNAPSHOTS, 2 * snapshots)
         if enough and record.moves % _FEWEST_SNAPSHOTS == 0:
             found = _settling(record.kept(snapshots), config.islands)

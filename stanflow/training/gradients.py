@@ -91,16 +91,20 @@ class GradientEstimator:
         self._longest = None if longest is None else longest * math.sqrt(sweep.flow.dim)
         self._cotangent = torch.empty_like(sweep.z)
 
-    def estimate(self, generator: torch.Generator) -> BatchResult:
+    def estimate(
+        self, generator: torch.Generator, given: torch.Tensor | None = None
+    ) -> BatchResult:
         """Draw a batch and write the gradient of -ELBO; zero if no draw is accepted.
 
         Parameters
         ----------
         generator : torch.Generator
             Source of the draws.
+        given : Tensor of shape (n, D), optional
+            Base points to take in place of the first n draws.
         """
         sweep, cotangent = self._sweep, self._cotangent
-        sweep.draw(generator, self._tails)
+        sweep.draw(generator, self._tails, given)
         there = self._exchange.evaluate(sweep.z)
         log_q = sweep.log_q.cpu().numpy()
         torch.sub(self._score, there.gradient, out=cotangent)

@@ -59,7 +59,7 @@ def test_limits_of_the_verdict_are_those_of_the_code():
     expected = {
         "chains from elsewhere: missing mass": (
             f"above {v._MISSING_MASS:.0%}",
-            f"above {v._MISSING_MASS_NOTICED:.1%}",
+            f"above {v.MISSING_MASS_NOTICED:.1%}",
         ),
         "chains from elsewhere: R-hat": (
             f"{v._LARGEST_RHAT} or more",
@@ -142,7 +142,7 @@ def test_limits_of_refined_fits_are_those_of_the_code():
         ),
         "mass where chains from elsewhere ended and draws are not": (
             f"above {v._MISSING:.0%}",
-            f"above {v._MISSING_NOTICED:.1%}",
+            f"above {v.MISSING_MASS_NOTICED:.1%}",
         ),
         "chains from elsewhere that ended there": (
             {0.5: "above half"}[v._MOST_ESCAPED],
