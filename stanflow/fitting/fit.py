@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import stanflow
 from stanflow.errors import UsageError
@@ -62,6 +63,7 @@ _FEWEST_EVIDENCE_DRAWS, _MOST_EVIDENCE_DRAWS = 4000, 20_000
 _SHARE_BEFORE_REFINING = 0.5  # of the time
 _SHARE_OF_REFINING = 0.9  # of the time then left
 _MOST_TIMES_FOR_MODES = 2
+_MOST_DIMENSIONS_TO_SHARPEN = 500
 _VERSIONED = ("stanli", "bridgestan", "torch", "numpy", "arviz")
 
 
@@ -347,14 +349,14 @@ class _Fitting:
                     of_flow=estimates.densities,
                     config=self.refining,
                     seed=self.refine_seed,
-                    may_end_far=self.flow_config.family == "realnvp",
+                    may_end_far=self._may_sharpen,
                 )
             if refined is None or refined.stopped != "far":
                 return result, estimates, refined
             left = self.refining.evaluations_for(self.model.dim)
             left -= self.target.evaluations - before
             with self.stages.measured("sharpening"):
-                flow = sharpen(
+                sharper = sharpen(
                     result.flow,
                     self.target,
                     refined.z,
@@ -362,15 +364,25 @@ class _Fitting:
                     seed=self.train_seed,
                     should_stop=moved.keywords["should_stop"],
                 )
-                estimates = estimate(flow, self.model, self.plan, self.target)
+                anew = estimate(sharper, self.model, self.plan, self.target)
+            if _divergence(sharper, anew, refined) < _divergence(result.flow, estimates, refined):
+                result, estimates = replace(result, flow=sharper), anew
             with self.stages.measured("refine"):
-                again = moved(
-                    flow,
+                refined = moved(
+                    result.flow,
                     of_flow=estimates.densities,
                     config=replace(self.refining, most_evaluations=max(1, left)),
                     seed=self.refine_seed,
                 )
-            return replace(result, flow=flow), estimates, again
+            return result, estimates, refined
+
+    @property
+    def _may_sharpen(self) -> bool:
+        return (
+            self.flow_config.family == "realnvp"
+            and self.train_config.gradient == "path"
+            and self.model.dim <= _MOST_DIMENSIONS_TO_SHARPEN
+        )
 
     def _seconds_left(self) -> float:
         return max(0.0, self.ends - time.perf_counter())
@@ -435,6 +447,14 @@ class _Fitting:
             Modes(centres, log_weights),
         )
         return start, flow
+
+
+@torch.no_grad()
+def _divergence(flow: Flow, estimates: FlowEstimates, refined: Refined) -> float:
+    """Return KL(q | p) + KL(p | q): the EUBO over moved draws above the flow's ELBO."""
+    log_q = flow.log_prob(torch.from_numpy(refined.z)).numpy()
+    eubo = float((refined.log_p - log_q).mean()) + estimates.constant.value
+    return eubo - estimates.elbo.value
 
 
 def _is_better(assessed: Assessment, before: Assessment) -> bool:

@@ -79,7 +79,7 @@ class RefineConfig:
         """Return the most gradients to take in D dimensions."""
         if self.most_evaluations is not None:
             return self.most_evaluations
-        share = min(1.0, math.sqrt(_DIMENSIONS_WITH_ALL_EVALUATIONS / dim))
+        share = min(1.0, math.pow(_DIMENSIONS_WITH_ALL_EVALUATIONS / dim, 0.25))
         return round(_MOST_EVALUATIONS * share)
 
     def steps_before(self, dim: int, *, otherwise: int) -> int:

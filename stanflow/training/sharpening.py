@@ -3,8 +3,8 @@
 Training by the ELBO sees the flow's own draws alone, and what they never reach it does not miss.
 Draws that were moved to the posterior do reach it. At these the same path terms,
 ``(dT/dtheta)^T (d log q/dz - d log p/dz)``, have as their mean the gradient of the forward
-divergence KL(p | q) (Vaitl et al. 2024, arXiv 2403.15881), and vanish where the flow is right, as at
-its own draws. So half of a batch is of the one kind and half of the other.
+divergence KL(p | q) (Vaitl et al. 2024, arXiv 2403.15881), and vanish where the flow is right, as
+at its own draws. So half of a batch is of the one kind and half of the other.
 """
 
 from __future__ import annotations
