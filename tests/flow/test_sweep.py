@@ -58,6 +58,36 @@ def test_path_gradients_are_those_of_the_inverse_pass(
     assert_relatively_close(flow.flat_gradient, gradient)
 
 
+@settings(max_examples=100)
+@given(configs, dims, batches, seeds, use_compiled)
+def test_given_base_points_take_the_place_of_draws(config, dim, batch, seed, use_compiled):
+    """Their images, scores and path gradients, of which the base's parameters see nothing."""
+    flow, n = random_flow(config, dim, seed), (batch + 1) // 2
+    points = torch.randn(n, dim, generator=generator(seed + 1), dtype=torch.float64)
+    sweep = Sweep(flow, batch, use_compiled=use_compiled)
+    sweep.draw(generator(seed))
+    others = sweep.z[:, n:].clone()
+    sweep.draw(generator(seed), given=points)
+    torch.testing.assert_close(sweep.z[:, n:], others)
+    z = sweep.z[:, :n].T.clone().requires_grad_()
+    log_q = flow.log_prob(z)
+    (score,) = torch.autograd.grad(log_q.sum(), z)
+    assert_relatively_close(sweep.log_q[:n], log_q.detach())
+    assert_relatively_close(sweep.score[:, :n].T, score, 1e-8)
+    cotangent = torch.zeros_like(sweep.z)
+    cotangent[:, :n] = gradient_of_log_p(z.detach()).T
+    sweep.pull(cotangent.clone())
+    ours = flow.flat_gradient.clone()
+    flow.flat_gradient.zero_()
+    images = points
+    for bijection in flow.bijections:
+        images, _ = bijection(images)
+    assert_relatively_close(images.detach(), z.detach(), 1e-8)
+    if images.requires_grad:
+        (images * cotangent[:, :n].T).sum().backward()
+    assert_relatively_close(ours, flow.flat_gradient, 1e-8)
+
+
 @settings(max_examples=200)
 @given(configs, dims, batches, seeds, st.sampled_from(["keep", "rebuild"]), use_compiled)
 def test_total_gradients_are_those_of_the_forward_pass(

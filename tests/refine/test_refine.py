@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import integrate, stats
 
 import stanflow
 from stanflow.errors import UsageError
 from stanflow.estimates.draws import draw
+from stanflow.flow.config import FlowConfig
+from stanflow.flow.realnvp import build_flow
 from stanflow.refine.config import RefineConfig
 from stanflow.refine.refine import refine
 from stanflow.stan.density import CountingTarget
@@ -215,3 +218,35 @@ def test_what_rounding_pushes_over_a_boundary_is_left_out(trained, monkeypatch):
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(UsageError, match=message):
         RefineConfig(**change)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_it_ends_early_only_where_the_flow_is_far(narrow):
+    """A flow too narrow by a third in ten dimensions: KL(p | q) is 30 nats."""
+    model = stanflow.StanModel(
+        stan_code="parameters { vector[10] x; } model { x ~ normal(0, 1); }", engine="embedded"
+    )
+    flow = build_flow(FlowConfig(family="meanfield", base="gaussian"), 10, seed=1).double()
+    with torch.no_grad():
+        flow.output.log_scale.fill_(np.log(1 / 3) if narrow else 0.0)
+    target = CountingTarget(model)
+    densities = draw(flow, target, 1000, 1).densities
+    config = RefineConfig(particles=64, most_evaluations=40_000)
+    refined = refine(flow, target, densities, config, draws=40_000, seed=1, may_end_far=True)
+    assert (refined.stopped == "far") == narrow
+    assert (target.evaluations < 0.7 * 40_000) == narrow
+    whole = refine(flow, target, densities, config, draws=40_000, seed=1)
+    assert whole.stopped == "evaluations"
+
+
+def test_a_flow_that_is_far_learns_from_the_draws():
+    """Fifty steps of training leave a funnel's flow far too narrow."""
+    model = stanflow.StanModel(
+        MODELS / "funnel" / "funnel.stan", MODELS / "funnel" / "funnel_100.json", engine="embedded"
+    )
+    fit = stanflow.fit(
+        model, training=stanflow.TrainConfig(max_steps=50), draws=1000, progress=False
+    )
+    assert fit.report["stages"]["sharpening"]["gradient_evaluations"] > 0
+    assert fit.report["refine"]["stopped"] != "far"
+    np.testing.assert_allclose(fit.log_q, fit.log_prob(fit.z), rtol=1e-6, atol=1e-6)
