@@ -320,6 +320,7 @@ def assess_refined(
         elsewhere,
         elbo,
         constant=constant.value,
+        steps=len(trace["elbo"]),
         rejected_share=estimates.densities.rejected_share,
         boundary=_boundary(refined.z, estimates.drawn.rejected, model, constrained),
         unbounded=unbounded_directions(target, refined.z, model.unconstrained_names),

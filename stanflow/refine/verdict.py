@@ -28,6 +28,7 @@ _APART_NOTICED, _LARGEST_APART = 1.2, 1.6  # R-hat
 _ESCAPED_NOTICED, _MOST_ESCAPED = 0.1, 0.5  # share of the chains
 _DIVERGENCE_NOTICED, _NOTICED_A_ROOT_DIMENSION = 3.0, 0.7  # nats
 _LARGEST_DIVERGENCE = 2.0  # times as much
+_FEWEST_STEPS = 100
 
 _LONGER = "give refining more time (--max-seconds), or train longer (--max-steps)"
 _TRAIN = "train longer (--max-steps), so that the flow is nearer to the posterior"
@@ -40,6 +41,7 @@ def judge(
     elbo: Elbo,
     *,
     constant: float,
+    steps: int,
     rejected_share: float = 0.0,
     boundary: Boundary | None = None,
     unbounded: Sequence[str] = (),
@@ -51,7 +53,8 @@ def judge(
     nat; its two estimates are half a nat apart, and three standard errors, or it is as far below
     the ELBO; the EUBO is above it by 6 nats and by ``1.4 sqrt(D)``; chains from elsewhere found 5 %
     of the posterior where there are no draws, half of them ended there, or they did not come
-    together with the draws (R-hat above 1.6). They are good if all of these are smaller still.
+    together with the draws (R-hat above 1.6). They are good if all of these are smaller still, and
+    there were 100 steps of training at least.
 
     Parameters
     ----------
@@ -61,6 +64,8 @@ def judge(
         Of the flow.
     constant : float
         What the ELBO has in addition to the estimates of `refined`.
+    steps : int
+        Of training.
     rejected_share : float
         Share of the flow's mass where the program has no finite log density.
     boundary : Boundary or None
@@ -74,6 +79,7 @@ def judge(
         *_to_settling(refined),
         *_to_evidence(refined, elbo, constant),
         *to_rejected_draws(rejected_share, boundary),
+        *_to_training(steps),
     ]
     settling = refined.settling
     return conclude(
@@ -83,6 +89,16 @@ def judge(
         "elsewhere came to the same",
         only_causes=bool(unbounded),
     )
+
+
+def _to_training(steps: int) -> Iterator[Objection]:
+    """Object to a training so short that draws moved from it may miss what it has not seen."""
+    if steps < _FEWEST_STEPS:
+        yield Objection(
+            False,
+            f"{steps} training steps are few for a flow that draws are to be moved from",
+            _TRAIN,
+        )
 
 
 def _to_coverage(elsewhere: Elsewhere) -> Iterator[Objection]:

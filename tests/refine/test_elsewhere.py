@@ -37,7 +37,7 @@ def refined_at(location, *, dim, share, distance):
     elsewhere = look_elsewhere(flow, target, refined, seed=2)
     constant = model.normalizing_constant
     elbo = estimate_elbo(densities, constant)
-    return refined, elsewhere, judge(refined, elsewhere, elbo, constant=constant.value)
+    return refined, elsewhere, judge(refined, elsewhere, elbo, constant=constant.value, steps=500)
 
 
 @pytest.mark.parametrize("dim", [1, 3])

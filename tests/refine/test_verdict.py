@@ -35,8 +35,8 @@ ELBO = Elbo(value=-3.2, se=0.01, normalized=True)
 CONSTANT = 2.0
 
 
-def judged(refined=REFINED, elsewhere=ELSEWHERE, elbo=ELBO, unbounded=()):
-    return judge(refined, elsewhere, elbo, constant=CONSTANT, unbounded=unbounded)
+def judged(refined=REFINED, elsewhere=ELSEWHERE, elbo=ELBO, steps=500, unbounded=()):
+    return judge(refined, elsewhere, elbo, constant=CONSTANT, steps=steps, unbounded=unbounded)
 
 
 def test_nothing_against_it_is_good():
@@ -44,6 +44,13 @@ def test_nothing_against_it_is_good():
     assert verdict.name == "good"
     assert "8 islands" in verdict.reasons[0]
     assert "32 of 32 chains" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(("steps", "name"), [(50, "usable"), (99, "usable"), (100, "good")])
+def test_a_flow_of_a_few_steps_is_not_good_for_that(steps, name):
+    verdict = judged(steps=steps)
+    assert verdict.name == name
+    assert ("training steps are few" in verdict.reasons[0]) == (name == "usable")
 
 
 @pytest.mark.parametrize(
