@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import stanflow
-from stanflow.errors import UsageError
+from stanflow.errors import NumericsError, UsageError
 from stanflow.estimates.missing_mass import IMPORTANCE_UP_TO
 from stanflow.estimates.modes import Mode
 from stanflow.estimates.verdict import VERDICTS
@@ -335,12 +335,14 @@ class _Fitting:
 
                 on_round = stack.enter_context(RefineProgress(estimates.constant.value))
             limits = stack.enter_context(Limits(_SHARE_OF_REFINING * self._seconds_left()))
+            tell = _Rounds(on_round)
             moved = partial(
                 refine,
                 target=self.target,
                 draws=self.plan.draws,
+                seed=self.refine_seed,
                 should_stop=lambda: limits.terminated or limits.reason_to_stop() is not None,
-                on_round=on_round,
+                on_round=tell,
             )
             before = self.target.evaluations
             with self.stages.measured("refine"):
@@ -348,33 +350,50 @@ class _Fitting:
                     result.flow,
                     of_flow=estimates.densities,
                     config=self.refining,
-                    seed=self.refine_seed,
                     may_end_far=self._may_sharpen,
                 )
             if refined is None or refined.stopped != "far":
                 return result, estimates, refined
             left = self.refining.evaluations_for(self.model.dim)
             left -= self.target.evaluations - before
-            with self.stages.measured("sharpening"):
-                sharper = sharpen(
-                    result.flow,
-                    self.target,
-                    refined.z,
-                    self.train_config,
-                    seed=self.train_seed,
-                    should_stop=moved.keywords["should_stop"],
-                )
-                anew = estimate(sharper, self.model, self.plan, self.target)
-            if _divergence(sharper, anew, refined) < _divergence(result.flow, estimates, refined):
-                result, estimates = replace(result, flow=sharper), anew
+            sharper, anew = self._sharpened(
+                result.flow, estimates, refined, moved.keywords["should_stop"]
+            )
+            tell.begin_anew()
             with self.stages.measured("refine"):
-                refined = moved(
-                    result.flow,
-                    of_flow=estimates.densities,
+                again = moved(
+                    sharper,
+                    of_flow=anew.densities,
                     config=replace(self.refining, most_evaluations=max(1, left)),
-                    seed=self.refine_seed,
                 )
-            return result, estimates, refined
+            if again is None:
+                return result, estimates, refined
+            return replace(result, flow=sharper), anew, again
+
+    def _sharpened(
+        self,
+        flow: Flow,
+        estimates: FlowEstimates,
+        refined: Refined,
+        should_stop: Callable[[], bool],
+    ) -> tuple[Flow, FlowEstimates]:
+        """Return a flow that has learnt from moved draws, if it is nearer to the posterior then."""
+        with self.stages.measured("sharpening"):
+            sharper = sharpen(
+                flow,
+                self.target,
+                refined.z,
+                self.train_config,
+                seed=self.train_seed,
+                should_stop=should_stop,
+            )
+            try:
+                anew = estimate(sharper, self.model, self.plan, self.target)
+            except NumericsError:
+                return flow, estimates
+            if _divergence(sharper, anew, refined) < _divergence(flow, estimates, refined):
+                return sharper, anew
+            return flow, estimates
 
     @property
     def _may_sharpen(self) -> bool:
@@ -447,6 +466,31 @@ class _Fitting:
             Modes(centres, log_weights),
         )
         return start, flow
+
+
+class _Rounds:
+    """Tells rounds of refining, and those of another one after it as if they were of the same."""
+
+    def __init__(self, on_round: Callable[[RefineStep], None]) -> None:
+        self._on_round = on_round
+        self._rounds, self._share, self._seconds = 0, 0.0, 0.0
+        self._last: RefineStep | None = None
+
+    def __call__(self, step: RefineStep) -> None:
+        """Tell a round."""
+        self._last = replace(
+            step,
+            round=self._rounds + step.round,
+            share=self._share + (1 - self._share) * step.share,
+            seconds=self._seconds + step.seconds,
+        )
+        self._on_round(self._last)
+
+    def begin_anew(self) -> None:
+        """Count on from the last round."""
+        if self._last is not None:
+            last = self._last
+            self._rounds, self._share, self._seconds = last.round, last.share, last.seconds
 
 
 @torch.no_grad()

@@ -271,7 +271,7 @@ def refine(
                 stopped = "settled"
     kept = record.kept(snapshots)
     found = _settling(kept, config.islands)
-    tell(found.rhat, ends=True)
+    tell(found.rhat, ends=stopped != "far")
     return _result(
         flow,
         target,
