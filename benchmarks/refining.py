@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from stanflow.files import write_file
 
 _REPORTED = (
     "dim", "log_evidence", "log_evidence_se", "elbo", "pareto_k", "verdict", "reasons", "refined",
-    "refine", "steps", "stages", "gradient_evaluations", "seconds", "peak_memory_mb",
+    "refine", "modes", "steps", "stages", "gradient_evaluations", "seconds", "peak_memory_mb",
 )  # fmt: skip
 
 
@@ -45,13 +46,17 @@ class Case:
     options: tuple[str, ...] = ()
 
 
-def simulated(folder: str, **options: Any) -> dict[str, Any]:
-    spec = spec_from_file_location("simulate", MODELS / folder / "simulate.py")
+def module_of(folder: str, name: str) -> ModuleType:
+    spec = spec_from_file_location(name, MODELS / folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    data: dict[str, Any] = module.simulate(**options)
+    return module
+
+
+def simulated(folder: str, **options: Any) -> dict[str, Any]:
+    data: dict[str, Any] = module_of(folder, "simulate").simulate(**options)
     return data
 
 
@@ -88,6 +93,14 @@ def cases() -> Iterator[Case]:
                 data,
                 hierarchical_evidence(data),
             )
+    data = of_file("year_regression", "year_regression.json")
+    program = MODELS / "year_regression" / "year_regression.stan"
+    exact = module_of("year_regression", "exact").exact(data).log_evidence
+    yield Case("exact", "year_regression", program, data, exact)
+    for dim in (2, 10, 50):
+        data = of_file("two_modes", f"two_modes_{dim}.json")
+        program = MODELS / "two_modes" / "two_modes.stan"
+        yield Case("exact", f"two_modes_{dim}", program, data, 0.0)
     for d, rho in ((100, 0.1), (100, 0.5), (1000, 0.1)):
         data = simulated("horseshoe_logistic", n=100, d=d, rho=rho, seed=2)
         for form in ("", "_noncentered"):

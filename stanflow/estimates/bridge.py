@@ -9,7 +9,7 @@ import numpy as np
 
 from stanflow.arrays import FloatArray
 from stanflow.errors import NumericsError
-from stanflow.statistics.importance_weights import log_sum_exp
+from stanflow.statistics.importance_weights import log_sum_exp, pareto_smoothed
 from stanflow.statistics.markov_chains import ess_mean
 
 _MOST_ITERATIONS = 1000
@@ -30,12 +30,16 @@ class BridgeEstimate:
         Whether the iteration came to rest.
     iterations : int
         How many there were.
+    pareto_k : float
+        Pareto k-hat of the terms of the two means, the larger: whether so many draws can tell the
+        standard error (Micaletto and Vehtari 2025, arXiv 2508.14487).
     """
 
     value: float
     se: float
     converged: bool
     iterations: int
+    pareto_k: float
 
 
 def bridge_evidence(
@@ -105,7 +109,11 @@ def bridge_evidence(
     relative_variance = _relative_variance(f1) / n2
     relative_variance += _relative_variance(f2) / _effective_sample_size(f2)
     return BridgeEstimate(
-        log_z + median, math.sqrt(relative_variance), change <= _TOLERANCE, iterations
+        log_z + median,
+        math.sqrt(relative_variance),
+        change <= _TOLERANCE,
+        iterations,
+        max(pareto_smoothed(terms.ravel())[1] for terms in (numerator, denominator)),
     )
 
 

@@ -10,7 +10,7 @@ high as at the flow's draws, and mix for a while.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ class Probe:
     log_missing_mass: float
     bridge: BridgeEstimate | None
     rhat: float
-    visited: FloatArray
+    visited: FloatArray = field(compare=False)
 
     @property
     def missing_share(self) -> float:

@@ -424,6 +424,7 @@ def _refine_report(refined: Refined, constant: float) -> RefineReport:
         "log_evidence_annealed_se": refined.annealed.se,
         "log_evidence_bridge": None if bridge is None else bridge.value + constant,
         "log_evidence_bridge_se": None if bridge is None else bridge.se,
+        "log_evidence_bridge_pareto_k": None if bridge is None else _finite(bridge.pareto_k),
         "eubo": refined.eubo + constant,
     }
 
@@ -449,5 +450,5 @@ def _probe_report(found: Probe, constant: float, evaluations: int) -> ProbeRepor
     }
 
 
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None
+def _finite(x: float | None) -> float | None:
+    return x if x is not None and math.isfinite(x) else None

@@ -59,6 +59,7 @@ class RefineReport(TypedDict):
     log_evidence_annealed_se: float
     log_evidence_bridge: float | None
     log_evidence_bridge_se: float | None
+    log_evidence_bridge_pareto_k: float | None
     eubo: float
 
 

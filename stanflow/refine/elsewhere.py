@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,7 @@ class Elsewhere:
     escaped: int
     log_missing_mass: float
     rhat: float
-    visited: FloatArray
+    visited: FloatArray = field(compare=False)
 
     @property
     def missing_share(self) -> float:

@@ -67,10 +67,14 @@ class RefineStep:
 
 @dataclass(frozen=True)
 class LogEvidence:
-    """An estimate of the log evidence, without Stan's dropped constants, and its standard error."""
+    """An estimate of the log evidence, without Stan's dropped constants, and its standard error.
+
+    `pareto_k` is that of the terms it was made of, where it is known.
+    """
 
     value: float
     se: float
+    pareto_k: float | None = None
 
 
 @dataclass(frozen=True)
@@ -374,4 +378,4 @@ def _bridge(
     except (NumericsError, IndexError, ValueError):
         return None
     scatter = float(np.std(own, ddof=1)) / math.sqrt(islands)
-    return LogEvidence(whole.value, max(whole.se, scatter))
+    return LogEvidence(whole.value, max(whole.se, scatter), whole.pareto_k)

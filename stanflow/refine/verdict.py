@@ -29,6 +29,7 @@ _ESCAPED_NOTICED, _MOST_ESCAPED = 0.1, 0.5  # share of the chains
 _DIVERGENCE_NOTICED, _NOTICED_A_ROOT_DIMENSION = 3.0, 0.7  # nats
 _LARGEST_DIVERGENCE = 2.0  # times as much
 _FEWEST_STEPS = 100
+_HIGHEST_K = 0.7
 
 _LONGER = "give refining more time (--max-seconds), or train longer (--max-steps)"
 _TRAIN = "train longer (--max-steps), so that the flow is nearer to the posterior"
@@ -53,8 +54,8 @@ def judge(
     nat; its two estimates are half a nat apart, and three standard errors, or it is as far below
     the ELBO; the EUBO is above it by 6 nats and by ``1.4 sqrt(D)``; chains from elsewhere found 5 %
     of the posterior where there are no draws, half of them ended there, or they did not come
-    together with the draws (R-hat above 1.6). They are good if all of these are smaller still, and
-    there were 100 steps of training at least.
+    together with the draws (R-hat above 1.6). They are good if all of these are smaller still,
+    Pareto k-hat of the bridge's terms is below 0.7, and there were 100 steps of training at least.
 
     Parameters
     ----------
@@ -157,6 +158,13 @@ def _to_evidence(refined: Refined, elbo: Elbo, constant: float) -> Iterator[Obje
             not best.se < _LARGEST_ERROR,
             f"the log evidence is known to {best.se:.2f} nats only",
             _LONGER,
+        )
+    if bridge is not None and bridge.pareto_k is not None and not bridge.pareto_k < _HIGHEST_K:
+        yield Objection(
+            False,
+            f"Pareto k-hat of the bridge's terms is {bridge.pareto_k:.2f}: flow and draws overlap "
+            "too little for its standard error",
+            _TRAIN,
         )
     if bridge is not None:
         gap, error = abs(bridge.value - annealed.value), math.hypot(bridge.se, annealed.se)

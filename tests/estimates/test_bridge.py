@@ -60,6 +60,18 @@ def test_it_is_more_precise_than_importance_sampling_where_q_is_too_narrow():
     assert np.std(bridged) < 0.5 * np.std(sampled)
 
 
+@pytest.mark.parametrize(("away", "is_high"), [(0.0, False), (1.0, False), (5.0, True)])
+def test_pareto_k_tells_whether_the_two_overlap(away, is_high):
+    """Of normals five standard deviations apart, each draw in between carries the whole mean."""
+    rng = np.random.default_rng(1)
+    at_q, at_p = rng.normal(away, 1, 4000), rng.normal(size=(4, 1000))
+    found = bridge_evidence(
+        -0.5 * at_q**2, -0.5 * (at_q - away) ** 2, -0.5 * at_p**2, -0.5 * (at_p - away) ** 2
+    )
+    assert (found.pareto_k > 0.7) == is_high
+    assert abs(found.value) < 4 * found.se + 1e-9 or is_high
+
+
 def test_equal_densities_give_the_evidence_exactly():
     z = np.random.default_rng(1).normal(size=(100, DIM))
     exact = bridge_evidence(log_p(z), log_p(z) - 7.0, log_p(z)[None], log_p(z)[None] - 7.0)

@@ -27,7 +27,7 @@ GOOD = Diagnostics(
     trace=-10 + 0.05 * RNG.normal(size=1000),
     skipped_steps=0,
     probe=Probe(
-        32, 0, -math.inf, BridgeEstimate(-11.99, 0.003, True, 5), 1.05, np.zeros((1, 32, 1))
+        32, 0, -math.inf, BridgeEstimate(-11.99, 0.003, True, 5, 0.1), 1.05, np.zeros((1, 32, 1))
     ),
     tails=TailCheck(0.0),
     constant=2.0,
@@ -47,7 +47,7 @@ def weights(log_weights):
 
 
 def bridge(value, se=0.003):
-    return probe(bridge=BridgeEstimate(value, se, True, 5))
+    return probe(bridge=BridgeEstimate(value, se, True, 5, 0.1))
 
 
 def one_heavy_half():
@@ -68,7 +68,7 @@ BAD = {
     ),
     "chains apart, no bridge": (probe(rhat=2.0, bridge=None), "do not vouch for the flow"),
     "chains apart, bridge beside": (
-        probe(rhat=2.0, bridge=BridgeEstimate(-11.85, 0.1, True, 5)),
+        probe(rhat=2.0, bridge=BridgeEstimate(-11.85, 0.1, True, 5, 0.1)),
         "do not vouch for the flow",
     ),
     "chains apart, weights heavy": (

@@ -152,6 +152,7 @@ def test_limits_of_refined_fits_are_those_of_the_code():
             f"{v._LARGEST_APART} or more",
             f"{v._APART_NOTICED} or more",
         ),
+        "bridge sampling: Pareto k-hat of its terms": ("", f"{v._HIGHEST_K} or more"),
         "steps of training": ("", f"below {v._FEWEST_STEPS}"),
     }
     rows = table_rows(GUIDES / "from-flow-to-posterior.md", "| check | unreliable")[2:]

@@ -67,6 +67,7 @@ def test_a_flow_of_a_few_steps_is_not_good_for_that(steps, name):
         ({"bridge": None, "annealed": LogEvidence(-5, 3.0)}, "unreliable", "known to 3.00"),
         ({"eubo": -1.0}, "usable", "4.0 nats above the log evidence"),
         ({"eubo": 5.0}, "unreliable", "10.0 nats above the log evidence"),
+        ({"bridge": LogEvidence(-5.0, 0.01, 0.8)}, "usable", "the bridge's terms is 0.80"),
         ({"bridge": LogEvidence(-5.2, 0.01)}, "usable", "0.20 nats apart"),
         ({"bridge": LogEvidence(-6.0, 0.01)}, "unreliable", "1.00 nats apart"),
     ],

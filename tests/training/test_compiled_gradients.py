@@ -191,7 +191,7 @@ def test_draws_that_are_refused_are_drawn_back_as_in_torch(longest):
     sweep = Sweep(flow, BATCH, use_compiled=False)
     twin = GradientEstimator(sweep, units, tail_share=0.3, longest=longest)
 
-    def draw(_, tails):
+    def draw(_, tails, given):
         assert tails == int(0.3 * BATCH)
         at = z.clone().requires_grad_()
         log_q = flow.log_prob(at)

@@ -181,7 +181,7 @@ def test_a_batch_without_any_accepted_draw_leaves_no_gradient():
 def test_a_draw_without_finite_density_of_the_flow_is_rejected(monkeypatch):
     draw = Sweep.draw
 
-    def spoilt(self, generator, tails):
+    def spoilt(self, generator, tails, given):
         draw(self, generator, tails)
         self.log_q[3] = -math.inf
 
