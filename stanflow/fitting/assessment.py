@@ -14,7 +14,11 @@ from stanflow.errors import UsageError
 from stanflow.estimates.boundary import Boundary, find_boundary
 from stanflow.estimates.draws import FlowDraws, LogDensities, draw, draw_log_densities, pool
 from stanflow.estimates.elbo import Elbo, estimate_elbo
-from stanflow.estimates.importance import ImportanceEstimate, estimate_evidence
+from stanflow.estimates.importance import (
+    ImportanceEstimate,
+    estimate_evidence,
+    highest_pareto_k,
+)
 from stanflow.estimates.improper import unbounded_directions
 from stanflow.estimates.probe import FEWEST_EVALUATIONS, Probe, probe
 from stanflow.estimates.tails import check_tails
@@ -55,7 +59,8 @@ class DrawPlan:
     evidence_draws, most_evidence_draws : int
         Draws behind the ELBO, the evidence and k-hat: those kept and as many more as this takes, of
         which only the log densities are held. The most are taken where fewer leave k-hat near the
-        limit of what is good, or the evidence within more than a hundredth of a nat.
+        limit of what is good, or the evidence within more than a hundredth of a nat, unless k-hat
+        is beyond all doubt.
     draw_seed, generated_seed, evidence_seed, probe_seed, tail_seed, more_seed : int
         For the draws, generated quantities, further draws, the chains from elsewhere, the draws
         with heavier tails, and the most draws.
@@ -430,11 +435,13 @@ def _refine_report(refined: Refined, constant: float) -> RefineReport:
 
 
 def _is_settled(densities: LogDensities) -> bool:
-    """Return whether more draws would hardly tell more."""
-    found = estimate_evidence(densities, _NO_CONSTANT)
-    error = pareto_k_error(found.pareto_k, len(densities.log_p))
-    k_is_settled = found.pareto_k + _STANDARD_ERRORS * error < HIGHEST_K_UNWEIGHTED
-    return k_is_settled and found.se < _SMALL_ERROR_OF_EVIDENCE
+    """Return whether more draws would hardly tell more: all is well, or all is lost."""
+    found, draws = estimate_evidence(densities, _NO_CONSTANT), len(densities.log_p)
+    error = _STANDARD_ERRORS * pareto_k_error(found.pareto_k, draws)
+    if found.pareto_k - error > highest_pareto_k(draws):
+        return True
+    is_low = found.pareto_k + error < HIGHEST_K_UNWEIGHTED
+    return is_low and found.se < _SMALL_ERROR_OF_EVIDENCE
 
 
 def _probe_report(found: Probe, constant: float, evaluations: int) -> ProbeReport:

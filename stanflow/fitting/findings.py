@@ -50,6 +50,11 @@ def _on_the_way(fit: Fit) -> list[str]:
             f"chains from elsewhere found {len(modes)} modes, so the flow was trained "
             f"on all of them: {shares} of the posterior"
         )
+    if "sharpening" in report["stages"]:
+        lines.append(
+            "the flow was far from the draws first moved, so it learnt from them, and draws were "
+            "moved from it anew"
+        )
     if report["rejected_draws"]:
         lines.append(
             f"{report['rejected_draws']} draws were rejected: the program has no finite log "

@@ -388,7 +388,8 @@ class _Fitting:
                 should_stop=should_stop,
             )
             try:
-                anew = estimate(sharper, self.model, self.plan, self.target)
+                plan = replace(self.plan, most_evidence_draws=self.plan.evidence_draws)
+                anew = estimate(sharper, self.model, plan, self.target)
             except NumericsError:
                 return flow, estimates
             if _divergence(sharper, anew, refined) < _divergence(flow, estimates, refined):

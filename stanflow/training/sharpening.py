@@ -26,7 +26,7 @@ from stanflow.training.gradients import GradientEstimator
 from stanflow.training.optimizers import FlatAdam
 from stanflow.training.threads import threads_that_pay
 
-_ROUNDS, _STEPS_A_ROUND = 30, 10
+_ROUNDS, _STEPS_A_ROUND = 20, 10
 _POINTS_A_ROUND = 512
 _SHARE_OF_POSTERIOR = 0.5  # of a batch
 _FIRST_RATE = 0.3  # of training's
@@ -43,7 +43,7 @@ def sharpen(
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Flow:
-    """Train a copy of a flow for 300 more steps, on its own draws and on the posterior's.
+    """Train a copy of a flow for 200 more steps, on its own draws and on the posterior's.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ const ENDINGS = {
   settled: "until they had settled",
   evaluations: "to the limit of gradients",
   "cut short": "cut short by the limit of time",
+  far: "cut short by the limit of time",
 };
 
 /** How far refining is; hidden while there is no round to show. */
@@ -55,7 +56,8 @@ export function estimatorOf({ refined, refine, log_evidence }) {
 /** How draws were refined, in a sentence. */
 export function movesOf({ refine, stages }) {
   const temperatures = `${count(refine.temperatures)} ${refine.temperatures === 1 ? "temperature" : "temperatures"}`;
+  const learnt = stages.sharpening ? " The flow learnt from them, and they began again." : "";
   return `Then ${count(refine.particles)} particles were annealed from the flow to the posterior over `
     + `${temperatures} and moved ${count(refine.transitions)} times more, ${ENDINGS[refine.stopped]}, `
-    + `in ${duration(stages.refine.seconds)}.`;
+    + `in ${duration(stages.refine.seconds)}.${learnt}`;
 }
