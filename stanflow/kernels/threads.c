@@ -34,7 +34,7 @@ static void *help(void *unused)
         work(data);
         pthread_mutex_lock(&helpers.lock);
         if (--helpers.inside == 0)
-            pthread_cond_signal(&helpers.left);
+            pthread_cond_broadcast(&helpers.left); /* another thread may have begun, and wait, too */
     }
     return NULL;
 }

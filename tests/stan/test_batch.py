@@ -178,16 +178,19 @@ def test_calls_from_several_python_threads_do_not_mix(model, z):
     wrong = []
 
     def work(rows):
-        for _ in range(20):
+        for _ in range(200):
             found = evaluator(model, 2).log_density_gradient(np.ascontiguousarray(z[rows]))[0]
             if not np.array_equal(found, expected[rows], equal_nan=True):
                 wrong.append(rows)
 
-    threads = [threading.Thread(target=work, args=(slice(i, None, 4),)) for i in range(4)]
+    threads = [
+        threading.Thread(target=work, args=(slice(i, None, 4),), daemon=True) for i in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads), "one waits for helpers that have left"
     assert wrong == []
 
 
