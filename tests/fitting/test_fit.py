@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import stanflow
-from stanflow.fitting import fit as fitting
+from stanflow.fitting import fitting
 from stanflow.flow.wiring import Wiring
 from stanflow.training.wiring import wire_by_curvature
 

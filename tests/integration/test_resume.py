@@ -46,7 +46,7 @@ def kill_at_random(command, rng, mtime):
 @one_of("kills", 2, 10)
 def test_kills_change_nothing(schools, kills, tmp_path):
     """The fit is so long that they find it under way: each lets it go on for half a second."""
-    longer = ("--max-steps", 200 + 100 * kills, "--checkpoint-every", 0, *LONG)
+    longer = ("--max-steps", 400 + 100 * kills, "--checkpoint-every", 0, *LONG)
     _, whole = run_json("fit", *schools, *longer, "--out", tmp_path / "whole")
     out = tmp_path / "killed"
     checkpoint = out / "checkpoint.safetensors"

@@ -9,10 +9,10 @@ import torch
 from scipy import integrate, stats
 
 import stanflow
-import stanflow.fitting.fit as fit_module
 import stanflow.refine.refine as refine_module
 from stanflow.errors import UsageError
 from stanflow.estimates.draws import draw
+from stanflow.fitting import fitting
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.refine.config import RefineConfig
@@ -276,7 +276,7 @@ def test_what_was_moved_is_kept_where_there_is_no_time_to_move_again(monkeypatch
         asked.append(may_end_far)
         return refine(*args, may_end_far=True, **settings) if may_end_far else None
 
-    monkeypatch.setattr(fit_module, "refine", refine_once)
+    monkeypatch.setattr(fitting, "refine", refine_once)
     fit = fitted_from_far(progress=False)
     assert asked == [True, False]
     assert fit.report["refine"]["stopped"] == "far"
