@@ -227,7 +227,7 @@ def _resolved(
     if flow_config.family != "realnvp":
         # Where the family cannot be the target, only the flow's own draws lead to the best ELBO,
         # and a flow in correlated units would be of another family.
-        train_config = replace(train_config, tail_share=0.0, whiten=False)
+        train_config = replace(train_config, tail_share=0.0, whiten=False, noncenter=False)
     return flow_config, train_config
 
 

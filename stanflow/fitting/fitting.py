@@ -31,7 +31,6 @@ from stanflow.flow.realnvp import Flow, Modes, build_flow
 from stanflow.flow.wiring import Wiring
 from stanflow.refine.config import RefineConfig
 from stanflow.refine.refine import Refined, RefineStep, refine
-from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import StanModel
 from stanflow.statistics.importance_weights import normalized
@@ -146,9 +145,7 @@ class Fitting:
         with self.stages.measured("wiring"):
             if self.wiring is not None or not coupled or not by_curvature:
                 return self.wiring
-            in_units = StandardizedTarget(
-                self.target, start.location, start.log_scale, start.factor
-            )
+            in_units = start.in_units(self.target)
             rng = np.random.default_rng(self.flow_seed)
             return wire_by_curvature(config, in_units, in_units.in_units(start.points), rng)
 

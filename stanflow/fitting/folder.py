@@ -14,6 +14,7 @@ from stanflow.errors import UsageError, one_line
 from stanflow.fitting.trace import read_trace, write_trace
 from stanflow.flow.affine import FixedAffine
 from stanflow.flow.config import FlowConfig
+from stanflow.flow.noncentering import NonCentering
 from stanflow.flow.realnvp import Flow, Modes, build_flow
 from stanflow.flow.wiring import Wiring
 from stanflow.runs.contents import Contents, read_contents, read_report
@@ -146,5 +147,12 @@ def _read_flow(file: Path, report: Mapping[str, Any]) -> Flow:
     if any(name.endswith(_FACTOR) for name in tensors):
         flow.append(FixedAffine(torch.zeros(flow.dim), torch.zeros(flow.dim, flow.dim)))
         flow.double()
+    hierarchy = {
+        place[-1]: tensor
+        for name, tensor in tensors.items()
+        if (place := name.rpartition("."))[0] == f"layers.{len(flow.bijections)}"
+    }
+    if hierarchy:
+        flow.append(NonCentering(**hierarchy))
     flow.load_state_dict(tensors)
     return flow

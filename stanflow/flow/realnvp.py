@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from stanflow.flow.config import MOST_PARTNERS, FlowConfig
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.loft import Loft
 from stanflow.flow.mixture_base import MixtureBase
+from stanflow.flow.noncentering import NonCentering
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
 from stanflow.flow.sweep import Sweep
 from stanflow.flow.wiring import Wiring
@@ -26,6 +27,8 @@ from stanflow.flow.wiring import Wiring
 _MOST_TAIL = 0.7  # of a log power: from half to twice
 _DRAWS_AT_ONCE = 1024
 _NUMBERS_AT_ONCE = 4_000_000
+
+_Kind = TypeVar("_Kind", bound=Bijection)
 
 
 class Flow(nn.Module):
@@ -78,11 +81,20 @@ class Flow(nn.Module):
 
     @property
     def correlated_units(self) -> FloatArray | None:
-        """The factor, (D, D), of the last layer where it is a `FixedAffine`; else None."""
-        last = self.bijections[-1]
-        return last.factor.double().cpu().numpy() if isinstance(last, FixedAffine) else None
+        """The factor, (D, D), of the `FixedAffine` after all that is trained; None without one."""
+        fixed = self._last(FixedAffine)
+        return None if fixed is None else fixed.factor.double().cpu().numpy()
 
-    def append(self, bijection: FixedAffine) -> None:
+    @property
+    def noncentering(self) -> NonCentering | None:
+        """The layer that puts a hierarchy together, the last of all; None without one."""
+        return self._last(NonCentering)
+
+    def _last(self, kind: type[_Kind]) -> _Kind | None:
+        found = [layer for layer in self.bijections if isinstance(layer, kind)]
+        return found[-1] if found else None
+
+    def append(self, bijection: FixedAffine | NonCentering) -> None:
         """Put a layer without parameters after all others."""
         self.layers.append(bijection)
 
@@ -102,21 +114,25 @@ class Flow(nn.Module):
         copied._bind()
         return copied
 
-    def without_units(self) -> tuple[Self, FloatArray, FloatArray, FloatArray | None]:
-        """Return the flow of u, and location, log scale and factor F of z.
+    def without_units(
+        self,
+    ) -> tuple[Self, FloatArray, FloatArray, FloatArray | None, NonCentering | None]:
+        """Return the flow of u, and location, log scale, factor F and non-centering T of z.
 
-        The flow is of ``z = location + exp(log_scale) * F u``, F lower-triangular, or the identity
-        where there is none: what training ran in, and can run in again in float32.
+        The flow is of ``z = T(location + exp(log_scale) * F u)``, F lower-triangular; F and T are
+        the identity where there is none. It is what training ran in, and can run in again in
+        float32.
         """
-        output, last = self.output, self.bijections[-1]
-        inner = self.of_layers([x for x in self.bijections if x not in (output, last)])
+        output, fixed, noncentering = self.output, self._last(FixedAffine), self.noncentering
+        of_units = (output, fixed, noncentering)
+        inner = self.of_layers([x for x in self.bijections if x not in of_units])
         location, log_scale = (x.detach().double().cpu() for x in (output.shift, output.log_scale))
-        if not isinstance(last, FixedAffine):
-            return inner, location.numpy(), log_scale.numpy(), None
-        shift, factor = last.shift.double().cpu(), last.factor.double().cpu()
-        # z = shift + F (location + exp(log_scale) * u)
-        location = shift + factor @ location
-        return inner, location.numpy(), 0 * log_scale.numpy(), (factor * log_scale.exp()).numpy()
+        if fixed is None:
+            return inner, location.numpy(), log_scale.numpy(), None, noncentering
+        shift, factor = fixed.shift.double().cpu(), fixed.factor.double().cpu()
+        # shift + F (location + exp(log_scale) * u)
+        location, factor = shift + factor @ location, factor * log_scale.exp()
+        return inner, location.numpy(), 0 * log_scale.numpy(), factor.numpy(), noncentering
 
     @property
     def flat(self) -> Tensor:

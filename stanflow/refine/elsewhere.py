@@ -10,18 +10,20 @@ import numpy.typing as npt
 import torch
 
 from stanflow.arrays import FloatArray
-from stanflow.estimates.missing_mass import log_missing_mass
+from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
 from stanflow.estimates.probe import have_escaped, share_of_log_odds, walk_from_elsewhere
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.refine import Refined
 from stanflow.sampling import annealing
 from stanflow.sampling.annealing import Annealing, Path
+from stanflow.sampling.chains import Chains, Metric
 from stanflow.sampling.pullback import PulledBack
 from stanflow.sampling.widened_base import WidenedBase
 from stanflow.stan.density import CountingTarget
 from stanflow.statistics.markov_chains import rank_normalized
 
 _CHAINS = 32
+_MOST_WALKS, _WALKS_FOR_NOTHING, _LEAPFROG_STEPS = 8, 3, 32
 _TRANSITIONS_A_ROUND, _MOST_ROUNDS = 20, 4
 _HIGH_WEIGHTS = 0.999  # quantile
 _MASS_IS_TOLD_UP_TO = 50  # dimensions
@@ -67,9 +69,11 @@ class Elsewhere:
 def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed: int) -> Elsewhere:
     """Run chains that start away from the draws, and compare where they come to.
 
-    They start and climb as those of `estimates.probe`, move for a while in the target's space, in
-    the draws' metric, and then in the flow's base space as the draws did: for up to 80 transitions,
-    less where those among the draws are like them by then, and no others come to be.
+    They start and climb as those of `estimates.probe`, and move for a while in the target's space,
+    in the draws' metric. Those that are then where there are no draws go on there, by longer
+    trajectories: from far out in heavy tails, or from the neck of a funnel, it is a long way. All
+    of them then move in the flow's base space as the draws did: for up to 80 transitions, less
+    where those among the draws are like them by then, and no others come to be.
 
     Parameters
     ----------
@@ -86,6 +90,9 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
     points, densities = walk_from_elsewhere(
         flow, target, refined.z, refined.log_p, chains=_CHAINS, rng=rng
     )
+    log_weights = refined.log_p - refined.log_q
+    high = float(np.quantile(log_weights, _HIGH_WEIGHTS))
+    _walk_on(flow, target, refined.z, points, densities, high, rng)
     with torch.no_grad():
         e = flow.inverse(torch.from_numpy(np.ascontiguousarray(points[-1])))[0].numpy()
     inside = np.isfinite(e).all(axis=1)
@@ -105,6 +112,33 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
             rng=rng,
         )
     return Elsewhere(_CHAINS, int(escaped.sum()), missing, rhat, points)
+
+
+def _walk_on(
+    flow: Flow,
+    target: CountingTarget,
+    z: FloatArray,
+    points: FloatArray,
+    densities: FloatArray,
+    high: float,
+    rng: np.random.Generator,
+) -> None:
+    """Let chains that are away from the draws z move on, while some of them come to these.
+
+    Their last points and densities, (n, C, D) and (n, C), take the place of those before.
+    """
+    metric = Metric(z, factor=flow.correlated_units)
+    counts: list[int] = []
+    for _ in range(_MOST_WALKS):
+        away = have_escaped(log_weights_at(flow, points, densities) - high, densities)
+        counts.append(int(away.sum()))
+        none_comes = len(counts) > _WALKS_FOR_NOTHING and counts[-1] == counts[0]
+        if not away.any() or none_comes:
+            return
+        chains = Chains(target, points[-1][away], metric, rng)
+        for i in range(len(points)):
+            chains.transition(_LEAPFROG_STEPS)
+            points[i, away], densities[i, away] = chains.z, chains.there.log_density
 
 
 def _come_together(

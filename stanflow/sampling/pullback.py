@@ -53,9 +53,8 @@ class PulledBack(Density):
 
     def __init__(self, flow: Flow, target: Density, dtype: torch.dtype = torch.float32) -> None:
         self._base = flow.base
-        inner, location, log_scale, factor = flow.without_units()
+        inner, self._target = StandardizedTarget.of_flow(flow, target)
         self._flow = inner.to(dtype)
-        self._target = StandardizedTarget(target, location, log_scale, factor)
         self._sweep: Sweep | None = None
 
     @property

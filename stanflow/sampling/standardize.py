@@ -2,11 +2,14 @@
 
 Training runs in float32, which cannot tell 10,000 from 10,000.0005, and its steps suit parameters
 of order one. So the flow is trained on u, where ``z = location + scale * u`` or, in correlated
-units, ``z = location + scale * F u``, with all of these held in float64. When training is over the
-flow takes them up, in float64.
+units, ``z = location + scale * F u``, with all of these held in float64. Where the program has a
+hierarchy that is taken apart, this is what is placed by it (see `NonCentering`). When training is
+over the flow takes all of it up, in float64.
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,12 +17,14 @@ from typing_extensions import override
 
 from stanflow.arrays import FloatArray
 from stanflow.flow.affine import FixedAffine
+from stanflow.flow.noncentering import NonCentering
 from stanflow.flow.realnvp import Flow
+from stanflow.sampling.noncentered import NoncenteredDensity
 from stanflow.stan.density import CompiledDensity, Density, DensityBatch
 
 
 class StandardizedTarget(Density):
-    """The density of u where ``location + exp(log_scale) * F u`` has the target's.
+    """The density of u where ``T(location + exp(log_scale) * F u)`` has the target's.
 
     Parameters
     ----------
@@ -29,13 +34,15 @@ class StandardizedTarget(Density):
         In float64.
     factor : array of shape (D, D), optional
         F, lower-triangular; without it, the identity.
+    noncentering : NonCentering, optional
+        T, in float64; without it, the identity.
 
     Attributes
     ----------
     location, scale : arrays of shape (D,)
     factor : array of shape (D, D) or None
     log_det : float
-        Log-determinant of dz/du.
+        Log-determinant of ``exp(log_scale) * F``.
     """
 
     def __init__(
@@ -44,8 +51,11 @@ class StandardizedTarget(Density):
         location: FloatArray,
         log_scale: FloatArray,
         factor: FloatArray | None = None,
+        noncentering: NonCentering | None = None,
     ) -> None:
-        self._target = target
+        apart = None if noncentering is None else NoncenteredDensity(target, noncentering)
+        self._noncentered = apart
+        self._target = target if apart is None else apart
         self.location = location
         self._log_scale = log_scale
         self.scale = np.exp(log_scale)
@@ -54,6 +64,19 @@ class StandardizedTarget(Density):
         if factor is not None:
             self.log_det += float(np.log(np.diag(factor)).sum())
 
+    @classmethod
+    def of_flow(cls, flow: Flow, target: Density) -> tuple[Flow, Self]:
+        """Return the flow of u and the target in its units, what training ran in.
+
+        Parameters
+        ----------
+        flow : Flow
+            In the target's units.
+        target : Density
+        """
+        inner, location, log_scale, factor, noncentering = flow.without_units()
+        return inner, cls(target, location, log_scale, factor, noncentering)
+
     @property
     @override
     def dim(self) -> int:
@@ -61,13 +84,13 @@ class StandardizedTarget(Density):
 
     @override
     def compiled(self) -> CompiledDensity | None:
-        """Return the target's own, of z; the units are these attributes."""
+        """Return that of ``location + scale * F u``; the units are these attributes."""
         return self._target.compiled()
 
     @override
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:
         factor = self.factor
-        batch = self._target.log_density_gradient(self.out_of_units(z))
+        batch = self._target.log_density_gradient(self._scaled(z))
         gradient = batch.gradient * self.scale
         return DensityBatch(
             batch.log_density + self.log_det,
@@ -77,16 +100,21 @@ class StandardizedTarget(Density):
 
     @override
     def log_density(self, z: FloatArray) -> FloatArray:
-        return self._target.log_density(self.out_of_units(z)) + self.log_det
+        return self._target.log_density(self._scaled(z)) + self.log_det
 
-    def out_of_units(self, u: FloatArray) -> FloatArray:
-        """Return the z of points u of shape (..., D)."""
+    def _scaled(self, u: FloatArray) -> FloatArray:
         scaled = u if self.factor is None else u @ self.factor.T
         return np.asarray(self.location + self.scale * scaled)
 
+    def out_of_units(self, u: FloatArray) -> FloatArray:
+        """Return the z of points u of shape (n, D)."""
+        scaled = self._scaled(u)
+        return scaled if self._noncentered is None else self._noncentered.carry(scaled)
+
     def in_units(self, z: FloatArray) -> FloatArray:
         """Return the u of points z of shape (n, D)."""
-        scaled = (z - self.location) / self.scale
+        apart = z if self._noncentered is None else self._noncentered.carry_back(z)
+        scaled = (apart - self.location) / self.scale
         if self.factor is None:
             return scaled
         factor, right = torch.from_numpy(self.factor), torch.from_numpy(scaled.T)
@@ -101,7 +129,9 @@ class StandardizedTarget(Density):
         if self.factor is not None:
             factor = scale.unsqueeze(1) * torch.from_numpy(self.factor)
             flow.append(FixedAffine(location.clone(), factor))
-            return
-        output = flow.output
-        output.shift.mul_(scale).add_(location)
-        output.log_scale.add_(torch.from_numpy(self._log_scale))
+        else:
+            output = flow.output
+            output.shift.mul_(scale).add_(location)
+            output.log_scale.add_(torch.from_numpy(self._log_scale))
+        if self._noncentered is not None:
+            flow.append(self._noncentered.layer)

@@ -69,6 +69,9 @@ class TrainConfig:
         Whether these units may be correlated, where correlations are most of the posterior's shape
         (see `whitening`); with ``start="ensemble"`` only. `stanflow.fit` takes False for Gaussian
         families.
+    noncenter : bool
+        Whether coordinates whose scale others set may be in units of it (see `noncentering`); with
+        ``start="ensemble"`` only. `stanflow.fit` takes False for Gaussian families.
     keep_best : bool
         Whether to return the parameters of the batch with the highest ELBO in the second half of
         `max_steps`, or since the learning rate began to fall, instead of the last ones.
@@ -100,6 +103,7 @@ class TrainConfig:
     tail_share: float = 0.5
     start: Start = "ensemble"
     whiten: bool = True
+    noncenter: bool = True
     keep_best: bool = False
     precision: Precision = "float32"
     memory: Memory = "auto"

@@ -65,9 +65,8 @@ def sharpen(
     Flow
         In float64 and the target's units.
     """
-    inner, location, log_scale, factor = flow.without_units()
+    inner, units = StandardizedTarget.of_flow(flow, target)
     inner = inner.float()
-    units = StandardizedTarget(target, location, log_scale, factor)
     u = torch.from_numpy(units.in_units(z)).float()
     generator = torch.Generator().manual_seed(seed)
     batch = config.draws_a_step(flow.dim)

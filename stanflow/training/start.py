@@ -10,12 +10,14 @@ import numpy as np
 from typing_extensions import override
 
 from stanflow.arrays import FloatArray
+from stanflow.flow.noncentering import NonCentering
 from stanflow.sampling.chains import Chains, Metric
 from stanflow.sampling.standardize import StandardizedTarget
-from stanflow.stan.density import DensityBatch, Target
+from stanflow.stan.density import Density, DensityBatch, Target
 from stanflow.statistics.markov_chains import rhat
 from stanflow.training.batch_and_match import along_ridge
 from stanflow.training.config import TrainConfig
+from stanflow.training.noncentering import noncenter
 from stanflow.training.warmstart import LocationScale, mean_field_start
 from stanflow.training.whitening import whitening
 
@@ -42,6 +44,8 @@ class Start:
         Training runs on ``u = (z - location) / exp(log_scale)``.
     factor : array of shape (D, D), optional
         If there is one, ``F^-1 u`` takes the place of u; lower-triangular.
+    noncentering : NonCentering, optional
+        If there is one, z is what it makes of ``location + exp(log_scale) * F u``.
     points : array of shape (n, D)
         About where the posterior's mass is, in its own units.
     """
@@ -50,6 +54,13 @@ class Start:
     log_scale: FloatArray
     points: FloatArray
     factor: FloatArray | None = None
+    noncentering: NonCentering | None = None
+
+    def in_units(self, target: Density) -> StandardizedTarget:
+        """Return a target as one of u."""
+        return StandardizedTarget(
+            target, self.location, self.log_scale, self.factor, self.noncentering
+        )
 
 
 @np.errstate(all="ignore")  # what is not finite is gone back from
@@ -68,7 +79,9 @@ def begin(
     the interquartile range, or the wider of it and the central 90 %, as heavy tails ask for a wide
     start. Where linear correlations are most of the posterior's shape, they are part of the units
     (see `whitening`). Where they are so strong that the mean-field fit cannot have found the
-    posterior, the chains run in correlated units, too (see `batch_and_match`).
+    posterior, the chains run in correlated units, too (see `batch_and_match`). And where some
+    coordinates set the scale of others, all of that is done with the hierarchy taken apart (see
+    `noncentering`).
 
     Parameters
     ----------
@@ -94,6 +107,23 @@ def begin(
     fitted = mean_field_start(target, rng, should_stop)
     if config.start == "mean-field" or should_stop():
         return _of_mean_field(fitted, rng)
+    apart = noncenter(target, fitted, rng.spawn(1)[0], should_stop) if config.noncenter else None
+    if apart is None:
+        return _begin_at(target, fitted, config, rng, should_stop)
+    noncentered, fitted = apart
+    start = _begin_at(noncentered, fitted, config, rng, should_stop)
+    points = noncentered.carry(start.points)
+    return replace(start, points=points, noncentering=noncentered.layer)
+
+
+def _begin_at(
+    target: Target,
+    fitted: LocationScale,
+    config: TrainConfig,
+    rng: np.random.Generator,
+    should_stop: Callable[[], bool],
+) -> Start:
+    """Run an ensemble from a mean-field fit, in correlated units where it takes them."""
     if not config.whiten:
         return _of_ensemble(target, fitted, rng, should_stop)
     of_fit = _InUnits(target, fitted.location, fitted.log_scale)

@@ -132,8 +132,7 @@ def train(
     """
     batch = config.draws_a_step(target.dim)
     with threads_that_pay(batch * target.dim) as threads:
-        units = StandardizedTarget(target, start.location, start.log_scale, start.factor)
-        run = _Run(flow, units, config, seed, threads=threads, grows=grows)
+        run = _Run(flow, start.in_units(target), config, seed, threads=threads, grows=grows)
         result = TrainResult(run.flow)
         if state is not None:
             run.restore(state, result)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +19,8 @@ _MOST_ROUNDS = 20
 _GAIN_WORTH_A_ROUND = 0.5  # nats of ELBO
 _BATCH = 16
 _BATCH_FOR_ELBO = 64
+_DRAWS_FOR_MEDIAN = 256
+_QUARTILES_OF_NORMAL = 1.349
 _GROW, _SHRINK = 1.2, 0.5
 _FIRST_STEP = 0.1
 _LONGEST_STEP_OF_LOCATION, _LONGEST_STEP_OF_LOG_SCALE = 1e6, 0.5
@@ -71,6 +75,29 @@ def mean_field_start(
         if should_stop() or (not gain > _GAIN_WORTH_A_ROUND and np.isfinite(elbo)):
             break
     return LocationScale(centre[:dim], centre[dim:])
+
+
+class TypicalLogWeight(NamedTuple):
+    """An estimate up to a constant, and its standard error."""
+
+    value: float
+    se: float
+
+
+def typical_log_weight(
+    target: Density, fitted: LocationScale, rng: np.random.Generator
+) -> TypicalLogWeight:
+    """Return the median of ``log p - log q`` over draws of a diagonal Gaussian.
+
+    It is about the ELBO, but for a few draws that are far below the others.
+    """
+    e = rng.standard_normal((_DRAWS_FOR_MEDIAN, target.dim))
+    log_p = target.log_density(fitted.location + np.exp(fitted.log_scale) * e)
+    log_q = -0.5 * (e**2).sum(axis=1) - fitted.log_scale.sum()
+    low, median, high = np.quantile(np.nan_to_num(log_p - log_q, nan=-np.inf), [0.25, 0.5, 0.75])
+    # The median of a normal has the standard error sqrt(pi / 2) sd / sqrt(n).
+    sd = (high - low) / _QUARTILES_OF_NORMAL
+    return TypicalLogWeight(float(median), float(sd * math.sqrt(math.pi / 2 / len(e))))
 
 
 class _Rprop:

@@ -1,0 +1,362 @@
+"""The hierarchy of a program, found in its derivatives: who sets whose scale and location.
+
+Where z_c is a priori normal around m with the log standard deviation ``s = b + w z_j``, and other
+factors know nothing of z_j but through z_c, the log density has the derivatives
+
+    d^3 / dz_c^2 dz_j = 2 w exp(-2 s),    d^2 / dz_c dz_j = 2 w (z_c - m) exp(-2 s).
+
+The first, over ``-2 d^2 / dz_c^2``, is w times the share that the prior has in c's conditional
+precision: 1 where data say nothing of z_c, 0 where they say all. These are the weights that make a
+partially non-centered form the least dependent one (Papaspiliopoulos, Roberts, Skoeld 2007,
+Statistical Science 22), and the same at all points where w is what it looks like. Their ratio says
+where the prior is centred, whatever data say. Both come from gradients beside a point,
+`2 D` of them for all pairs. Nothing is read from the program's text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stanflow.arrays import FloatArray
+from stanflow.flow.noncentering import NonCentering
+from stanflow.sampling.noncentered import NoncenteredTarget
+from stanflow.stan.density import Density, Target
+from stanflow.training.warmstart import LocationScale, mean_field_start, typical_log_weight
+from stanflow.training.wiring import points_looked_at
+
+_DIFFERENCE = 0.1  # in units of the mean-field fit's standard deviations
+_ROWS_AT_ONCE = 256
+_MOST_PARENTS, _MOST_TIES, _MOST_LEVELS = 4, 8, 4
+_FEWEST_POINTS, _POINTS_A_WEIGHT = 4, 3
+_LEAST_EFFECT = 0.05  # nats that a log scale changes by, over a standard deviation of the parent
+_LEAST_EFFECT_WITH_IT = 0.005
+_LARGEST_SPREAD = 0.1  # of the ratio of two effects over points, as a share of it
+_MOST_UNEXPLAINED = 0.1  # standard deviations of z_c
+_LEAST_SHARE = 0.05  # of a prior in a precision, as far as is believed
+_MOST_ROUNDS = 3
+_LEAST_GAIN = 0.01  # nats a dimension, for another round
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A coordinate, its parents, and how they set its scale and location."""
+
+    coordinate: int
+    scale_weights: dict[int, float]
+    share: float
+    location_weights: dict[int, float]
+    location: float
+
+    @property
+    def parents(self) -> list[int]:
+        return sorted({*self.scale_weights, *self.location_weights})
+
+
+def noncenter(
+    target: Target,
+    fitted: LocationScale,
+    rng: np.random.Generator,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[NoncenteredTarget, LocationScale] | None:
+    """Return a target whose hierarchy is taken apart, and a mean-field fit of it, where they win.
+
+    They do where typical ``log p - log q`` are higher (see `typical_log_weight`). Derivatives are
+    taken at draws of a mean-field fit, first of the one given. As a better one shows more of the
+    posterior, that is done again, three times at most, while there is something to gain.
+
+    Parameters
+    ----------
+    target : Target
+        The density.
+    fitted : LocationScale
+        A mean-field fit of it.
+    rng : numpy.random.Generator
+        Source of draws.
+    should_stop : callable
+        Asked between rounds.
+    """
+    best = None
+    reached = typical_log_weight(target, fitted, rng)
+    points = _draws(fitted, points_looked_at(target.dim), rng)
+    scale = np.exp(fitted.log_scale)
+    for _ in range(_MOST_ROUNDS):
+        before = reached
+        for layer in find_noncentering(target, points, scale):
+            if should_stop():
+                return best
+            tried = NoncenteredTarget(target, layer)
+            fitted = mean_field_start(tried, rng, should_stop)
+            typical = typical_log_weight(tried, fitted, rng)
+            if typical.value > reached.value + 2 * math.hypot(typical.se, reached.se):
+                reached, best = typical, (tried, fitted)
+        if best is None or not reached.value > before.value + _LEAST_GAIN * target.dim:
+            break
+        points = best[0].carry(_draws(best[1], len(points), rng))
+        scale = points.std(axis=0)
+    return best
+
+
+@np.errstate(all="ignore")  # points where a derivative is not finite say nothing
+def find_noncentering(target: Density, points: FloatArray, scale: FloatArray) -> list[NonCentering]:
+    """Find which coordinates set the scale of others.
+
+    A parent j of c is one whose weight is the same at nearly all points (from the first to the
+    last decile within half of the median) and changes c's scale by 5 % at least. Where the centre
+    of c's prior is not the same at all points, it is explained by other coordinates, or c is left
+    as it is. The hierarchy is four levels deep at most.
+
+    Parameters
+    ----------
+    target : Density
+        The density; 2 D gradients are taken for each point.
+    points : array of shape (n, D)
+        About where its mass is.
+    scale : array of shape (D,)
+        Standard deviations there.
+
+    Returns
+    -------
+    list of NonCentering
+        With weights as they are in the prior, and with those times its share in the precision at
+        these points, the median; none where no coordinate sets another's scale.
+
+    Examples
+    --------
+    >>> from stanflow.stan.model import StanModel
+    >>> model = StanModel(
+    ...     stan_code="parameters { real m; real v; vector[3] x; } "
+    ...     "model { m ~ normal(0, 1); v ~ normal(0, 1); x ~ normal(m, exp(v)); }",
+    ...     engine="embedded",
+    ... )
+    >>> points = np.random.default_rng(1).normal(size=(16, 5))
+    >>> layer, _ = find_noncentering(model, points, np.ones(5))
+    >>> layer.moved, layer.parents[0]
+    (tensor([2, 3, 4]), tensor([0, 1]))
+    >>> layer.scale_weights[0].round(decimals=3), layer.location_weights[0].round(decimals=3)
+    (tensor([0., 1.], dtype=torch.float64), tensor([1., 0.], dtype=torch.float64))
+    """
+    hierarchy = _Hierarchy(points)
+    candidates = [c for rows in _rows_of_candidates(target, points, scale) for c in rows]
+    for candidate in sorted(candidates, key=_strongest_first):
+        hierarchy.take(candidate)
+    return hierarchy.layers()
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A coordinate whose scale others seem to set.
+
+    Attributes
+    ----------
+    coordinate : int
+    strongest : int
+        The coordinate that sets the scale with the largest effect.
+    scale_weights : dict
+        Of each coordinate that seems to set the scale, as in the prior.
+    share : float
+        Of the prior in the conditional precision.
+    effect : float
+        What that one changes the log scale by over a standard deviation.
+    centres : array of shape (n,)
+        Of the prior, at each point.
+    tied : list of int
+        Coordinates that this one depends on most.
+    ties : int
+        How many it depends on.
+    spread : float
+        Its standard deviation.
+    """
+
+    coordinate: int
+    strongest: int
+    scale_weights: dict[int, float]
+    share: float
+    effect: float
+    centres: FloatArray
+    tied: list[int]
+    ties: int
+    spread: float
+
+
+def _strongest_first(candidate: _Candidate) -> tuple[int, int, int]:
+    """Sort by effect, by factors of two; then leaves of the hierarchy before what they hang on."""
+    return -round(math.log2(candidate.effect)), candidate.ties, candidate.coordinate
+
+
+def _rows_of_candidates(
+    target: Density, points: FloatArray, scale: FloatArray
+) -> Iterator[list[_Candidate]]:
+    """Look at the coordinates, some at a time."""
+    at_points = target.log_density_gradient(points)
+    points, gradients = points[at_points.accepted], at_points.gradient[at_points.accepted]
+    if len(points) < _FEWEST_POINTS:
+        return
+    for first in range(0, target.dim, _ROWS_AT_ONCE):
+        rows = np.arange(first, min(first + _ROWS_AT_ONCE, target.dim))
+        steps = np.zeros((len(rows), target.dim))
+        steps[np.arange(len(rows)), rows] = _DIFFERENCE * scale[rows]
+        second, third = (np.empty((len(points), *steps.shape)) for _ in range(2))
+        for i, (point, gradient) in enumerate(zip(points, gradients, strict=True)):
+            there = target.log_density_gradient(np.concatenate([point + steps, point - steps]))
+            above, below = np.split(there.gradient * scale, 2)
+            second[i] = (above - below) / (2 * _DIFFERENCE)
+            third[i] = (above + below - 2 * gradient * scale) / _DIFFERENCE**2
+        found = (
+            _candidate(c, points, second[:, i], third[:, i], scale)
+            for i, c in enumerate(rows.tolist())
+        )
+        yield [candidate for candidate in found if candidate is not None]
+
+
+def _candidate(
+    coordinate: int, points: FloatArray, second: FloatArray, third: FloatArray, scale: FloatArray
+) -> _Candidate | None:
+    """Look at one coordinate by its row of second and of third derivatives, (n, D) each."""
+    own = second[:, coordinate, None]
+    effects = -0.5 * third / own
+    effects[:, coordinate] = 0
+    low, median, high = np.quantile(effects, [0.1, 0.5, 0.9], axis=0)
+    strength = np.where(low * high > 0, np.abs(median), 0)
+    strongest = int(np.argmax(strength))
+    if strength[strongest] < _LEAST_EFFECT:
+        return None
+    low, ratio, high = np.quantile(third / third[:, [strongest]], [0.1, 0.5, 0.9], axis=0)
+    with_it = (high - low <= _LARGEST_SPREAD * np.abs(ratio)) & (strength >= _LEAST_EFFECT_WITH_IT)
+    setting = np.flatnonzero(with_it)
+    setting = setting[np.argsort(-strength[setting], kind="stable")][:_MOST_PARENTS]
+    ratios = ratio[setting] / scale[setting]
+    share_times_weight = median[strongest]
+    # third = 2 w exp(-2 s), with s the ratios' sum times w
+    along = points[:, setting] @ ratios
+    weight = -0.5 * np.cov(along, np.log(np.abs(third[:, strongest])))[0, 1] / along.var(ddof=1)
+    share = float(np.clip(np.nan_to_num(share_times_weight / weight, nan=1.0), _LEAST_SHARE, 1))
+    tie = np.abs(np.median(second / own, axis=0))
+    tie[coordinate] = 0
+    return _Candidate(
+        coordinate,
+        strongest,
+        dict(zip(setting.tolist(), (ratios * share_times_weight / share).tolist(), strict=True)),
+        share,
+        float(strength[strongest]),
+        points[:, coordinate] - scale[coordinate] * second[:, strongest] / third[:, strongest],
+        np.argsort(-tie, kind="stable")[:_MOST_TIES].tolist(),
+        int((tie > _LEAST_EFFECT).sum()),
+        float(scale[coordinate]),
+    )
+
+
+class _Hierarchy:
+    """Children so far, each with its parents.
+
+    Parameters
+    ----------
+    points : array of shape (n, D)
+        Where derivatives were taken.
+    """
+
+    def __init__(self, points: FloatArray) -> None:
+        self._points = points
+        self._children: dict[int, _Child] = {}
+        self._heirs: dict[int, list[int]] = {}
+
+    def take(self, candidate: _Candidate) -> None:
+        """Make a candidate a child, if its parents may be that and its centre can be explained."""
+        scale_weights = {
+            j: w for j, w in candidate.scale_weights.items() if self._may_be(j, candidate)
+        }
+        if candidate.strongest not in scale_weights:
+            return
+        most = min(_MOST_PARENTS - len(scale_weights), len(self._points) // _POINTS_A_WEIGHT - 1)
+        explained = self._explained(candidate, most)
+        if explained is not None:
+            child = _Child(candidate.coordinate, scale_weights, candidate.share, *explained)
+            self._children[candidate.coordinate] = child
+            for parent in child.parents:
+                self._heirs.setdefault(parent, []).append(candidate.coordinate)
+
+    def _explained(self, candidate: _Candidate, most: int) -> tuple[dict[int, float], float] | None:
+        """Return the centre as location weights and a constant; None if it is not linear."""
+        known = np.isfinite(candidate.centres)
+        centres, points = candidate.centres[known], self._points[known]
+        if len(centres) < _FEWEST_POINTS:
+            return None
+        chosen: list[int] = []
+        columns = np.ones((len(centres), 1))
+        allowed = [k for k in candidate.tied if self._may_be(k, candidate)]
+        while True:
+            weights = np.linalg.lstsq(columns, centres, rcond=None)[0]
+            unexplained = centres - columns @ weights
+            if np.sqrt(np.mean(unexplained**2)) <= _MOST_UNEXPLAINED * candidate.spread:
+                return dict(zip(chosen, weights[1:].tolist(), strict=True)), float(weights[0])
+            if not allowed or len(chosen) == most:
+                return None
+            centred = points[:, allowed] - points[:, allowed].mean(axis=0)
+            likeness = np.abs(unexplained @ centred) / np.linalg.norm(centred, axis=0)
+            chosen.append(allowed.pop(int(np.argmax(likeness))))
+            columns = np.column_stack([np.ones(len(centres)), points[:, chosen]])
+
+    def _may_be(self, parent: int, candidate: _Candidate) -> bool:
+        """Return whether a coordinate may be a parent: not an heir, and not too deep."""
+        ancestors, level = self._ancestors(parent)
+        return (
+            parent != candidate.coordinate
+            and candidate.coordinate not in ancestors
+            and level + self._depth_below(candidate.coordinate) < _MOST_LEVELS
+        )
+
+    def _ancestors(self, coordinate: int) -> tuple[set[int], int]:
+        """Return all above a coordinate, and on which level it is."""
+        child = self._children.get(coordinate)
+        if child is None:
+            return set(), 0
+        above = [self._ancestors(parent) for parent in child.parents]
+        return (
+            set(child.parents).union(*(ancestors for ancestors, _ in above)),
+            1 + max(level for _, level in above),
+        )
+
+    def _depth_below(self, coordinate: int) -> int:
+        """Return how many levels there are below a coordinate."""
+        below = [self._depth_below(c) for c in self._heirs.get(coordinate, [])]
+        return 1 + max(below) if below else 0
+
+    def layers(self) -> list[NonCentering]:
+        """Return what places the children by their parents, with prior weights and with shares."""
+        if not self._children:
+            return []
+        children = sorted(
+            self._children.values(),
+            key=lambda child: (self._ancestors(child.coordinate)[1], child.coordinate),
+        )
+        width = max(len(child.parents) for child in children)
+        parents = np.zeros((len(children), width), dtype=np.int64)
+        scale_weights, location_weights = np.zeros((2, len(children), width))
+        for row, child in enumerate(children):
+            of_child = child.parents
+            parents[row, : len(of_child)] = of_child
+            for k, parent in enumerate(of_child):
+                scale_weights[row, k] = child.scale_weights.get(parent, 0)
+                location_weights[row, k] = child.location_weights.get(parent, 0)
+        typical = np.median(self._points, axis=0)
+        share = np.array([[child.share] for child in children])
+        return [
+            NonCentering(
+                moved=torch.tensor([child.coordinate for child in children]),
+                parents=torch.from_numpy(parents),
+                scale_weights=torch.from_numpy(weights),
+                location_weights=torch.from_numpy(location_weights),
+                log_scale=torch.from_numpy(-(weights * typical[parents]).sum(axis=1)),
+                location=torch.tensor([child.location for child in children]).double(),
+            )
+            for weights in (scale_weights, share * scale_weights)
+        ]
+
+
+def _draws(fitted: LocationScale, n: int, rng: np.random.Generator) -> FloatArray:
+    noise = rng.standard_normal((n, len(fitted.location)))
+    return np.asarray(fitted.location + np.exp(fitted.log_scale) * noise)
