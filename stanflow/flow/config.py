@@ -41,8 +41,8 @@ class FlowConfig:
     family : {"realnvp", "fullrank", "meanfield"}
         Real NVP, or a Gaussian (Student-t with that base) with full or diagonal covariance.
     layers : int, optional
-        Coupling layers, r; by default 24, and 16 above 20 dimensions. In one dimension they are
-        sinh-arcsinh layers, by default 8. A fit by default begins with few of them (see
+        Coupling layers, r; by default 24, 16 above 20 dimensions and 8 above 100. In one dimension
+        they are sinh-arcsinh layers, by default 8. A fit by default begins with few of them (see
         `flow.depth`), and ends with these where they are enough.
     hidden : int, optional
         ReLU units in the hidden layer of each conditioner network, H; by default 32, and 16 above
@@ -124,7 +124,7 @@ class FlowConfig:
             return self.layers
         if dim == 1:
             return 8
-        return 24 if dim <= 20 else 16
+        return 24 if dim <= 20 else 16 if dim <= 100 else 8
 
     def hidden_units(self, dim: int) -> int:
         """Return H in D dimensions."""

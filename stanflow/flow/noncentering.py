@@ -41,8 +41,8 @@ class NonCentering(Bijection):
     ...     log_scale=torch.zeros(1),
     ...     location=torch.zeros(1),
     ... )
-    >>> layer(torch.tensor([[0.6931, 1.0]]))
-    (tensor([[0.6931, 2.0000]]), tensor([0.6931]))
+    >>> layer(torch.tensor([[0.6932, 1.0]]))
+    (tensor([[0.6932, 2.0001]]), tensor([0.6932]))
     """
 
     def __init__(

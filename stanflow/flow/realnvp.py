@@ -81,9 +81,13 @@ class Flow(nn.Module):
 
     @property
     def correlated_units(self) -> FloatArray | None:
-        """The factor, (D, D), of the `FixedAffine` after all that is trained; None without one."""
+        """The factor, (D, D), of the last layer where it is a `FixedAffine`; else None."""
         fixed = self._last(FixedAffine)
-        return None if fixed is None else fixed.factor.double().cpu().numpy()
+        return (
+            None
+            if fixed is None or self.noncentering is not None
+            else fixed.factor.double().cpu().numpy()
+        )
 
     @property
     def noncentering(self) -> NonCentering | None:

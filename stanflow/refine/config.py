@@ -11,7 +11,7 @@ from stanflow.errors import UsageError
 When = Literal["auto", "always", "never"]
 
 _FEW_DIMENSIONS, _PARTICLES, _PARTICLES_IN_MANY_DIMENSIONS = 500, 512, 256
-_MOST_STEPS_BEFORE, _FEWEST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS = 1500, 300, 50
+_MOST_STEPS_BEFORE, _FEWEST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS = 1500, 600, 50
 _MOST_EVALUATIONS, _DIMENSIONS_WITH_ALL_EVALUATIONS = 300_000, 200
 
 
@@ -94,7 +94,7 @@ class RefineConfig:
         """
         if self.when == "never":
             return otherwise
-        share = min(1.0, math.pow(_DIMENSIONS_WITH_ALL_STEPS / dim, 0.75))
+        share = min(1.0, math.sqrt(_DIMENSIONS_WITH_ALL_STEPS / dim))
         return max(_FEWEST_STEPS_BEFORE, round(_MOST_STEPS_BEFORE * share))
 
     def resolved(self, dim: int) -> RefineConfig:

@@ -90,9 +90,7 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
     points, densities = walk_from_elsewhere(
         flow, target, refined.z, refined.log_p, chains=_CHAINS, rng=rng
     )
-    log_weights = refined.log_p - refined.log_q
-    high = float(np.quantile(log_weights, _HIGH_WEIGHTS))
-    _walk_on(flow, target, refined.z, points, densities, high, rng)
+    _walk_on(flow, target, refined, (points, densities), rng)
     with torch.no_grad():
         e = flow.inverse(torch.from_numpy(np.ascontiguousarray(points[-1])))[0].numpy()
     inside = np.isfinite(e).all(axis=1)
@@ -117,28 +115,33 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
 def _walk_on(
     flow: Flow,
     target: CountingTarget,
-    z: FloatArray,
-    points: FloatArray,
-    densities: FloatArray,
-    high: float,
+    refined: Refined,
+    walk: tuple[FloatArray, FloatArray],
     rng: np.random.Generator,
 ) -> None:
-    """Let chains that are away from the draws z move on, while some of them come to these.
+    """Let chains that are away from the draws move on, while some of them come to these.
 
-    Their last points and densities, (n, C, D) and (n, C), take the place of those before.
+    The last points and densities of theirs, (n, C, D) and (n, C), take the place of those before.
     """
-    metric = Metric(z, factor=flow.correlated_units)
-    counts: list[int] = []
-    for _ in range(_MOST_WALKS):
-        away = have_escaped(log_weights_at(flow, points, densities) - high, densities)
-        counts.append(int(away.sum()))
-        none_comes = len(counts) > _WALKS_FOR_NOTHING and counts[-1] == counts[0]
-        if not away.any() or none_comes:
-            return
-        chains = Chains(target, points[-1][away], metric, rng)
+    points, densities = walk
+    high = _high_log_weight(refined)
+    away = have_escaped(log_weights_at(flow, points, densities) - high, densities)
+    if not away.any():
+        return
+    metric = Metric(refined.z, factor=flow.correlated_units)
+    chains = Chains(target, points[-1][away], metric, rng)
+    for walks in range(1, _MOST_WALKS + 1):
         for i in range(len(points)):
             chains.transition(_LEAPFROG_STEPS)
             points[i, away], densities[i, away] = chains.z, chains.there.log_density
+        log_weights = log_weights_at(flow, points[:, away], densities[:, away])
+        still = have_escaped(log_weights - high, densities[:, away])
+        if not still.any() or (still.all() and walks >= _WALKS_FOR_NOTHING):
+            return
+
+
+def _high_log_weight(refined: Refined) -> float:
+    return float(np.quantile(refined.log_p - refined.log_q, _HIGH_WEIGHTS))
 
 
 def _come_together(
@@ -150,8 +153,7 @@ def _come_together(
     state: Annealing = replace(
         annealing.init(path, e, islands=1), beta=1.0, log_step=refined.log_step
     )
-    log_weights = refined.log_p - refined.log_q
-    high = float(np.quantile(log_weights, _HIGH_WEIGHTS))
+    log_weights, high = refined.log_p - refined.log_q, _high_log_weight(refined)
     escaped, rhat = np.ones(len(e), dtype=bool), math.inf
     for _ in range(_MOST_ROUNDS):
         points, theirs, densities = [], [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +46,7 @@ class NoncenteredDensity(Density):
     """
 
     def __init__(self, target: Density, layer: NonCentering) -> None:
-        self._target, self.layer = target, layer
+        self._target, self.layer = target, deepcopy(layer)  # addresses of its tensors are kept
         self._compiled = self._of_compiled()
 
     @property
@@ -88,10 +89,10 @@ class NoncenteredDensity(Density):
         z : array of shape (B, D)
             The u.
         """
-        u = torch.from_numpy(np.ascontiguousarray(z.T))
+        u = _columns(z)
         placed, log_scale = self.layer.carry(u)
         there = self._target.log_density_gradient(_rows(placed))
-        gradient = torch.from_numpy(np.ascontiguousarray(there.gradient.T))
+        gradient = _columns(there.gradient)
         self.layer.pull_back(gradient, u[self.layer.moved], log_scale, torch.ones(()))
         log_density = there.log_density + log_scale.sum(0).numpy()
         back = _rows(gradient)
@@ -101,18 +102,18 @@ class NoncenteredDensity(Density):
     @override
     @torch.no_grad()
     def log_density(self, z: FloatArray) -> FloatArray:
-        placed, log_scale = self.layer.carry(torch.from_numpy(np.ascontiguousarray(z.T)))
-        return self._target.log_density(_rows(placed)) + log_scale.sum(0).numpy()
+        placed, log_scale = self.layer.carry(_columns(z))
+        return np.asarray(self._target.log_density(_rows(placed)) + log_scale.sum(0).numpy())
 
     @torch.no_grad()
     def carry(self, u: FloatArray) -> FloatArray:
         """Return the z of points u of shape (n, D)."""
-        return np.ascontiguousarray(self.layer.forward(torch.from_numpy(u))[0].numpy())
+        return _rows(self.layer.forward(torch.from_numpy(u))[0].T)
 
     @torch.no_grad()
     def carry_back(self, z: FloatArray) -> FloatArray:
         """Return the u of points z of shape (n, D)."""
-        return np.ascontiguousarray(self.layer.inverse(torch.from_numpy(z))[0].numpy())
+        return _rows(self.layer.inverse(torch.from_numpy(z))[0].T)
 
 
 class NoncenteredTarget(NoncenteredDensity, Target):
@@ -132,4 +133,9 @@ def _address(function: Any) -> int:
 
 
 def _rows(columns: torch.Tensor) -> FloatArray:
-    return np.ascontiguousarray(columns.T.numpy())
+    rows: FloatArray = columns.T.contiguous().numpy()
+    return rows
+
+
+def _columns(rows: FloatArray) -> torch.Tensor:
+    return torch.from_numpy(rows).T.contiguous()

@@ -121,7 +121,8 @@ class PulledBack(Density):
 
 
 def _rows(columns: torch.Tensor) -> FloatArray:
-    return np.ascontiguousarray(columns.T.double().numpy())
+    rows: FloatArray = columns.T.contiguous().double().numpy()
+    return rows
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ over the flow takes all of it up, in float64.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Self
 
 import numpy as np
@@ -134,4 +135,4 @@ class StandardizedTarget(Density):
             output.shift.mul_(scale).add_(location)
             output.log_scale.add_(torch.from_numpy(self._log_scale))
         if self._noncentered is not None:
-            flow.append(self._noncentered.layer)
+            flow.append(deepcopy(self._noncentered.layer))

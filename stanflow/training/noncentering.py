@@ -35,11 +35,13 @@ _MOST_PARENTS, _MOST_TIES, _MOST_LEVELS = 4, 8, 4
 _FEWEST_POINTS, _POINTS_A_WEIGHT = 4, 3
 _LEAST_EFFECT = 0.05  # nats that a log scale changes by, over a standard deviation of the parent
 _LEAST_EFFECT_WITH_IT = 0.005
+_AGREEING = 0.8  # of the points, net, on an effect's sign
 _LARGEST_SPREAD = 0.1  # of the ratio of two effects over points, as a share of it
 _MOST_UNEXPLAINED = 0.1  # standard deviations of z_c
 _LEAST_SHARE = 0.05  # of a prior in a precision, as far as is believed
 _MOST_ROUNDS = 3
-_LEAST_GAIN = 0.01  # nats a dimension, for another round
+_LEAST_GAIN = 1.0  # nats
+_WORTH_A_ROUND = 0.05  # nats a dimension
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,21 @@ def noncenter(
     reached = typical_log_weight(target, fitted, rng)
     points = _draws(fitted, points_looked_at(target.dim), rng)
     scale = np.exp(fitted.log_scale)
+    kinds = [0, 1]
     for _ in range(_MOST_ROUNDS):
         before = reached
-        for layer in find_noncentering(target, points, scale):
+        layers = find_noncentering(target, points, scale)
+        for kind in kinds if layers else []:
             if should_stop():
                 return best
+            layer = layers[kind]
             tried = NoncenteredTarget(target, layer)
             fitted = mean_field_start(tried, rng, should_stop)
             typical = typical_log_weight(tried, fitted, rng)
-            if typical.value > reached.value + 2 * math.hypot(typical.se, reached.se):
-                reached, best = typical, (tried, fitted)
-        if best is None or not reached.value > before.value + _LEAST_GAIN * target.dim:
+            noise = 2 * math.hypot(typical.se, reached.se)
+            if typical.value > reached.value + max(_LEAST_GAIN, noise):
+                reached, best, kinds = typical, (tried, fitted), [kind]
+        if best is None or not reached.value > before.value + _WORTH_A_ROUND * target.dim:
             break
         points = best[0].carry(_draws(best[1], len(points), rng))
         scale = points.std(axis=0)
@@ -105,10 +111,10 @@ def noncenter(
 def find_noncentering(target: Density, points: FloatArray, scale: FloatArray) -> list[NonCentering]:
     """Find which coordinates set the scale of others.
 
-    A parent j of c is one whose weight is the same at nearly all points (from the first to the
-    last decile within half of the median) and changes c's scale by 5 % at least. Where the centre
-    of c's prior is not the same at all points, it is explained by other coordinates, or c is left
-    as it is. The hierarchy is four levels deep at most.
+    What sets c's scale most has a weight of the same sign at nearly all points, and changes the
+    scale by 5 % at least. Others that do have a weight in the same ratio to it at all points.
+    Where the centre of c's prior is not the same at all points, it is linear in other coordinates,
+    or c is left as it is. The hierarchy is four levels deep at most.
 
     Parameters
     ----------
@@ -217,32 +223,40 @@ def _candidate(
     coordinate: int, points: FloatArray, second: FloatArray, third: FloatArray, scale: FloatArray
 ) -> _Candidate | None:
     """Look at one coordinate by its row of second and of third derivatives, (n, D) each."""
-    own = second[:, coordinate, None]
-    effects = -0.5 * third / own
-    effects[:, coordinate] = 0
-    low, median, high = np.quantile(effects, [0.1, 0.5, 0.9], axis=0)
-    strength = np.where(low * high > 0, np.abs(median), 0)
-    strongest = int(np.argmax(strength))
-    if strength[strongest] < _LEAST_EFFECT:
+    own = second[:, coordinate]
+    agreeing = np.abs(np.sign(third * np.sign(own)[:, None]).sum(axis=0)) >= _AGREEING * len(own)
+    agreeing[coordinate] = False
+    among = np.flatnonzero(agreeing)
+    if len(among) == 0:
         return None
-    low, ratio, high = np.quantile(third / third[:, [strongest]], [0.1, 0.5, 0.9], axis=0)
-    with_it = (high - low <= _LARGEST_SPREAD * np.abs(ratio)) & (strength >= _LEAST_EFFECT_WITH_IT)
-    setting = np.flatnonzero(with_it)
-    setting = setting[np.argsort(-strength[setting], kind="stable")][:_MOST_PARENTS]
-    ratios = ratio[setting] / scale[setting]
-    share_times_weight = median[strongest]
-    # third = 2 w exp(-2 s), with s the ratios' sum times w
+    effects = np.median(-0.5 * third[:, among] / own[:, None], axis=0)
+    first = int(np.argmax(np.abs(effects)))
+    strongest, effect = int(among[first]), float(effects[first])
+    if not abs(effect) >= _LEAST_EFFECT:
+        return None
+    low, ratios, high = np.quantile(
+        third[:, among] / third[:, [strongest]], [0.1, 0.5, 0.9], axis=0
+    )
+    with_it = (high - low <= _LARGEST_SPREAD * np.abs(ratios)) & (
+        np.abs(effects) >= _LEAST_EFFECT_WITH_IT
+    )
+    chosen = np.flatnonzero(with_it)
+    chosen = chosen[np.argsort(-np.abs(effects[chosen]), kind="stable")][:_MOST_PARENTS]
+    setting = among[chosen]
+    ratios = ratios[chosen] / scale[setting]
+    # third = 2 w exp(-2 s), s the sum of w z over those that set it, and w as these ratios are
     along = points[:, setting] @ ratios
     weight = -0.5 * np.cov(along, np.log(np.abs(third[:, strongest])))[0, 1] / along.var(ddof=1)
-    share = float(np.clip(np.nan_to_num(share_times_weight / weight, nan=1.0), _LEAST_SHARE, 1))
-    tie = np.abs(np.median(second / own, axis=0))
+    share = effect / weight
+    share = float(np.clip(share, _LEAST_SHARE, 1)) if share > 0 else 1.0
+    tie = np.abs(np.median(second / own[:, None], axis=0))
     tie[coordinate] = 0
     return _Candidate(
         coordinate,
         strongest,
-        dict(zip(setting.tolist(), (ratios * share_times_weight / share).tolist(), strict=True)),
+        dict(zip(setting.tolist(), (ratios * effect / share).tolist(), strict=True)),
         share,
-        float(strength[strongest]),
+        abs(effect),
         points[:, coordinate] - scale[coordinate] * second[:, strongest] / third[:, strongest],
         np.argsort(-tie, kind="stable")[:_MOST_TIES].tolist(),
         int((tie > _LEAST_EFFECT).sum()),

@@ -16,7 +16,7 @@ from stanflow.stan.density import Density, Target
 _STEPS_A_ROUND = 200
 _AVERAGED = 100
 _MOST_ROUNDS = 20
-_GAIN_WORTH_A_ROUND = 0.5  # nats of ELBO
+_GAIN_WORTH_A_ROUND, _DIMENSIONS_OF_GAIN = 0.5, 200  # nats of ELBO, more in more dimensions
 _BATCH = 16
 _BATCH_FOR_ELBO = 64
 _DRAWS_FOR_MEDIAN = 256
@@ -66,13 +66,14 @@ def mean_field_start(
     longest = np.repeat([_LONGEST_STEP_OF_LOCATION, _LONGEST_STEP_OF_LOG_SCALE], dim)
     search = _Rprop(target, start, longest, rng, should_stop)
     centre, elbo = start, _elbo(target, start, rng)
+    worth_a_round = _GAIN_WORTH_A_ROUND * max(1.0, dim / _DIMENSIONS_OF_GAIN)
     for _ in range(_MOST_ROUNDS):
         mean = search.run()
         new_elbo = _elbo(target, mean, rng)
         gain = new_elbo - elbo
         if gain > 0:
             centre, elbo = mean, new_elbo
-        if should_stop() or (not gain > _GAIN_WORTH_A_ROUND and np.isfinite(elbo)):
+        if should_stop() or (not gain > worth_a_round and np.isfinite(elbo)):
             break
     return LocationScale(centre[:dim], centre[dim:])
 

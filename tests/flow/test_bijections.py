@@ -13,6 +13,7 @@ from stanflow.flow.clamp import NoClamp, SoftClamp, TanhClamp, make_clamp
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.coupling import AffineCoupling
 from stanflow.flow.loft import Loft
+from stanflow.flow.noncentering import NonCentering
 from stanflow.flow.sinh_arcsinh import SinhArcsinh
 from stanflow.flow.wiring import Wiring
 
@@ -33,6 +34,21 @@ def fixed_affine(dim):
     return FixedAffine(torch.randn(dim, dtype=torch.float64), factor)
 
 
+def noncentering(dim):
+    """All but the first coordinate hang on those before them, one by one."""
+    moved = torch.arange(1, dim)
+    parents = torch.stack([moved - 1, torch.zeros_like(moved)], 1)
+    weights, others = torch.randn(2, dim - 1, 2) / 10
+    return NonCentering(
+        moved=moved,
+        parents=parents,
+        scale_weights=weights,
+        location_weights=others,
+        log_scale=torch.randn(dim - 1) / 3,
+        location=torch.randn(dim - 1),
+    )
+
+
 BIJECTIONS = {
     "coupling": lambda dim: coupling(max(dim, 2), range(1, max(dim, 2), 2)),
     "coupling with partners": lambda dim: with_partners(max(dim, 2)),
@@ -40,6 +56,7 @@ BIJECTIONS = {
     "shift-scale": ShiftScale,
     "lower-triangular": LowerTriangular,
     "fixed affine": fixed_affine,
+    "non-centering": lambda dim: noncentering(max(dim, 2)),
     "sinh-arcsinh": lambda dim: SinhArcsinh(dim, CLAMP),
 }
 
@@ -55,7 +72,7 @@ def make(name, dim, seed, spread=2.0):
     with torch.no_grad():
         for parameter in bijection.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
-    size = max(dim, 2) if "coupling" in name else dim
+    size = max(dim, 2) if name.startswith(("coupling", "non-centering")) else dim
     x = spread * torch.randn(6, size, dtype=torch.float64)
     return bijection, x
 
@@ -80,7 +97,7 @@ def test_the_log_determinant_is_that_of_the_jacobian(name, dim, seed):
     torch.testing.assert_close(bijection(x)[1], expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(set(BIJECTIONS) - {"fixed affine"}))
+@pytest.mark.parametrize("name", sorted(set(BIJECTIONS) - {"fixed affine", "non-centering"}))
 def test_it_starts_as_the_identity(name):
     bijection = BIJECTIONS[name](4).double()
     x = torch.linspace(-1.4, 1.4, 12, dtype=torch.float64).reshape(3, 4)
