@@ -111,6 +111,7 @@ def cases() -> Iterator[Case]:
                 data,
             )
     yield from cases_to_spoil()
+    yield from cases_of_training_before()
 
 
 def cases_to_spoil() -> Iterator[Case]:
@@ -132,6 +133,26 @@ def cases_to_spoil() -> Iterator[Case]:
         program = MODELS / "hierarchical_normal" / f"hierarchical_normal{form}.stan"
         name = f"hierarchical_normal{form}_10, 50 steps"
         yield Case("spoiled", name, program, data, hierarchical_evidence(data), short)
+
+
+def cases_of_training_before() -> Iterator[Case]:
+    """How much to train before draws are moved."""
+    horseshoe = simulated("horseshoe_logistic", n=100, d=100, rho=0.5, seed=2)
+    volatility = of_file("stochastic_volatility", "stochastic_volatility_500.json")
+    for folder, program, data in (
+        ("horseshoe_logistic", "horseshoe_logistic", horseshoe),
+        ("horseshoe_logistic", "horseshoe_logistic_noncentered", horseshoe),
+        ("stochastic_volatility", "stochastic_volatility", volatility),
+        ("student_t", "student_t", of_file("student_t", "student_t_10.json")),
+    ):
+        for steps in (150, 300, 600, 1200, 2400):
+            yield Case(
+                "training before",
+                f"{program}, {steps} steps",
+                MODELS / folder / f"{program}.stan",
+                data,
+                options=("--max-steps", str(steps), "--refine", "always"),
+            )
 
 
 def run(case: Case, seed: int) -> dict[str, Any]:
@@ -164,7 +185,9 @@ def line(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="a section: exact, horseshoe, 'horseshoe, large', spoiled")
+    parser.add_argument(
+        "--only", help="a section: exact, horseshoe, 'horseshoe, large', spoiled, 'training before'"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/refining.json"))
     options = parser.parse_args()

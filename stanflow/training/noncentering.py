@@ -146,6 +146,9 @@ def find_noncentering(target: Density, points: FloatArray, scale: FloatArray) ->
     >>> layer.scale_weights[0].round(decimals=3), layer.location_weights[0].round(decimals=3)
     (tensor([0., 1.], dtype=torch.float64), tensor([1., 0.], dtype=torch.float64))
     """
+    points = points[target.log_density_gradient(points).accepted]
+    if len(points) < _FEWEST_POINTS:
+        return []
     hierarchy = _Hierarchy(points)
     candidates = [c for rows in _rows_of_candidates(target, points, scale) for c in rows]
     for candidate in sorted(candidates, key=_strongest_first):
@@ -198,10 +201,7 @@ def _rows_of_candidates(
     target: Density, points: FloatArray, scale: FloatArray
 ) -> Iterator[list[_Candidate]]:
     """Look at the coordinates, some at a time."""
-    at_points = target.log_density_gradient(points)
-    points, gradients = points[at_points.accepted], at_points.gradient[at_points.accepted]
-    if len(points) < _FEWEST_POINTS:
-        return
+    gradients = target.log_density_gradient(points).gradient
     for first in range(0, target.dim, _ROWS_AT_ONCE):
         rows = np.arange(first, min(first + _ROWS_AT_ONCE, target.dim))
         steps = np.zeros((len(rows), target.dim))

@@ -14,6 +14,7 @@ import stanli
 from scipy import stats
 
 import stanflow
+from stanflow.stan import stanc
 from tests.one_of import one_of
 
 STANDARD_ERRORS = 4.5
@@ -51,8 +52,9 @@ def assert_close(name, ours, truth, se):
 @pytest.fixture(scope="module")
 def nuts(zoo):
     """Long NUTS runs of the non-centered program; both programs have this posterior."""
+    program = zoo / "eight_schools/eight_schools_noncentered.stan"
     model = stanli.Model(
-        stan_file=str(zoo / "eight_schools/eight_schools_noncentered.stan"),
+        mir=stanc.to_mir(program.read_text()),
         data=str(zoo / "eight_schools/eight_schools.json"),
     )
     run = model.sample(seed=11, chains=4, warmup=2000, samples=10_000, delta=0.99, refresh=0)
