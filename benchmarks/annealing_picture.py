@@ -49,7 +49,7 @@ def states(flow: stanflow.Fit) -> list[Annealing]:
 
 
 def draw(path: Path) -> None:
-    training = stanflow.TrainConfig(max_steps=STEPS)
+    training = stanflow.TrainConfig(max_steps=STEPS, noncenter=False)
     never = stanflow.RefineConfig(when="never")
     fit = stanflow.fit(funnel(), seed=SEED, training=training, refining=never, progress=False)
     seen = states(fit)

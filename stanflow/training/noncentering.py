@@ -5,12 +5,12 @@ factors know nothing of z_j but through z_c, the log density has the derivatives
 
     d^3 / dz_c^2 dz_j = 2 w exp(-2 s),    d^2 / dz_c dz_j = 2 w (z_c - m) exp(-2 s).
 
-The first, over ``-2 d^2 / dz_c^2``, is w times the share that the prior has in c's conditional
-precision: 1 where data say nothing of z_c, 0 where they say all. These are the weights that make a
-partially non-centered form the least dependent one (Papaspiliopoulos, Roberts, Skoeld 2007,
-Statistical Science 22), and the same at all points where w is what it looks like. Their ratio says
-where the prior is centred, whatever data say. Both come from gradients beside a point,
-`2 D` of them for all pairs. Nothing is read from the program's text.
+Their ratio says where the prior is centred, whatever data say. The logarithm of the first is
+linear in what sets s, which tells w. And the first over ``-2 d^2 / dz_c^2`` is w times the share
+that the prior has in c's conditional precision, 1 where data say nothing of z_c and 0 where they
+say all: with that for a weight, a partially non-centered form is the least dependent one
+(Papaspiliopoulos, Roberts, Skoeld 2007, Statistical Science 22). All of it comes from gradients
+beside a point, `2 D` of them for all pairs. Nothing is read from the program's text.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from stanflow.estimates.elbo import estimate_elbo
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.refine.config import RefineConfig
-from stanflow.refine.elsewhere import look_elsewhere
+from stanflow.refine.elsewhere import _walk_on, look_elsewhere
 from stanflow.refine.refine import refine
 from stanflow.refine.verdict import judge
 from stanflow.stan.density import CountingTarget
@@ -75,3 +75,47 @@ def test_a_mode_apart_is_seen_in_many_dimensions_too():
     assert elsewhere.escaped > 0
     assert np.isnan(elsewhere.log_missing_mass)
     assert verdict.name != "good"
+
+
+HEAVY_TAILS = "parameters { vector[20] x; } model { x ~ student_t(3, 0, 1); }"
+
+
+def refined_normal(target, dim):
+    """Draws of the target, moved from a normal flow."""
+    flow = build_flow(FlowConfig(family="meanfield", base="gaussian"), dim, seed=1).double()
+    refined = refine(
+        flow, target, draw(flow, target, 1000, 1).densities, CONFIG, draws=1000, seed=1
+    )
+    assert refined is not None
+    return flow, refined
+
+
+def test_chains_far_out_in_a_tail_walk_home():
+    target = CountingTarget(stanflow.StanModel(stan_code=HEAVY_TAILS, engine="embedded"))
+    flow, refined = refined_normal(target, 20)
+    far = np.where(np.arange(20) < 3, 60.0, 0.5) * np.ones((25, 4, 20))
+    near = np.full((25, 2, 20), 0.5)
+    points = np.concatenate([far, near], axis=1)
+    densities = target.log_density(points.reshape(-1, 20)).reshape(25, 6)
+    _walk_on(flow, target, refined, (points, densities), np.random.default_rng(1))
+    assert np.abs(points[-1]).max() < 30
+    assert (points[:, 4:] == 0.5).all()  # who is at home stays
+    expected = target.log_density(points.reshape(-1, 20)).reshape(25, 6)
+    np.testing.assert_allclose(densities, expected, rtol=1e-9)
+
+
+def test_a_walk_from_which_none_comes_home_is_short():
+    data = {"D": 3, "w": 0.9, "s": 6.0}
+    model = stanflow.StanModel(stan_code=MIXTURE, data=data, engine="embedded")
+    target = CountingTarget(model)
+    flow = build_flow(FlowConfig(family="meanfield", base="gaussian"), 3, seed=1).double()
+    with torch.no_grad():
+        flow.output.shift.fill_(6.0)
+    densities = draw(flow, target, 1000, 1).densities
+    refined = refine(flow, target, densities, CONFIG, draws=1000, seed=1)
+    points = np.full((25, 4, 3), -6.0)
+    there = target.log_density(points.reshape(-1, 3)).reshape(25, 4)
+    before = target.evaluations
+    _walk_on(flow, target, refined, (points, there), np.random.default_rng(1))
+    assert (points < -1).all()
+    assert target.evaluations - before == 4 + 3 * 25 * 32 * 4
