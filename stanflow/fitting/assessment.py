@@ -34,6 +34,7 @@ from stanflow.fitting.fit_report import AssessmentReport, ProbeReport, RefineRep
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.elsewhere import Elsewhere, look_elsewhere
 from stanflow.refine.refine import LogEvidence, Refined
+from stanflow.refine.tails import mass_in_tails
 from stanflow.refine.verdict import judge as judge_refined
 from stanflow.stan.density import CountingTarget, NormalizingConstant
 from stanflow.stan.model import ConstrainedDraws, StanModel
@@ -319,11 +320,13 @@ def assess_refined(
     before = target.evaluations
     elsewhere = look_elsewhere(flow, target, refined, seed=plan.probe_seed)
     of_chains = target.evaluations - before
+    in_tails = mass_in_tails(target, refined, seed=plan.tail_seed)
     constrained = model.constrain(refined.z, seed=plan.generated_seed)
     verdict = judge_refined(
         refined,
         elsewhere,
         elbo,
+        in_tails=in_tails,
         constant=constant.value,
         steps=len(trace["elbo"]),
         rejected_share=estimates.densities.rejected_share,
@@ -342,7 +345,7 @@ def assess_refined(
     )
     report["draws"] = len(refined.z)
     report["refined"], report["method"] = True, "smc"
-    report["refine"] = _refine_report(refined, constant.value)
+    report["refine"] = _refine_report(refined, constant.value, in_tails)
     report["elsewhere"] = {
         "chains": elsewhere.chains,
         "escaped": elsewhere.escaped,
@@ -413,7 +416,7 @@ def _report(
     }
 
 
-def _refine_report(refined: Refined, constant: float) -> RefineReport:
+def _refine_report(refined: Refined, constant: float, in_tails: float) -> RefineReport:
     bridge = refined.bridge
     return {
         "particles": refined.particles,
@@ -431,6 +434,7 @@ def _refine_report(refined: Refined, constant: float) -> RefineReport:
         "log_evidence_bridge_se": None if bridge is None else bridge.se,
         "log_evidence_bridge_pareto_k": None if bridge is None else _finite(bridge.pareto_k),
         "eubo": refined.eubo + constant,
+        "missing_in_tails": _finite(in_tails),
     }
 
 

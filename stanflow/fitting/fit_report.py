@@ -61,6 +61,7 @@ class RefineReport(TypedDict):
     log_evidence_bridge_se: float | None
     log_evidence_bridge_pareto_k: float | None
     eubo: float
+    missing_in_tails: float | None
 
 
 class ElsewhereReport(TypedDict):

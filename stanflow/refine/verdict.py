@@ -23,7 +23,7 @@ _SHIFT_NOTICED, _LARGEST_SHIFT = 0.1, 0.5  # standard deviations
 _EFFECTIVE_NOTICED, _FEWEST_EFFECTIVE = 400, 100
 _ERROR_NOTICED, _LARGEST_ERROR = 0.25, 1.0  # nats
 _GAP_NOTICED, _LARGEST_GAP, _STANDARD_ERRORS = 0.1, 0.5, 3.0  # nats
-_MISSING = 0.05  # share of the posterior
+_MISSING, _TAIL_NOTICED = 0.05, 0.01  # shares of the posterior
 _APART_NOTICED, _LARGEST_APART = 1.2, 1.6  # R-hat
 _ESCAPED_NOTICED, _MOST_ESCAPED = 0.1, 0.5  # share of the chains
 _DIVERGENCE_NOTICED, _NOTICED_A_ROOT_DIMENSION = 3.0, 0.7  # nats
@@ -33,6 +33,7 @@ _HIGHEST_K = 0.7
 
 _LONGER = "give refining more time (--max-seconds), or train longer (--max-steps)"
 _TRAIN = "train longer (--max-steps), so that the flow is nearer to the posterior"
+_HEAVIER = "take a flow with heavier tails (a Student-t base), and train it longer (--max-steps)"
 _COMPARE = "run NUTS with several chains and compare (`stanflow nuts`, `stanflow compare`)"
 
 
@@ -41,6 +42,7 @@ def judge(
     elsewhere: Elsewhere,
     elbo: Elbo,
     *,
+    in_tails: float = 0.0,
     constant: float,
     steps: int,
     rejected_share: float = 0.0,
@@ -54,7 +56,8 @@ def judge(
     nat; its two estimates are half a nat apart, and three standard errors, or it is as far below
     the ELBO; the EUBO is above it by 6 nats and by ``1.4 sqrt(D)``; chains from elsewhere found 5 %
     of the posterior where there are no draws, half of them ended there, or they did not come
-    together with the draws (R-hat above 1.6). They are good if all of these are smaller still,
+    together with the draws (R-hat above 1.6); 5 % of the posterior are in tails that draws never
+    came to. They are good if all of these are smaller still,
     Pareto k-hat of the bridge's terms is below 0.7, and there were 100 steps of training at least.
 
     Parameters
@@ -63,6 +66,8 @@ def judge(
     elsewhere : Elsewhere
     elbo : Elbo
         Of the flow.
+    in_tails : float
+        From `tails.mass_in_tails`.
     constant : float
         What the ELBO has in addition to the estimates of `refined`.
     steps : int
@@ -77,6 +82,7 @@ def judge(
     objections = [
         *to_unbounded(unbounded),
         *_to_coverage(elsewhere),
+        *_to_tails(in_tails),
         *_to_settling(refined),
         *_to_evidence(refined, elbo, constant),
         *to_rejected_draws(rejected_share, boundary),
@@ -125,6 +131,15 @@ def _to_coverage(elsewhere: Elsewhere) -> Iterator[Objection]:
             f"chains started elsewhere did not come to where the draws are (R-hat "
             f"{elsewhere.rhat:.2f})",
             _COMPARE,
+        )
+
+
+def _to_tails(missing: float) -> Iterator[Objection]:
+    if missing > _TAIL_NOTICED:
+        yield Objection(
+            missing > _MISSING,
+            f"about {missing:.0%} of the posterior is in tails that the draws have not come to",
+            _HEAVIER,
         )
 
 

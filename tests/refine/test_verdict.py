@@ -35,8 +35,8 @@ ELBO = Elbo(value=-3.2, se=0.01, normalized=True)
 CONSTANT = 2.0
 
 
-def judged(refined=REFINED, elsewhere=ELSEWHERE, elbo=ELBO, steps=500, unbounded=()):
-    return judge(refined, elsewhere, elbo, constant=CONSTANT, steps=steps, unbounded=unbounded)
+def judged(refined=REFINED, elsewhere=ELSEWHERE, elbo=ELBO, **settings):
+    return judge(refined, elsewhere, elbo, constant=CONSTANT, **{"steps": 500} | settings)
 
 
 def test_nothing_against_it_is_good():
@@ -96,6 +96,16 @@ def test_what_chains_from_elsewhere_say(elsewhere, name, reason):
     verdict = judged(elsewhere=elsewhere)
     assert verdict.name == name
     assert reason in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("missing", "name"),
+    [(0.0, "good"), (np.nan, "good"), (0.009, "good"), (0.02, "usable"), (0.15, "unreliable")],
+)
+def test_what_tails_say(missing, name):
+    verdict = judged(in_tails=missing)
+    assert verdict.name == name
+    assert ("is in tails that the draws have not come to" in verdict.reasons[0]) == (name != "good")
 
 
 def test_evidence_below_its_lower_bound_is_wrong():
