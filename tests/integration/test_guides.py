@@ -140,6 +140,10 @@ def test_limits_of_refined_fits_are_those_of_the_code():
             {2.0: "twice as much"}[v._LARGEST_DIVERGENCE],
             f"max({v._DIVERGENCE_NOTICED:.0f}, {v._NOTICED_A_ROOT_DIMENSION} sqrt(D)) nats or more",
         ),
+        "mass in tails that draws have not come to, up to D = 50": (
+            f"above {v._MISSING:.0%}",
+            f"above {v._TAIL_NOTICED:.0%}",
+        ),
         "mass where chains from elsewhere ended and draws are not": (
             f"above {v._MISSING:.0%}",
             f"above {v.MISSING_MASS_NOTICED:.1%}",
