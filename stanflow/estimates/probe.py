@@ -108,7 +108,7 @@ def probe(
         np.clip(gradient_evaluations // _EVALUATIONS_A_CHAIN, _FEWEST_CHAINS, _MOST_CHAINS)
     )
     points, densities = walk_from_elsewhere(
-        flow, target, drawn.z, drawn.densities.log_p, chains=chains, rng=rng
+        target, metric_of(flow, drawn.z), drawn.z, drawn.densities.log_p, chains=chains, rng=rng
     )
     log_weights = log_weights_at(flow, points, densities) - log_evidence
     escaped = have_escaped(log_weights, densities)
@@ -128,9 +128,14 @@ def share_of_log_odds(log_odds: float) -> float:
     return 1 / (1 + math.exp(min(-log_odds, _LARGEST_EXPONENT)))
 
 
+def metric_of(flow: Flow, z: FloatArray) -> Metric:
+    """Return the metric of draws, (S, D), in the flow's correlated units where it has some."""
+    return Metric(z, factor=flow.correlated_units)
+
+
 def walk_from_elsewhere(
-    flow: Flow,
     target: Target,
+    metric: Metric,
     z: FloatArray,
     log_p: FloatArray,
     *,
@@ -141,10 +146,10 @@ def walk_from_elsewhere(
 
     Parameters
     ----------
-    flow : Flow
-        Whose correlated units, where it has some, the chains move in.
     target : Target
         The density.
+    metric : Metric
+        The chains'.
     z, log_p : arrays of shape (S, D) and (S,)
         The draws, and the target's log density there.
     chains : int
@@ -155,7 +160,6 @@ def walk_from_elsewhere(
     points, densities : arrays of shape (n, C, D) and (n, C)
         Where the chains were in the second half of their moves, and the log density there.
     """
-    metric = Metric(z, factor=flow.correlated_units)
     walking = Chains(target, _starts(target, z, chains, rng), metric, rng)
     level = float(np.quantile(log_p, 0.1))
     walking.climb(level, first_step=0.1)

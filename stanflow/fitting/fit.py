@@ -19,10 +19,7 @@ import numpy as np
 
 import stanflow
 from stanflow.errors import UsageError
-from stanflow.fitting.assessment import (
-    Assessment,
-    DrawPlan,
-)
+from stanflow.fitting.assessment import Assessment, DrawPlan
 from stanflow.fitting.budget import share_time
 from stanflow.fitting.fit_report import FitReport
 from stanflow.fitting.fitting import SHARE_BEFORE_REFINING, Fitting

@@ -96,14 +96,20 @@ class NonCentering(Bijection):
             Derivative with respect to ``log|det dz/du|``.
         """
         for level in reversed(self._levels):
-            moved, parents = self.moved[level], self.parents[level]
+            moved = self.moved[level]
             of_location = cotangent[moved]
             of_u = of_location * log_scale[level].exp()
             of_log_scale = of_u * u[level] + log_det_weight
             cotangent.index_copy_(0, moved, of_u)
-            to_parents = self.location_weights[level].unsqueeze(2) * of_location.unsqueeze(1)
-            to_parents += self.scale_weights[level].unsqueeze(2) * of_log_scale.unsqueeze(1)
-            cotangent.index_add_(0, parents.ravel(), to_parents.flatten(0, 1))
+            self.add_to_parents(cotangent, of_location, of_log_scale, level)
+
+    def add_to_parents(
+        self, derivatives: Tensor, of_location: Tensor, of_log_scale: Tensor, rows: slice
+    ) -> None:
+        """Add what parents owe to locations and log scales, (n, B), of some of the moved."""
+        owed = self.location_weights[rows].unsqueeze(2) * of_location.unsqueeze(1)
+        owed += self.scale_weights[rows].unsqueeze(2) * of_log_scale.unsqueeze(1)
+        derivatives.index_add_(0, self.parents[rows].ravel(), owed.flatten(0, 1))
 
     def _set_by_parents(self, z: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Return log scales and locations of some of the moved, (n, B) each, of columns z."""
@@ -148,9 +154,7 @@ class _NonCenteringPasses(Passes):
             of_location = -of_u * (-self._log_scale).exp()
             of_log_scale = -of_u * self._u - 1
             score.index_copy_(0, layer.moved, -of_location)
-            to_parents = layer.location_weights.unsqueeze(2) * of_location.unsqueeze(1)
-            to_parents += layer.scale_weights.unsqueeze(2) * of_log_scale.unsqueeze(1)
-            score.index_add_(0, layer.parents.ravel(), to_parents.flatten(0, 1))
+            layer.add_to_parents(score, of_location, of_log_scale, slice(None))
 
     @override
     def pull(self, cotangent: Tensor, log_q_weight: Tensor | None) -> None:

@@ -82,12 +82,8 @@ class Flow(nn.Module):
     @property
     def correlated_units(self) -> FloatArray | None:
         """The factor, (D, D), of the last layer where it is a `FixedAffine`; else None."""
-        fixed = self._last(FixedAffine)
-        return (
-            None
-            if fixed is None or self.noncentering is not None
-            else fixed.factor.double().cpu().numpy()
-        )
+        last = self.bijections[-1]
+        return last.factor.double().cpu().numpy() if isinstance(last, FixedAffine) else None
 
     @property
     def noncentering(self) -> NonCentering | None:

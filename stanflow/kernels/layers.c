@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "bridgestan.h"
 #include "rows.h"
 #include "threads.h"
 
@@ -163,12 +164,6 @@ struct step_part {
     void *largest;               /* (1,): the base's largest |e| */
     void *base_gradient;         /* (D,): that of log_degrees_minus_one; NULL for a normal base */
 };
-
-typedef int (*log_density_gradient_fn)(const void *model, _Bool propto, _Bool jacobian,
-                                       const double *z, double *value, double *gradient,
-                                       char **error);
-typedef int (*log_density_fn)(const void *model, _Bool propto, _Bool jacobian, const double *z,
-                              double *value, char **error); /* both as in bridgestan.h */
 
 /* A step of a flow that is one chain, towards the path gradient of -ELBO. */
 struct step {

@@ -3,24 +3,14 @@
  * (stanflow/flow/noncentering.py), for the loops that call BridgeStan's functions themselves: these
  * have the same signatures, and a `struct noncentered` in the model's place.
  */
+#include "bridgestan.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#if defined(_WIN32)
-#define PUBLIC __declspec(dllexport)
-#else
-#define PUBLIC __attribute__((visibility("default")))
-#endif
-
-typedef int (*log_density_gradient_fn)(const void* model, bool propto, bool jacobian,
-                                       const double* z, double* value, double* gradient,
-                                       char** error);
-typedef int (*log_density_fn)(const void* model, bool propto, bool jacobian, const double* z,
-                              double* value, char** error);
 
 struct noncentered {
   log_density_gradient_fn log_density_gradient;
@@ -86,13 +76,13 @@ static int evaluate(const struct noncentered* self, bool propto, bool jacobian, 
   return failed;
 }
 
-PUBLIC int stanflow_noncentered_log_density_gradient(const void* self, bool propto, bool jacobian,
-                                                     const double* u, double* value,
-                                                     double* gradient, char** error) {
+int stanflow_noncentered_log_density_gradient(const void* self, bool propto, bool jacobian,
+                                              const double* u, double* value, double* gradient,
+                                              char** error) {
   return evaluate(self, propto, jacobian, u, value, gradient, error);
 }
 
-PUBLIC int stanflow_noncentered_log_density(const void* self, bool propto, bool jacobian,
-                                            const double* u, double* value, char** error) {
+int stanflow_noncentered_log_density(const void* self, bool propto, bool jacobian, const double* u,
+                                     double* value, char** error) {
   return evaluate(self, propto, jacobian, u, value, NULL, error);
 }

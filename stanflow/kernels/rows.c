@@ -15,6 +15,7 @@
  */
 #define _POSIX_C_SOURCE 200809L
 
+#include "bridgestan.h"
 #include "rows.h"
 #include "threads.h"
 
@@ -31,14 +32,9 @@
 #define PUBLIC __attribute__((visibility("default")))
 #endif
 
-/* Signatures of BridgeStan's functions, from bridgestan.h (version 2). */
+/* More signatures of BridgeStan's functions (see bridgestan.h). */
 typedef struct bs_model bs_model;
 typedef struct bs_rng bs_rng;
-typedef int (*log_density_gradient_fn)(const bs_model*, bool propto, bool jacobian,
-                                       const double* theta_unc, double* value, double* gradient,
-                                       char** error);
-typedef int (*log_density_fn)(const bs_model*, bool propto, bool jacobian,
-                              const double* theta_unc, double* value, char** error);
 typedef int (*param_constrain_fn)(const bs_model*, bool include_tp, bool include_gq,
                                   const double* theta_unc, double* theta, bs_rng*, char** error);
 typedef bs_rng* (*rng_construct_fn)(unsigned int seed, char** error);

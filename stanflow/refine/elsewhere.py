@@ -11,12 +11,17 @@ import torch
 
 from stanflow.arrays import FloatArray
 from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
-from stanflow.estimates.probe import have_escaped, share_of_log_odds, walk_from_elsewhere
+from stanflow.estimates.probe import (
+    have_escaped,
+    metric_of,
+    share_of_log_odds,
+    walk_from_elsewhere,
+)
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.refine import Refined
 from stanflow.sampling import annealing
 from stanflow.sampling.annealing import Annealing, Path
-from stanflow.sampling.chains import Chains, Metric
+from stanflow.sampling.chains import Chains
 from stanflow.sampling.pullback import PulledBack
 from stanflow.sampling.widened_base import WidenedBase
 from stanflow.stan.density import CountingTarget
@@ -88,7 +93,7 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
     """
     rng = np.random.default_rng(seed)
     points, densities = walk_from_elsewhere(
-        flow, target, refined.z, refined.log_p, chains=_CHAINS, rng=rng
+        target, metric_of(flow, refined.z), refined.z, refined.log_p, chains=_CHAINS, rng=rng
     )
     _walk_on(flow, target, refined, (points, densities), rng)
     with torch.no_grad():
@@ -128,8 +133,7 @@ def _walk_on(
     away = have_escaped(log_weights_at(flow, points, densities) - high, densities)
     if not away.any():
         return
-    metric = Metric(refined.z, factor=flow.correlated_units)
-    chains = Chains(target, points[-1][away], metric, rng)
+    chains = Chains(target, points[-1][away], metric_of(flow, refined.z), rng)
     for walks in range(1, _MOST_WALKS + 1):
         for i in range(len(points)):
             chains.transition(_LEAPFROG_STEPS)

@@ -57,8 +57,8 @@ def judge(
     the ELBO; the EUBO is above it by 6 nats and by ``1.4 sqrt(D)``; chains from elsewhere found 5 %
     of the posterior where there are no draws, half of them ended there, or they did not come
     together with the draws (R-hat above 1.6); 5 % of the posterior are in tails that draws never
-    came to. They are good if all of these are smaller still,
-    Pareto k-hat of the bridge's terms is below 0.7, and there were 100 steps of training at least.
+    came to. They are good if all of these are smaller still, Pareto k-hat of the bridge's terms is
+    below 0.7, and there were 100 steps of training at least.
 
     Parameters
     ----------

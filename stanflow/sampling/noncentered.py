@@ -108,7 +108,7 @@ class NoncenteredDensity(Density):
     @torch.no_grad()
     def carry(self, u: FloatArray) -> FloatArray:
         """Return the z of points u of shape (n, D)."""
-        return _rows(self.layer.forward(torch.from_numpy(u))[0].T)
+        return _rows(self.layer.carry(_columns(u))[0])
 
     @torch.no_grad()
     def carry_back(self, z: FloatArray) -> FloatArray:

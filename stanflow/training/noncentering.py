@@ -84,7 +84,7 @@ def noncenter(
     """
     best = None
     reached = typical_log_weight(target, fitted, rng)
-    points = _draws(fitted, points_looked_at(target.dim), rng)
+    points = fitted.draws(points_looked_at(target.dim), rng)
     scale = np.exp(fitted.log_scale)
     kinds = [0, 1]
     for _ in range(_MOST_ROUNDS):
@@ -102,7 +102,7 @@ def noncenter(
                 reached, best, kinds = typical, (tried, fitted), [kind]
         if best is None or not reached.value > before.value + _WORTH_A_ROUND * target.dim:
             break
-        points = best[0].carry(_draws(best[1], len(points), rng))
+        points = best[0].carry(best[1].draws(len(points), rng))
         scale = points.std(axis=0)
     return best
 
@@ -146,11 +146,12 @@ def find_noncentering(target: Density, points: FloatArray, scale: FloatArray) ->
     >>> layer.scale_weights[0].round(decimals=3), layer.location_weights[0].round(decimals=3)
     (tensor([0., 1.], dtype=torch.float64), tensor([1., 0.], dtype=torch.float64))
     """
-    points = points[target.log_density_gradient(points).accepted]
+    there = target.log_density_gradient(points)
+    points, gradients = points[there.accepted], there.gradient[there.accepted]
     if len(points) < _FEWEST_POINTS:
         return []
     hierarchy = _Hierarchy(points)
-    candidates = [c for rows in _rows_of_candidates(target, points, scale) for c in rows]
+    candidates = [c for rows in _rows_of_candidates(target, points, gradients, scale) for c in rows]
     for candidate in sorted(candidates, key=_strongest_first):
         hierarchy.take(candidate)
     return hierarchy.layers()
@@ -198,10 +199,9 @@ def _strongest_first(candidate: _Candidate) -> tuple[int, int, int]:
 
 
 def _rows_of_candidates(
-    target: Density, points: FloatArray, scale: FloatArray
+    target: Density, points: FloatArray, gradients: FloatArray, scale: FloatArray
 ) -> Iterator[list[_Candidate]]:
     """Look at the coordinates, some at a time."""
-    gradients = target.log_density_gradient(points).gradient
     for first in range(0, target.dim, _ROWS_AT_ONCE):
         rows = np.arange(first, min(first + _ROWS_AT_ONCE, target.dim))
         steps = np.zeros((len(rows), target.dim))
@@ -369,8 +369,3 @@ class _Hierarchy:
             )
             for weights in (scale_weights, share * scale_weights)
         ]
-
-
-def _draws(fitted: LocationScale, n: int, rng: np.random.Generator) -> FloatArray:
-    noise = rng.standard_normal((n, len(fitted.location)))
-    return np.asarray(fitted.location + np.exp(fitted.log_scale) * noise)

@@ -18,7 +18,7 @@ from stanflow.statistics.markov_chains import rhat
 from stanflow.training.batch_and_match import along_ridge
 from stanflow.training.config import TrainConfig
 from stanflow.training.noncentering import noncenter
-from stanflow.training.warmstart import LocationScale, mean_field_start
+from stanflow.training.warmstart import QUARTILES_OF_NORMAL, LocationScale, mean_field_start
 from stanflow.training.whitening import whitening
 
 _CHAINS, _CHAINS_IN_MANY_DIMENSIONS = 32, 16
@@ -28,7 +28,7 @@ _ENOUGH_IF_MIXED, _HIGHEST_RHAT = 150, 1.1  # transitions, and R-hat since the m
 _MANY_DIMENSIONS = 500
 _FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS = 4, 12
 _POINTS = 256
-_QUARTILES_OF_NORMAL, _TAILS_OF_NORMAL = 1.349, 3.290
+_TAILS_OF_NORMAL = 3.290
 _WEIGHT_OF_TAILS = 0.7
 _WIDENINGS = (1.0, 0.5, 0.25, 0.0, -1.0, -2.0)  # shares of the usual one
 _MOST_REJECTED = 0.1
@@ -196,7 +196,7 @@ def begin_apart(modes: Sequence[FloatArray]) -> tuple[Start, FloatArray]:
 def _of_mean_field(fitted: LocationScale, rng: np.random.Generator) -> Start:
     """Begin at a mean-field fit, threefold as wide: it is narrower than the posterior."""
     dim = len(fitted.location)
-    points = _normal_draws(fitted.location, fitted.log_scale, rng)
+    points = fitted.draws(_POINTS, rng)
     widening = math.log(3) * _share_of_widening(dim)
     return Start(fitted.location, fitted.log_scale + widening, points)
 
@@ -215,7 +215,7 @@ def _of_ensemble(
     least, best = math.inf, log_scale
     for share in _WIDENINGS:
         wide = log_scale + share * widening
-        tried = target.log_density_gradient(_normal_draws(location, wide, rng))
+        tried = target.log_density_gradient(LocationScale(location, wide).draws(_POINTS, rng))
         rejected = float(np.mean(~tried.accepted))
         if rejected < least:
             least, best = rejected, wide
@@ -244,7 +244,7 @@ def _run_ensemble(
     n_chains = _CHAINS if few else _CHAINS_IN_MANY_DIMENSIONS
     transitions = _TRANSITIONS if few else _TRANSITIONS_IN_MANY_DIMENSIONS
     scale = np.exp(fitted.log_scale)
-    around = _normal_draws(fitted.location, fitted.log_scale, rng)
+    around = fitted.draws(_POINTS, rng)
     there = target.log_density_gradient(around)
     usable = around[there.accepted]  # from the others no chain gets away
     like_fit = usable[: n_chains // 2]
@@ -275,13 +275,6 @@ def _have_mixed(recorded: list[FloatArray]) -> bool:
     return all(rhat(draws[:, :, i].T) < _HIGHEST_RHAT for i in range(draws.shape[2]))
 
 
-def _normal_draws(
-    location: FloatArray, log_scale: FloatArray, rng: np.random.Generator
-) -> FloatArray:
-    noise = rng.standard_normal((_POINTS, len(location)))
-    return np.asarray(location + np.exp(log_scale) * noise)
-
-
 def _low_quantile(batch: DensityBatch) -> float:
     if not batch.accepted.any():
         return -math.inf
@@ -292,7 +285,7 @@ def _spread(draws: FloatArray) -> FloatArray:
     """Return a standard deviation of each coordinate that outliers do not move."""
     low, first, third, high = np.quantile(draws, [0.05, 0.25, 0.75, 0.95], axis=0)
     spread = np.maximum(
-        (third - first) / _QUARTILES_OF_NORMAL, _WEIGHT_OF_TAILS * (high - low) / _TAILS_OF_NORMAL
+        (third - first) / QUARTILES_OF_NORMAL, _WEIGHT_OF_TAILS * (high - low) / _TAILS_OF_NORMAL
     )
     return np.asarray(np.maximum(spread, np.finfo(np.float64).tiny))
 

@@ -20,7 +20,7 @@ _GAIN_WORTH_A_ROUND, _DIMENSIONS_OF_GAIN = 0.5, 200  # nats of ELBO, more in mor
 _BATCH = 16
 _BATCH_FOR_ELBO = 64
 _DRAWS_FOR_MEDIAN = 256
-_QUARTILES_OF_NORMAL = 1.349
+QUARTILES_OF_NORMAL = 1.349
 _GROW, _SHRINK = 1.2, 0.5
 _FIRST_STEP = 0.1
 _LONGEST_STEP_OF_LOCATION, _LONGEST_STEP_OF_LOG_SCALE = 1e6, 0.5
@@ -32,6 +32,11 @@ class LocationScale:
 
     location: FloatArray
     log_scale: FloatArray
+
+    def draws(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Return n draws, (n, D)."""
+        noise = rng.standard_normal((n, len(self.location)))
+        return np.asarray(self.location + np.exp(self.log_scale) * noise)
 
 
 def mean_field_start(
@@ -97,7 +102,7 @@ def typical_log_weight(
     log_q = -0.5 * (e**2).sum(axis=1) - fitted.log_scale.sum()
     low, median, high = np.quantile(np.nan_to_num(log_p - log_q, nan=-np.inf), [0.25, 0.5, 0.75])
     # The median of a normal has the standard error sqrt(pi / 2) sd / sqrt(n).
-    sd = (high - low) / _QUARTILES_OF_NORMAL
+    sd = (high - low) / QUARTILES_OF_NORMAL
     return TypicalLogWeight(float(median), float(sd * math.sqrt(math.pi / 2 / len(e))))
 
 
