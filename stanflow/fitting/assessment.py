@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,10 +30,15 @@ from stanflow.estimates.verdict import (
     flow_suffices,
     judge,
 )
-from stanflow.fitting.fit_report import AssessmentReport, ProbeReport, RefineReport
+from stanflow.fitting.fit_report import (
+    AssessmentReport,
+    OutwardReport,
+    ProbeReport,
+    RefineReport,
+)
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.elsewhere import Elsewhere, look_elsewhere
-from stanflow.refine.refine import LogEvidence, Refined
+from stanflow.refine.refine import LogEvidence, Outward, Refined
 from stanflow.refine.tails import mass_in_tails
 from stanflow.refine.verdict import judge as judge_refined
 from stanflow.stan.density import CountingTarget, NormalizingConstant
@@ -345,7 +350,7 @@ def assess_refined(
     )
     report["draws"] = len(refined.z)
     report["refined"], report["method"] = True, "smc"
-    report["refine"] = _refine_report(refined, constant.value, in_tails)
+    report["refine"] = _refine_report(refined, constant.value, in_tails, model.unconstrained_names)
     report["elsewhere"] = {
         "chains": elsewhere.chains,
         "escaped": elsewhere.escaped,
@@ -416,7 +421,9 @@ def _report(
     }
 
 
-def _refine_report(refined: Refined, constant: float, in_tails: float) -> RefineReport:
+def _refine_report(
+    refined: Refined, constant: float, in_tails: float, names: Sequence[str]
+) -> RefineReport:
     bridge = refined.bridge
     return {
         "particles": refined.particles,
@@ -435,6 +442,20 @@ def _refine_report(refined: Refined, constant: float, in_tails: float) -> Refine
         "log_evidence_bridge_pareto_k": None if bridge is None else _finite(bridge.pareto_k),
         "eubo": refined.eubo + constant,
         "missing_in_tails": _finite(in_tails),
+        "outward": _outward_report(refined.outward, names),
+    }
+
+
+def _outward_report(outward: Outward | None, names: Sequence[str]) -> OutwardReport | None:
+    if outward is None:
+        return None
+    return {
+        "parameter": names[outward.coordinate],
+        "share": outward.share,
+        "log_added": outward.log_added.value,
+        "log_added_se": outward.log_added.se,
+        "values": outward.values,
+        "ended": outward.ended,
     }
 
 

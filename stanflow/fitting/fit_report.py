@@ -43,6 +43,17 @@ class StageReport(TypedDict):
     gradient_evaluations: int
 
 
+class OutwardReport(TypedDict):
+    """What was found beyond the moved draws along one parameter; see `Outward`."""
+
+    parameter: str
+    share: float
+    log_added: float
+    log_added_se: float
+    values: int
+    ended: bool
+
+
 class RefineReport(TypedDict):
     """How draws were moved from the flow to the posterior; see `Refined`."""
 
@@ -62,6 +73,7 @@ class RefineReport(TypedDict):
     log_evidence_bridge_pareto_k: float | None
     eubo: float
     missing_in_tails: float | None
+    outward: OutwardReport | None
 
 
 class ElsewhereReport(TypedDict):

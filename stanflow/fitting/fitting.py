@@ -30,6 +30,7 @@ from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import Flow, Modes, build_flow
 from stanflow.flow.wiring import Wiring
 from stanflow.refine.config import RefineConfig
+from stanflow.refine.outward import go_outward
 from stanflow.refine.refine import Refined, RefineStep, refine
 from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import StanModel
@@ -47,6 +48,7 @@ SHARE_BEFORE_REFINING = 0.5  # of the time
 _SHARE_OF_REFINING = 0.9  # of the time then left
 _MOST_TIMES_FOR_MODES = 2
 _MOST_DIMENSIONS_TO_SHARPEN = 500
+_TIMES_OUTWARD = 5  # gradients, of those of refining
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ class Fitting:
                 target=self.target,
                 draws=self.plan.draws,
                 seed=self.refine_seed,
-                should_stop=lambda: limits.terminated or limits.reason_to_stop() is not None,
+                should_stop=partial(_must_end, limits),
                 on_round=tell,
             )
             before = self.target.evaluations
@@ -211,8 +213,10 @@ class Fitting:
                     config=self.refining,
                     may_end_far=self._may_sharpen,
                 )
-            if refined is None or refined.stopped != "far":
-                return result, estimates, refined
+            if refined is None:
+                return result, estimates, None
+            if refined.stopped != "far":
+                return result, estimates, self._outward(result.flow, refined, limits)
             left = self.refining.evaluations_for(self.model.dim)
             left -= self.target.evaluations - before
             sharper, anew = self._sharpened(
@@ -227,7 +231,20 @@ class Fitting:
                 )
             if again is None:
                 return result, estimates, refined
+            again = self._outward(sharper, again, limits)
             return replace(result, flow=sharper), anew, again
+
+    def _outward(self, flow: Flow, refined: Refined, limits: Limits) -> Refined:
+        """Follow the posterior to where weights say that there is more of it."""
+        with self.stages.measured("outward"):
+            return go_outward(
+                flow,
+                self.target,
+                refined,
+                most_evaluations=_TIMES_OUTWARD * self.refining.evaluations_for(self.model.dim),
+                seed=self.refine_seed,
+                should_stop=partial(_must_end, limits),
+            )
 
     def _sharpened(
         self,
@@ -311,6 +328,10 @@ class Fitting:
             with self.stages.measured("training"):
                 balance(result.flow, self.target, self.train_seed)
         return result
+
+
+def _must_end(limits: Limits) -> bool:
+    return limits.terminated or limits.reason_to_stop() is not None
 
 
 class _Rounds:

@@ -20,7 +20,7 @@ from stanflow.flow.realnvp import Flow
 from stanflow.refine.config import RefineConfig
 from stanflow.refine.settling import Settling, settling
 from stanflow.sampling import annealing
-from stanflow.sampling.annealing import Annealing, MoveInfo, Path
+from stanflow.sampling.annealing import Annealing, MoveInfo, Nothing, Path
 from stanflow.sampling.pullback import PulledBack, images
 from stanflow.sampling.widened_base import WidenedBase
 from stanflow.stan.density import CountingTarget
@@ -78,6 +78,34 @@ class LogEvidence:
 
 
 @dataclass(frozen=True)
+class Outward:
+    """What was found beyond moved draws along one coordinate; see `outward.go_outward`.
+
+    Attributes
+    ----------
+    coordinate : int
+        Of z.
+    share : float
+        Of the draws, that are from there now.
+    log_added : LogEvidence
+        What the log evidence has gained.
+    values : int
+        Of the coordinate, at which particles moved.
+    ended : bool
+        Whether hardly any of the posterior is left beyond the last of them.
+    eubo : float
+        Of the draws before.
+    """
+
+    coordinate: int
+    share: float
+    log_added: LogEvidence
+    values: int
+    ended: bool
+    eubo: float
+
+
+@dataclass(frozen=True)
 class Refined:
     """Draws moved to the posterior, and what vouches for them.
 
@@ -102,6 +130,8 @@ class Refined:
     stopped : {"settled", "evaluations", "cut short", "far"}
         Why it ended: by itself, by its own limit, because it was asked to, or as the flow is far.
     particles, islands : int
+    outward : Outward or None
+        Where some of the draws are from, that moves did not come to.
     """
 
     base_points: FloatArray
@@ -119,6 +149,7 @@ class Refined:
     stopped: Stop
     particles: int
     islands: int
+    outward: Outward | None = None
 
     @property
     def log_evidence(self) -> LogEvidence:
@@ -258,7 +289,7 @@ def refine(
     record = _Record()
     stopped: Stop | None = None
     while stopped is None:
-        state, info = annealing.move(state, path, rng)
+        state, info = annealing.move(state, Path(Nothing(dim), pulled), rng)
         record = record.taken(state, pulled, capacity)
         if should_stop():
             stopped = "cut short"

@@ -16,7 +16,7 @@ from stanflow.estimates.verdict import (
     to_unbounded,
 )
 from stanflow.refine.elsewhere import Elsewhere
-from stanflow.refine.refine import Refined
+from stanflow.refine.refine import Outward, Refined
 
 _RHAT_NOTICED, _LARGEST_RHAT = 1.03, 1.1
 _SHIFT_NOTICED, _LARGEST_SHIFT = 0.1, 0.5  # standard deviations
@@ -54,7 +54,8 @@ def judge(
     They are unreliable if the islands' nested R-hat is above 1.1; the draws were still moving, with
     half a standard deviation to go; they are worth fewer than 100; the evidence's error is above a
     nat; its two estimates are half a nat apart, and three standard errors, or it is as far below
-    the ELBO; the EUBO is above it by 6 nats and by ``1.4 sqrt(D)``; chains from elsewhere found 5 %
+    the ELBO; the EUBO of what was moved is above it by 6 nats and by ``1.4 sqrt(D)``; what lies
+    beyond that was not followed to its end; chains from elsewhere found 5 %
     of the posterior where there are no draws, half of them ended there, or they did not come
     together with the draws (R-hat above 1.6); 5 % of the posterior are in tails that draws never
     came to. They are good if all of these are smaller still, Pareto k-hat of the bridge's terms is
@@ -84,6 +85,7 @@ def judge(
         *_to_coverage(elsewhere),
         *_to_tails(in_tails),
         *_to_settling(refined),
+        *_to_outward(refined.outward),
         *_to_evidence(refined, elbo, constant),
         *to_rejected_draws(rejected_share, boundary),
         *_to_training(steps),
@@ -143,6 +145,16 @@ def _to_tails(missing: float) -> Iterator[Objection]:
         )
 
 
+def _to_outward(outward: Outward | None) -> Iterator[Objection]:
+    if outward is not None and not outward.ended:
+        yield Objection(
+            True,
+            "the posterior goes on beyond the draws along one coordinate, and was not followed to "
+            "its end",
+            _LONGER,
+        )
+
+
 def _to_settling(refined: Refined) -> Iterator[Objection]:
     found = refined.settling
     if not found.rhat < _RHAT_NOTICED:
@@ -190,6 +202,8 @@ def _to_evidence(refined: Refined, elbo: Elbo, constant: float) -> Iterator[Obje
                 _LONGER,
             )
     divergence = refined.eubo - best.value
+    if refined.outward is not None:
+        divergence = refined.outward.eubo - (best.value - refined.outward.log_added.value)
     noticed = max(_DIVERGENCE_NOTICED, _NOTICED_A_ROOT_DIMENSION * math.sqrt(refined.z.shape[1]))
     if not divergence < noticed:
         yield Objection(

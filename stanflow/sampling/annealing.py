@@ -23,9 +23,10 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from stanflow.arrays import FloatArray
-from stanflow.stan.density import Density
+from stanflow.stan.density import Density, DensityBatch
 
 TARGET_ACCEPTANCE = 0.8
 _TRAJECTORY = 0.5 * math.pi  # a quarter of a standard normal's period
@@ -35,6 +36,28 @@ _LEAST_EFFECTIVE_SHARE = 0.5  # of an island's particles
 _BISECTIONS = 60
 
 Batch = TypeVar("Batch")
+
+
+class Nothing(Density):
+    """A density of 1 everywhere, where a path starts that particles are at the end of.
+
+    Parameters
+    ----------
+    dim : int
+        D.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self._dim = dim
+
+    @property
+    @override
+    def dim(self) -> int:
+        return self._dim
+
+    @override
+    def log_density_gradient(self, z: FloatArray) -> DensityBatch:
+        return DensityBatch(np.zeros(len(z)), np.zeros_like(z), np.ones(len(z), dtype=bool))
 
 
 @dataclass(frozen=True)
@@ -89,10 +112,14 @@ class Particles:
 
     def log_density(self, beta: float) -> FloatArray:
         """Return log pi_beta, (N,)."""
+        if beta == 1:
+            return self.log_end
         return (1 - beta) * self.log_start + beta * self.log_end
 
     def gradient(self, beta: float) -> FloatArray:
         """Return its gradient, (N, D)."""
+        if beta == 1:
+            return self.end_gradient
         return (1 - beta) * self.start_gradient + beta * self.end_gradient
 
 

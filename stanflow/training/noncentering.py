@@ -18,8 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from stanflow.arrays import FloatArray
@@ -38,6 +40,7 @@ _LEAST_EFFECT_WITH_IT = 0.005
 _AGREEING = 0.8  # of the points, net, on an effect's sign
 _LARGEST_SPREAD = 0.1  # of the ratio of two effects over points, as a share of it
 _MOST_UNEXPLAINED = 0.1  # standard deviations of z_c
+_AS_LARGE = 0.1  # an effect as that of a known parent
 _LEAST_SHARE = 0.05  # of a prior in a precision, as far as is believed
 _MOST_ROUNDS = 3
 _LEAST_GAIN = 1.0  # nats
@@ -151,9 +154,13 @@ def find_noncentering(target: Density, points: FloatArray, scale: FloatArray) ->
     if len(points) < _FEWEST_POINTS:
         return []
     hierarchy = _Hierarchy(points)
-    candidates = [c for rows in _rows_of_candidates(target, points, gradients, scale) for c in rows]
+    derivatives = partial(_rows_of_derivatives, target, points, gradients, scale)
+    candidates = filter(None, map(_candidate, derivatives(np.arange(target.dim))))
     for candidate in sorted(candidates, key=_strongest_first):
         hierarchy.take(candidate)
+    for derived in derivatives(hierarchy.outsiders()):
+        siblings = (_sibling(derived, parent) for parent in hierarchy.parents())
+        any(hierarchy.take(sibling) for sibling in siblings if sibling is not None)
     return hierarchy.layers()
 
 
@@ -198,12 +205,62 @@ def _strongest_first(candidate: _Candidate) -> tuple[int, int, int]:
     return -round(math.log2(candidate.effect)), candidate.ties, candidate.coordinate
 
 
-def _rows_of_candidates(
-    target: Density, points: FloatArray, gradients: FloatArray, scale: FloatArray
-) -> Iterator[list[_Candidate]]:
-    """Look at the coordinates, some at a time."""
-    for first in range(0, target.dim, _ROWS_AT_ONCE):
-        rows = np.arange(first, min(first + _ROWS_AT_ONCE, target.dim))
+@dataclass(frozen=True)
+class _Derivatives:
+    """A coordinate with its rows of derivatives.
+
+    Attributes
+    ----------
+    coordinate : int
+    points : array of shape (n, D)
+        Where they were taken.
+    second, third : arrays of shape (n, D)
+        Of log p by each coordinate, and once, or twice, by this one; all in units of the scale.
+    scale : array of shape (D,)
+    """
+
+    coordinate: int
+    points: FloatArray
+    second: FloatArray
+    third: FloatArray
+    scale: FloatArray
+
+    @property
+    def own(self) -> FloatArray:
+        """The second derivative by the coordinate alone, (n,)."""
+        return self.second[:, self.coordinate]
+
+    def candidate(
+        self, strongest: int, scale_weights: dict[int, float], share: float, effect: float
+    ) -> _Candidate:
+        """Return the candidate that this makes."""
+        c = self.coordinate
+        tie = np.abs(np.median(self.second / self.own[:, None], axis=0))
+        tie[c] = 0
+        ratio = self.second[:, strongest] / self.third[:, strongest]
+        return _Candidate(
+            c,
+            strongest,
+            scale_weights,
+            share,
+            abs(effect),
+            self.points[:, c] - self.scale[c] * ratio,
+            np.argsort(-tie, kind="stable")[:_MOST_TIES].tolist(),
+            int((tie > _LEAST_EFFECT).sum()),
+            float(self.scale[c]),
+        )
+
+
+def _rows_of_derivatives(
+    target: Density,
+    points: FloatArray,
+    gradients: FloatArray,
+    scale: FloatArray,
+    coordinates: npt.NDArray[np.intp],
+) -> Iterator[_Derivatives]:
+    """Take derivatives for some coordinates."""
+    for first in range(0, len(coordinates), _ROWS_AT_ONCE):
+        rows = coordinates[first : first + _ROWS_AT_ONCE]
         steps = np.zeros((len(rows), target.dim))
         steps[np.arange(len(rows)), rows] = _DIFFERENCE * scale[rows]
         second, third = (np.empty((len(points), *steps.shape)) for _ in range(2))
@@ -212,20 +269,15 @@ def _rows_of_candidates(
             above, below = np.split(there.gradient * scale, 2)
             second[i] = (above - below) / (2 * _DIFFERENCE)
             third[i] = (above + below - 2 * gradient * scale) / _DIFFERENCE**2
-        found = (
-            _candidate(c, points, second[:, i], third[:, i], scale)
-            for i, c in enumerate(rows.tolist())
-        )
-        yield [candidate for candidate in found if candidate is not None]
+        for i, c in enumerate(rows.tolist()):
+            yield _Derivatives(c, points, second[:, i], third[:, i], scale)
 
 
-def _candidate(
-    coordinate: int, points: FloatArray, second: FloatArray, third: FloatArray, scale: FloatArray
-) -> _Candidate | None:
-    """Look at one coordinate by its row of second and of third derivatives, (n, D) each."""
-    own = second[:, coordinate]
+def _candidate(derived: _Derivatives) -> _Candidate | None:
+    """Look whether others set a coordinate's scale."""
+    own, third, scale = derived.own, derived.third, derived.scale
     agreeing = np.abs(np.sign(third * np.sign(own)[:, None]).sum(axis=0)) >= _AGREEING * len(own)
-    agreeing[coordinate] = False
+    agreeing[derived.coordinate] = False
     among = np.flatnonzero(agreeing)
     if len(among) == 0:
         return None
@@ -244,24 +296,39 @@ def _candidate(
     chosen = chosen[np.argsort(-np.abs(effects[chosen]), kind="stable")][:_MOST_PARENTS]
     setting = among[chosen]
     ratios = ratios[chosen] / scale[setting]
-    # third = 2 w exp(-2 s), s the sum of w z over those that set it, and w as these ratios are
-    along = points[:, setting] @ ratios
-    weight = -0.5 * np.cov(along, np.log(np.abs(third[:, strongest])))[0, 1] / along.var(ddof=1)
-    share = effect / weight
+    share = effect / _weight(derived.points[:, setting] @ ratios, third[:, strongest])
     share = float(np.clip(share, _LEAST_SHARE, 1)) if share > 0 else 1.0
-    tie = np.abs(np.median(second / own[:, None], axis=0))
-    tie[coordinate] = 0
-    return _Candidate(
-        coordinate,
-        strongest,
-        dict(zip(setting.tolist(), (ratios * effect / share).tolist(), strict=True)),
-        share,
-        abs(effect),
-        points[:, coordinate] - scale[coordinate] * second[:, strongest] / third[:, strongest],
-        np.argsort(-tie, kind="stable")[:_MOST_TIES].tolist(),
-        int((tie > _LEAST_EFFECT).sum()),
-        float(scale[coordinate]),
-    )
+    weights = dict(zip(setting.tolist(), (ratios * effect / share).tolist(), strict=True))
+    return derived.candidate(strongest, weights, share, effect)
+
+
+def _sibling(derived: _Derivatives, parent: int) -> _Candidate | None:
+    """Look whether a parent of others sets a coordinate's scale too, together with another one.
+
+    Data may say so much of this coordinate that the effects are small, and those of what it meets
+    in the data larger. But of two that set its scale together the effects are in the same ratio at
+    all points, and no others' are.
+    """
+    third = derived.third
+    low, ratios, high = np.quantile(third / third[:, [parent]], [0.1, 0.5, 0.9], axis=0)
+    with_it = (high - low <= _LARGEST_SPREAD * np.abs(ratios)) & (np.abs(ratios) >= _AS_LARGE)
+    with_it[derived.coordinate] = False
+    setting = np.flatnonzero(with_it)
+    if not with_it[parent] or not 2 <= len(setting) <= _MOST_PARENTS:
+        return None
+    ratios = ratios[setting] / derived.scale[setting]
+    weight = _weight(derived.points[:, setting] @ ratios, third[:, parent])
+    effect = float(np.median(-0.5 * third[:, parent] / derived.own))
+    share = effect / weight
+    if not 0 < share <= 1:
+        return None
+    weights = dict(zip(setting.tolist(), (ratios * weight).tolist(), strict=True))
+    return derived.candidate(parent, weights, share, effect)
+
+
+def _weight(along: FloatArray, third: FloatArray) -> float:
+    """Return w of ``third = 2 w exp(-2 w along)``, from the logarithm's slope."""
+    return float(-0.5 * np.cov(along, np.log(np.abs(third)))[0, 1] / along.var(ddof=1))
 
 
 class _Hierarchy:
@@ -278,13 +345,26 @@ class _Hierarchy:
         self._children: dict[int, _Child] = {}
         self._heirs: dict[int, list[int]] = {}
 
-    def take(self, candidate: _Candidate) -> None:
-        """Make a candidate a child, if its parents may be that and its centre can be explained."""
+    def parents(self) -> list[int]:
+        """Return the parents, those of the most children first."""
+        return sorted(self._heirs, key=lambda parent: (-len(self._heirs[parent]), parent))
+
+    def outsiders(self) -> npt.NDArray[np.intp]:
+        """Return the coordinates that are nobody's child or parent, if others are."""
+        dim = self._points.shape[1] if self._children else 0
+        insiders = self._children.keys() | self._heirs.keys()
+        return np.array([c for c in range(dim) if c not in insiders], dtype=np.intp)
+
+    def take(self, candidate: _Candidate) -> bool:
+        """Make a candidate a child, if its parents may be that and its centre can be explained.
+
+        Return whether it is.
+        """
         scale_weights = {
             j: w for j, w in candidate.scale_weights.items() if self._may_be(j, candidate)
         }
         if candidate.strongest not in scale_weights:
-            return
+            return False
         most = min(_MOST_PARENTS - len(scale_weights), len(self._points) // _POINTS_A_WEIGHT - 1)
         explained = self._explained(candidate, most)
         if explained is not None:
@@ -292,6 +372,7 @@ class _Hierarchy:
             self._children[candidate.coordinate] = child
             for parent in child.parents:
                 self._heirs.setdefault(parent, []).append(candidate.coordinate)
+        return explained is not None
 
     def _explained(self, candidate: _Candidate, most: int) -> tuple[dict[int, float], float] | None:
         """Return the centre as location weights and a constant; None if it is not linear."""

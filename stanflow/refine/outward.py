@@ -1,0 +1,292 @@
+"""Beyond the draws, along the one coordinate in which their weights say that there is more.
+
+Where a posterior goes on from its bulk into a region of quite another shape, as where the scale of
+all coefficients of separable data grows, a flow trained by the ELBO does not hold that region, and
+moves of one step size for all come to it in no time that one would wait. But the coordinate that
+leads there can be followed (see `sampling.marginal`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from stanflow.arrays import FloatArray
+from stanflow.flow.realnvp import Flow
+from stanflow.refine.refine import LogEvidence, Outward, Refined
+from stanflow.sampling.marginal import Marginal, marginal, pooled
+from stanflow.sampling.standardize import StandardizedTarget
+from stanflow.stan.density import CountingTarget, Density
+from stanflow.statistics.ranks import average_ranks
+from stanflow.training.noncentering import find_noncentering
+from stanflow.training.wiring import points_looked_at
+
+_CORRELATION = 0.3
+_FROM, _LAST = 0.2, (0.9, 0.8, 0.7, 0.6, 0.5)  # quantiles of the draws
+_AS_MANY = 0.1  # relative
+_PARTICLES = 256
+_ISLANDS = 8
+_NEGLIGIBLE, _LEAST_ADDED = 2e-3, 0.01  # of the posterior
+_STANDARD_ERRORS = 2.0
+_CANDIDATES = 4  # for each draw
+_FEWEST_VALUES = 8
+_FLAT = 1e-6
+
+
+def direction_of_weights(points: FloatArray, log_weights: FloatArray) -> tuple[int, int] | None:
+    """Return the coordinate, and its sign, that weights grow with.
+
+    Parameters
+    ----------
+    points : array of shape (S, D)
+    log_weights : array of shape (S,)
+        ``log p - log q``.
+
+    Returns
+    -------
+    tuple of two ints, or None
+        Those of the largest rank correlation; None where that is below 0.3.
+    """
+    ranks = np.apply_along_axis(average_ranks, 0, np.column_stack([points, log_weights]))
+    ranks -= ranks.mean(axis=0)
+    ranks /= np.linalg.norm(ranks, axis=0)
+    correlations = ranks[:, :-1].T @ ranks[:, -1]
+    coordinate = int(np.abs(correlations).argmax())
+    if not abs(correlations[coordinate]) >= _CORRELATION:
+        return None
+    return coordinate, int(np.sign(correlations[coordinate]))
+
+
+@np.errstate(all="ignore")  # what is not finite has no weight
+def go_outward(
+    flow: Flow,
+    target: CountingTarget,
+    refined: Refined,
+    *,
+    most_evaluations: int,
+    seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Refined:
+    """Replace the draws beyond a value of one coordinate by the posterior's own there.
+
+    The coordinate's marginal density f is followed from the draws' quantile t1 of 0.2 on, in the
+    direction that weights grow in (see `direction_of_weights`). Up to t2 the draws say how much of
+    the posterior that is, and so, with f, how much there is beyond:
+
+        P(beyond t2) / P(between t1 and t2) = integral_t2^inf f(t) dt / integral_t1^t2 f(t) dt.
+
+    t2 is the largest of the draws' quantiles from 0.5 to 0.9 up to which they are as many as f has
+    it, within a tenth.
+
+    Parameters
+    ----------
+    flow : Flow
+        In float64.
+    target : CountingTarget
+        The density.
+    refined : Refined
+        Moved draws.
+    most_evaluations : int
+        Gradients to take, at most.
+    seed : int
+    should_stop : callable
+        Asked again and again; once it says yes, it ends with what there is.
+
+    Returns
+    -------
+    Refined
+        With the draws and the evidence that this makes. As it was where the weights lead nowhere,
+        or the draws have beyond t2 what the posterior has, within 1 % of it and two standard
+        errors.
+    """
+    rng = np.random.default_rng(seed)
+    units = _units(flow, target, refined.z, rng)
+    u = units.in_units(refined.z)
+    direction = direction_of_weights(u, refined.log_p - refined.log_q)
+    if direction is None or target.dim < 2:
+        return refined
+    coordinate, sign = direction
+    s = sign * u[:, coordinate]
+    first, least = np.quantile(s, [_FROM, _LAST[-1]])
+    near = np.resize(rng.permutation(np.argsort(np.abs(s - first))[:_PARTICLES]), _PARTICLES)
+    began = target.evaluations
+
+    def is_enough(values: FloatArray, log_density: FloatArray) -> bool:
+        spent = target.evaluations - began
+        return should_stop() or spent > most_evaluations or _ends(sign * values, log_density, least)
+
+    way = marginal(
+        units,
+        u[near],
+        coordinate,
+        (sign * first, sign * least),
+        u.std(axis=0),
+        islands=_ISLANDS,
+        rng=rng,
+        is_enough=is_enough,
+    )
+    values, log_density = sign * way.values, pooled(way.log_density)
+    if not values[-1] > least:
+        return refined
+    to = _reliable_quantile(values, log_density, s)
+    last = float(np.quantile(s, to))
+    ended = _ends(values, log_density, least)
+    beyond, error = _mass_beyond(values, way.log_density, last, share=to - _FROM, ended=ended)
+    error = math.hypot(error, beyond / math.sqrt(max(1.0, (to - _FROM) * refined.settling.ess)))
+    whole = to + beyond
+    if not whole - 1 > max(_LEAST_ADDED, _STANDARD_ERRORS * error):
+        return refined
+    share = beyond / whole
+    outside = _draws_beyond(units, way, direction, last=last, n=round(len(u) * share), rng=rng)
+    inside = np.flatnonzero(s <= last)
+    n_inside = len(u) - len(outside)
+    inside = rng.choice(inside, size=n_inside, replace=n_inside > len(inside))
+    z = rng.permutation(np.concatenate([refined.z[inside], units.out_of_units(outside)]))
+    return _with_draws(
+        refined,
+        flow,
+        target,
+        z,
+        Outward(
+            coordinate=coordinate,
+            share=share,
+            log_added=LogEvidence(math.log(whole), error / whole),
+            values=len(values),
+            ended=ended,
+            eubo=refined.eubo,
+        ),
+    )
+
+
+def _units(
+    flow: Flow, target: Density, z: FloatArray, rng: np.random.Generator
+) -> StandardizedTarget:
+    """Return the target in training's units, or with all of a hierarchy taken apart.
+
+    Training leaves coordinates where they are whose place the data tell. Farther out they do not.
+    """
+    noncentering = flow.without_units()[-1]
+    if noncentering is not None:
+        points = rng.choice(z, size=points_looked_at(target.dim), replace=False)
+        layers = find_noncentering(target, points, z.std(axis=0))
+        if layers:
+            nothing = np.zeros(target.dim)
+            return StandardizedTarget(target, nothing, nothing, noncentering=layers[0])
+    return StandardizedTarget.of_flow(flow, target)[1]
+
+
+def _integral(values: FloatArray, log_density: FloatArray, low: float, high: float) -> float:
+    """Integrate a density, log-linear between values, from low to high."""
+    inside = values[(values > low) & (values < high)]
+    at = np.concatenate([[low], inside, [high]])
+    log_f = np.interp(at, values, log_density)
+    f, change = np.exp(log_f), np.diff(log_f)
+    means = np.where(np.abs(change) > _FLAT, np.diff(f) / change, f[:-1])
+    return float((means * np.diff(at)).sum())
+
+
+def _remainder(values: FloatArray, log_density: FloatArray) -> float:
+    """Return the integral beyond the last value, as if the density were a power from now on.
+
+    It is ``f x / (a - 1)`` of ``f ~ x^-a``, x the way so far; of an exponential it is nearly that.
+    """
+    x = values - values[0]
+    half = int(np.searchsorted(x, 0.5 * x[-1]))
+    power = (log_density[half] - log_density[-1]) / math.log(x[-1] / x[half])
+    return math.exp(log_density[-1]) * x[-1] / (power - 1) if power > 1 else math.inf
+
+
+def _ends(values: FloatArray, log_density: FloatArray, last: float) -> bool:
+    """Return whether a density has been followed to where hardly any of the posterior is left."""
+    if not values[-1] > last or len(values) < _FEWEST_VALUES:
+        return False
+    whole = _integral(values, log_density, values[0], values[-1])
+    return _remainder(values, log_density) < _NEGLIGIBLE * whole
+
+
+def _reliable_quantile(values: FloatArray, log_density: FloatArray, draws: FloatArray) -> float:
+    """Return up to which quantile draws are as many as the density has it, from half to half."""
+    for to in (to for to in _LAST if np.quantile(draws, to) < values[-1]):
+        low, middle, high = np.quantile(draws, [_FROM, 0.5 * (_FROM + to), to])
+        lower = _integral(values, log_density, low, middle)
+        if _integral(values, log_density, middle, high) < (1 + _AS_MANY) * lower:
+            return to
+    return _LAST[-1]
+
+
+def _mass_beyond(
+    values: FloatArray, log_density: FloatArray, last: float, *, share: float, ended: bool
+) -> tuple[float, float]:
+    """Return the mass beyond `last`, of the draws' mass as the unit, and its standard error."""
+
+    def beyond(log_f: FloatArray) -> float:
+        outside = _integral(values, log_f, last, values[-1])
+        if ended:
+            outside += _remainder(values, log_f)
+        return share * outside / _integral(values, log_f, values[0], last)
+
+    of_islands = np.array([beyond(log_f) for log_f in log_density.T])
+    return beyond(pooled(log_density)), float(of_islands.std(ddof=1)) / math.sqrt(len(of_islands))
+
+
+def _draws_beyond(
+    density: Density,
+    way: Marginal,
+    direction: tuple[int, int],
+    *,
+    last: float,
+    n: int,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Return n draws beyond `last`, (n, D): particles of all values, each moved within its cell."""
+    coordinate, sign = direction
+    values, log_f = sign * way.values, pooled(way.log_density)
+    middles = 0.5 * (values[1:] + values[:-1])
+    low = np.maximum(np.concatenate([[values[0]], middles]), last)
+    high = np.concatenate([middles, [values[-1]]])
+    width = np.maximum(high - low, 0.0)
+    share = np.exp(log_f - log_f.max()) * width
+    cells = rng.choice(len(values), size=_CANDIDATES * n, p=share / share.sum())
+    points = way.points[cells, rng.integers(way.points.shape[1], size=len(cells))].astype(float)
+    before = density.log_density(points)
+    points[:, coordinate] = sign * (low[cells] + width[cells] * rng.uniform(size=len(cells)))
+    log_weight = np.nan_to_num(density.log_density(points) - before, nan=-np.inf)
+    weights = np.exp(log_weight - log_weight.max())
+    at = (rng.uniform() + np.arange(n)) / n
+    rows = np.searchsorted(np.cumsum(weights) / weights.sum(), at)
+    return np.asarray(points[np.minimum(rows, len(points) - 1)])
+
+
+@torch.no_grad()
+def _with_draws(
+    refined: Refined, flow: Flow, target: Density, z: FloatArray, outward: Outward
+) -> Refined:
+    """Return it with other draws and their evidence; those from particles are worth as many."""
+    at = torch.from_numpy(np.ascontiguousarray(z))
+    base_points, log_q = (x.numpy() for x in (flow.inverse(at)[0], flow.log_prob(at)))
+    log_p = target.log_density(z)
+    usable = np.isfinite(log_p) & np.isfinite(log_q) & np.isfinite(base_points).all(axis=1)
+    settling, share, added = refined.settling, outward.share, outward.log_added
+    ess = 1 / (share**2 / _PARTICLES + (1 - share) ** 2 / settling.ess)
+    return replace(
+        refined,
+        base_points=base_points[usable],
+        z=z[usable],
+        log_p=log_p[usable],
+        log_q=log_q[usable],
+        annealed=_sum(refined.annealed, added),
+        bridge=None if refined.bridge is None else _sum(refined.bridge, added),
+        eubo=float((log_p - log_q)[usable].mean()),
+        settling=replace(settling, ess=min(settling.ess, ess)),
+        outward=outward,
+    )
+
+
+def _sum(evidence: LogEvidence, added: LogEvidence) -> LogEvidence:
+    return replace(
+        evidence, value=evidence.value + added.value, se=math.hypot(evidence.se, added.se)
+    )
