@@ -205,7 +205,7 @@ def _ends(values: FloatArray, log_density: FloatArray, last: float) -> bool:
     if not values[-1] > last or len(values) < _FEWEST_VALUES:
         return False
     whole = _integral(values, log_density, values[0], values[-1])
-    return _remainder(values, log_density) < _NEGLIGIBLE * whole
+    return bool(_remainder(values, log_density) < _NEGLIGIBLE * whole)
 
 
 def _reliable_quantile(values: FloatArray, log_density: FloatArray, draws: FloatArray) -> float:
