@@ -177,6 +177,11 @@ def _draws(report: Mapping[str, Any]) -> str:
         return NOTHING
     how = "annealed from the flow to the posterior" if report.get("refined") else "independent"
     parts = [f"{report['draws']:,}, {how}"]
+    if outward := (report.get("refine") or {}).get("outward"):
+        parts.append(
+            f"{outward['share']:.0%} of them from farther out along {outward['parameter']}, "
+            "where moves alone did not come"
+        )
     if report.get("resampled"):
         parts.append("then chosen from by their importance weights")
     if report.get("evidence_draws"):

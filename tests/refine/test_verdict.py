@@ -7,7 +7,7 @@ import pytest
 
 from stanflow.estimates.elbo import Elbo
 from stanflow.refine.elsewhere import Elsewhere
-from stanflow.refine.refine import LogEvidence, Refined
+from stanflow.refine.refine import LogEvidence, Outward, Refined
 from stanflow.refine.settling import Settling
 from stanflow.refine.verdict import judge
 
@@ -119,3 +119,19 @@ def test_an_improper_posterior_is_told_first():
     assert verdict.name == "unreliable"
     assert "improper" in verdict.reasons[0]
     assert verdict.advice == ("give mu a proper prior",)
+
+
+def test_what_was_not_followed_to_its_end_is_unreliable():
+    outward = Outward(0, 0.3, LogEvidence(0.2, 0.02), 40, ended=False, eubo=-5.0)
+    verdict = judged(replace(REFINED, outward=outward))
+    assert verdict.name == "unreliable"
+    assert "not followed to its end" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(("eubo", "name"), [(-4.9, "good"), (-1.0, "usable")])
+def test_the_eubo_is_judged_before_draws_were_replaced(eubo, name):
+    """The flow need not hold what was found beyond what was moved from it."""
+    outward = Outward(0, 0.3, LogEvidence(0.2, 0.02), 40, ended=True, eubo=eubo)
+    added = {"annealed": LogEvidence(-4.8, 0.03), "bridge": LogEvidence(-4.81, 0.03)}
+    verdict = judged(replace(REFINED, outward=outward, eubo=100.0, **added), elbo=replace(ELBO))
+    assert verdict.name == name

@@ -188,3 +188,21 @@ def test_a_search_ends_where_it_is_told_to():
     target = model(SCHOOLS)
     fitted = LocationScale(np.zeros(10), np.zeros(10))
     assert noncenter(target, fitted, np.random.default_rng(1), lambda: True) is None
+
+
+def test_a_coordinate_that_data_tell_is_the_others_sibling():
+    """Its prior is one of many factors of its precision, and yet has the others' parents."""
+    target = model(
+        "parameters { real<lower=0> tau; vector<lower=0>[6] lambda; vector[6] beta; } "
+        "model { tau ~ lognormal(0, 1); lambda ~ lognormal(0, 1); "
+        "beta ~ normal(0, tau * lambda); 1.0 ~ normal(beta[1] + 0.1 * beta[1]^3, 0.05); }"
+    )
+    at = points(13)
+    at[:, 7] = 0.9 + 0.03 * at[:, 7]
+    scale = np.ones(13)
+    scale[7] = 0.03
+    layer, of_shares = find_noncentering(target, at, scale)
+    scale_weights, location_weights, _ = weights_of(layer, 7)
+    assert scale_weights == pytest.approx({0: 1, 1: 1}, abs=0.02)
+    assert not location_weights
+    assert max(weights_of(of_shares, 7)[0].values()) < 0.05

@@ -57,7 +57,12 @@ export function estimatorOf({ refined, refine, log_evidence }) {
 export function movesOf({ refine, stages }) {
   const temperatures = `${count(refine.temperatures)} ${refine.temperatures === 1 ? "temperature" : "temperatures"}`;
   const learnt = stages.sharpening ? " The flow learnt from them, and they began again." : "";
+  const { outward } = refine;
+  const farther = outward
+    ? ` Moves alone did not come to ${Math.round(100 * outward.share)} % of the posterior: draws there are of particles `
+      + `held at ${count(outward.values)} values of ${outward.parameter}.`
+    : "";
   return `Then ${count(refine.particles)} particles were annealed from the flow to the posterior over `
     + `${temperatures} and moved ${count(refine.transitions)} times more, ${ENDINGS[refine.stopped]}, `
-    + `in ${duration(stages.refine.seconds)}.${learnt}`;
+    + `in ${duration(stages.refine.seconds)}.${learnt}${farther}`;
 }

@@ -1,0 +1,78 @@
+"""Marginal densities that are known: a funnel's, from its mouth to its neck, and a normal's."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stanflow.sampling.marginal import Held, marginal, pooled
+from stanflow.stan.density import Density, DensityBatch
+
+DIM, PARTICLES, ISLANDS = 6, 512, 8
+
+
+class Funnel(Density):
+    """v, the third coordinate, is normal(0, 2); the others are normal(0, exp(v))."""
+
+    dim = DIM
+
+    def log_density_gradient(self, z):
+        v, x = z[:, 2], np.delete(z, 2, axis=1)
+        log_density = stats.norm.logpdf(v, 0, 2) + stats.norm.logpdf(x, 0, np.exp(v)[:, None]).sum(
+            axis=1
+        )
+        of_x = -x / np.exp(2 * v)[:, None]
+        of_v = -v / 4 + (x**2).sum(axis=1) * np.exp(-2 * v) - (DIM - 1)
+        gradient = np.insert(of_x, 2, of_v, axis=1)
+        return DensityBatch(log_density, gradient, np.isfinite(log_density))
+
+
+def follow(direction, seed, way=4.0):
+    rng = np.random.default_rng(seed)
+    points = rng.standard_normal((PARTICLES, DIM))
+    return marginal(
+        Funnel(),
+        points,
+        2,
+        (0.0, direction),
+        np.array([1.0, 1.0, 2.0, 1.0, 1.0, 1.0]),
+        islands=ISLANDS,
+        rng=rng,
+        is_enough=lambda values, log_density: abs(values[-1]) > way,
+    )
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0], ids=["mouth", "neck"])
+def test_the_density_is_exact_to_the_islands_error(direction):
+    found = [follow(direction, seed) for seed in (1, 2, 3)]
+    last = np.concatenate([np.exp(way.log_density[-1] + way.values[-1] ** 2 / 8) for way in found])
+    error = last.std(ddof=1) / np.sqrt(len(last))
+    assert error < 0.25
+    assert last.mean() == pytest.approx(1, abs=4 * error)
+    for way in found:
+        assert (np.diff(way.values) * direction > 0).all()
+        np.testing.assert_allclose(pooled(way.log_density), -(way.values**2) / 8, atol=0.6)
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0], ids=["mouth", "neck"])
+def test_particles_are_draws_given_the_coordinate(direction):
+    way = follow(direction, seed=1)
+    for value, points in list(zip(way.values, way.points, strict=True))[5::10]:
+        np.testing.assert_allclose(points[:, 2], value, rtol=1e-6)
+        scaled = np.delete(points, 2, axis=1) / np.exp(value)
+        assert (scaled**2).mean() == pytest.approx(1, abs=4 * np.sqrt(2 / scaled.size * 3))
+
+
+def test_what_is_held_has_the_densitys_gradient():
+    rng = np.random.default_rng(1)
+    scale = rng.uniform(0.5, 2, DIM - 1)
+    held = Held(Funnel(), 2, 0.7, scale)
+    points = rng.standard_normal((4, DIM - 1))
+    whole = held.whole(points)
+    np.testing.assert_array_equal(whole[:, 2], 0.7)
+    np.testing.assert_allclose(held.rest(whole), points)
+    gradient = held.log_density_gradient(points).gradient
+    for i in range(DIM - 1):
+        step = np.zeros(DIM - 1)
+        step[i] = 1e-5
+        difference = (held.log_density(points + step) - held.log_density(points - step)) / 2e-5
+        np.testing.assert_allclose(gradient[:, i], difference, rtol=1e-6, atol=1e-8)
