@@ -29,6 +29,7 @@ _CORRELATION = 0.3
 _FROM, _LAST = 0.2, (0.9, 0.8, 0.7, 0.6, 0.5)  # quantiles of the draws
 _AS_MANY = 0.1  # relative
 _PARTICLES = 256
+_FEWEST_DRAWS = 400
 _ISLANDS = 8
 _NEGLIGIBLE, _LEAST_ADDED = 2e-3, 0.01  # of the posterior
 _STANDARD_ERRORS = 2.0
@@ -99,15 +100,17 @@ def go_outward(
     Returns
     -------
     Refined
-        With the draws and the evidence that this makes. As it was where the weights lead nowhere,
-        or the draws have beyond t2 what the posterior has, within 1 % of it and two standard
-        errors.
+        With the draws and the evidence that this makes. As it was where there are fewer than 400
+        draws, the weights lead nowhere, or the draws have beyond t2 what the posterior has, within
+        1 % of it and two standard errors.
     """
+    if target.dim < 2 or len(refined.z) < _FEWEST_DRAWS:
+        return refined
     rng = np.random.default_rng(seed)
     units = _units(flow, target, refined.z, rng)
     u = units.in_units(refined.z)
     direction = direction_of_weights(u, refined.log_p - refined.log_q)
-    if direction is None or target.dim < 2:
+    if direction is None:
         return refined
     coordinate, sign = direction
     s = sign * u[:, coordinate]
@@ -223,14 +226,14 @@ def _mass_beyond(
 ) -> tuple[float, float]:
     """Return the mass beyond `last`, of the draws' mass as the unit, and its standard error."""
 
-    def beyond(log_f: FloatArray) -> float:
-        outside = _integral(values, log_f, last, values[-1])
-        if ended:
-            outside += _remainder(values, log_f)
+    def beyond(log_f: FloatArray, remainder: float = 0.0) -> float:
+        outside = _integral(values, log_f, last, values[-1]) + remainder
         return share * outside / _integral(values, log_f, values[0], last)
 
     of_islands = np.array([beyond(log_f) for log_f in log_density.T])
-    return beyond(pooled(log_density)), float(of_islands.std(ddof=1)) / math.sqrt(len(of_islands))
+    error = float(of_islands.std(ddof=1)) / math.sqrt(len(of_islands))
+    whole = pooled(log_density)
+    return beyond(whole, _remainder(values, whole) if ended else 0.0), error
 
 
 def _draws_beyond(
@@ -254,7 +257,8 @@ def _draws_beyond(
     points = way.points[cells, rng.integers(way.points.shape[1], size=len(cells))].astype(float)
     before = density.log_density(points)
     points[:, coordinate] = sign * (low[cells] + width[cells] * rng.uniform(size=len(cells)))
-    log_weight = np.nan_to_num(density.log_density(points) - before, nan=-np.inf)
+    log_weight = density.log_density(points) - before
+    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
     weights = np.exp(log_weight - log_weight.max())
     at = (rng.uniform() + np.arange(n)) / n
     rows = np.searchsorted(np.cumsum(weights) / weights.sum(), at)

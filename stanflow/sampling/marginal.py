@@ -182,7 +182,8 @@ def _step(state: Annealing, held: Held, direction: float, *, longest: float) -> 
 
     def suffices(step: float) -> bool:
         log_w = held.moved(step * direction).log_density(particles.points) - particles.log_end
-        w = np.exp(np.nan_to_num(log_w - np.nanmax(log_w), nan=-np.inf))
+        log_w = np.where(np.isfinite(log_w), log_w, -np.inf)
+        w = np.exp(log_w - log_w.max())
         share = (weights * w).sum() ** 2 / (weights.sum() * (weights * w**2).sum())
         return bool(share >= _EFFECTIVE_SHARE)
 
@@ -213,7 +214,7 @@ def _weighed(state: Annealing, path: Path) -> Annealing:
     """Weigh particles for another value of the coordinate."""
     particles = path.at(state.particles.points)
     log_ratio = (particles.log_end - state.particles.log_end).reshape(state.log_weights.shape)
-    log_weights = state.log_weights + np.nan_to_num(log_ratio, nan=-np.inf)
+    log_weights = state.log_weights + np.where(np.isfinite(log_ratio), log_ratio, -np.inf)
     log_mean = np.logaddexp.reduce(log_weights, axis=1)
     return replace(
         state,
