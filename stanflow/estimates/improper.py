@@ -7,13 +7,13 @@ import numpy as np
 from stanflow.arrays import FloatArray
 from stanflow.stan.curvature import second_derivatives, symmetric
 from stanflow.stan.density import Density
+from stanflow.statistics.medians import QUARTILES_OF_NORMAL
 
 _RADII = np.array([3.0, 10.0, 30.0, 100.0, 300.0])  # in standard deviations of the draws
 _FEWEST_RADII = 3
 _SLOWEST_FALL = -0.95  # of a log density by the log of the distance: -1 is the limit
 _MOST_DIMENSIONS = 200
 _DIFFERENCE = 1e-3  # standard deviations
-_QUARTILES_OF_NORMAL = 1.349
 _LEAST_LOADING = 0.3
 _MOST_NAMED = 3
 
@@ -55,7 +55,7 @@ def unbounded_directions(target: Density, z: FloatArray, names: tuple[str, ...])
     if dim > _MOST_DIMENSIONS:
         return ()
     first, median, third = np.quantile(z, [0.25, 0.5, 0.75], axis=0)
-    scale = np.maximum((third - first) / _QUARTILES_OF_NORMAL, np.finfo(np.float64).tiny)
+    scale = np.maximum((third - first) / QUARTILES_OF_NORMAL, np.finfo(np.float64).tiny)
     flattest = _flattest_direction(target, median, scale)
     directions = np.concatenate([np.eye(dim), flattest[None]])
     found = [

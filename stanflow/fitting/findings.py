@@ -44,7 +44,8 @@ def _on_the_way(fit: Fit) -> list[str]:
     lines = []
     if report.get("resampled"):
         lines.append("the draws were resampled by their importance weights")
-    if outward := (report.get("refine") or {}).get("outward"):
+    outward = report["refine"].get("outward") if fit.refined else None
+    if outward is not None:
         lines.append(
             f"moves alone did not come to {outward['share']:.0%} of the posterior: draws there are "
             f"of particles held at {outward['values']} values of {outward['parameter']}"

@@ -159,6 +159,7 @@ def _come_together(
     )
     log_weights, high = refined.log_p - refined.log_q, _high_log_weight(refined)
     escaped, rhat = np.ones(len(e), dtype=bool), math.inf
+    draws = refined.base_points[np.isfinite(refined.base_points).all(axis=1)]
     for _ in range(_MOST_ROUNDS):
         points, theirs, densities = [], [], []
         for _ in range(_TRANSITIONS_A_ROUND):
@@ -171,7 +172,7 @@ def _come_together(
         if (~escaped).sum() < _CHAINS // 4:
             continue
         rhat = max(
-            _rhat(refined.base_points, np.stack(points)[:, ~escaped].reshape(-1, e.shape[1])),
+            _rhat(draws, np.stack(points)[:, ~escaped].reshape(-1, e.shape[1])),
             _rhat_of_ranks(log_weights, np.stack(theirs)[:, ~escaped].ravel()),
         )
         if rhat < _CLOSE and (not escaped.any() or (escaped == before).all()):

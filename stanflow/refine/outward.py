@@ -21,6 +21,7 @@ from stanflow.refine.refine import LogEvidence, Outward, Refined
 from stanflow.sampling.marginal import Marginal, marginal, pooled
 from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CountingTarget, Density
+from stanflow.statistics.medians import QUARTILES_OF_NORMAL
 from stanflow.statistics.ranks import average_ranks
 from stanflow.training.noncentering import find_noncentering
 from stanflow.training.wiring import points_looked_at
@@ -114,7 +115,7 @@ def go_outward(
         return refined
     coordinate, sign = direction
     s = sign * u[:, coordinate]
-    first, least = np.quantile(s, [_FROM, _LAST[-1]])
+    first, low, least, third = np.quantile(s, [_FROM, 0.25, _LAST[-1], 0.75])
     near = np.resize(rng.permutation(np.argsort(np.abs(s - first))[:_PARTICLES]), _PARTICLES)
     began = target.evaluations
 
@@ -127,7 +128,7 @@ def go_outward(
         u[near],
         coordinate,
         (sign * first, sign * least),
-        u.std(axis=0),
+        scale=float((third - low) / QUARTILES_OF_NORMAL),
         islands=_ISLANDS,
         rng=rng,
         is_enough=is_enough,
@@ -273,7 +274,8 @@ def _with_draws(
     at = torch.from_numpy(np.ascontiguousarray(z))
     base_points, log_q = (x.numpy() for x in (flow.inverse(at)[0], flow.log_prob(at)))
     log_p = target.log_density(z)
-    usable = np.isfinite(log_p) & np.isfinite(log_q) & np.isfinite(base_points).all(axis=1)
+    log_q = np.where(np.isfinite(log_q), log_q, -np.inf)  # beyond where a flow can be inverted
+    usable = np.isfinite(log_p)
     settling, share, added = refined.settling, outward.share, outward.log_added
     ess = 1 / (share**2 / _PARTICLES + (1 - share) ** 2 / settling.ess)
     return replace(
@@ -284,7 +286,7 @@ def _with_draws(
         log_q=log_q[usable],
         annealed=_sum(refined.annealed, added),
         bridge=None if refined.bridge is None else _sum(refined.bridge, added),
-        eubo=float((log_p - log_q)[usable].mean()),
+        eubo=float((log_p - log_q)[usable & np.isfinite(log_q)].mean()),
         settling=replace(settling, ess=min(settling.ess, ess)),
         outward=outward,
     )

@@ -20,11 +20,13 @@ from stanflow.arrays import FloatArray
 from stanflow.sampling import annealing
 from stanflow.sampling.annealing import Annealing, Nothing, Path
 from stanflow.stan.density import Density, DensityBatch
+from stanflow.statistics.medians import QUARTILES_OF_NORMAL
 
 _EFFECTIVE_SHARE = 0.9
-_FARTHEST_STEP, _FARTHEST_STEP_OF_WAY = 0.25, 0.1
-_BISECTIONS = 8
+_FIRST_STEP, _FARTHEST_STEP, _FARTHEST_STEP_OF_WAY = 0.05, 0.25, 0.1
+_LEAST_EFFECTIVE_SHARE, _LEAST_VARIANCE = 0.5, 1e-6
 _SHORTEST_STEP = 1e-4
+_LAG = 10
 _FIRST_MOVES, _MOVES = 25, 2
 _KEPT = 64
 
@@ -116,16 +118,17 @@ def marginal(
     points: FloatArray,
     coordinate: int,
     values: tuple[float, float],
-    scale: FloatArray,
     *,
+    scale: float,
     islands: int,
     rng: np.random.Generator,
     is_enough: Callable[[FloatArray, FloatArray], bool],
 ) -> Marginal:
     """Follow a coordinate from one value on, until that is enough.
 
-    Values are so close that the conditional effective sample size is 0.9 of the particles from each
-    to the next, and a quarter of the coordinate's scale, or a tenth of the way so far, at most.
+    Values are so close that the conditional effective sample size from one to the next is about 0.9
+    of the particles, and at most a quarter of the coordinate's scale, or a tenth of the way so far,
+    apart. Particles move in units of their own quartiles.
 
     Parameters
     ----------
@@ -135,28 +138,31 @@ def marginal(
     coordinate : int
     values : tuple of two floats
         The first value, and another one in whose direction to go.
-    scale : array of shape (D,)
-        Standard deviations, roughly.
+    scale : float
+        The coordinate's standard deviation, roughly.
     islands : int
     rng : numpy.random.Generator
     is_enough : callable
         Asked, with values and pooled log densities so far, (K,) each, whether to end.
     """
-    value, direction = values[0], math.copysign(scale[coordinate], values[1] - values[0])
+    value, direction = values[0], math.copysign(scale, values[1] - values[0])
     nothing = Nothing(density.dim - 1)
-    held = Held(density, coordinate, value, np.delete(scale, coordinate))
+    held = Held(density, coordinate, value, np.ones(density.dim - 1))
+    state = annealing.init(Path(nothing, held), held.rest(points), islands)
+    state, held = _rescaled(replace(state, beta=1.0), held)
     path = Path(nothing, held)
-    state = replace(annealing.init(path, held.rest(points), islands), beta=1.0)
     for _ in range(_FIRST_MOVES):
         state, _info = annealing.move(state, path, rng)
-    way, step = 0.0, _FARTHEST_STEP
+    way, step = 0.0, _FIRST_STEP
     at, log_density, kept = [value], [state.log_evidence], [_kept(state, held, rng)]
     while not is_enough(np.array(at), pooled(np.stack(log_density))):
+        weighed, share = _weighed(state, held.moved(step * direction))
+        while share < _LEAST_EFFECTIVE_SHARE and step > _SHORTEST_STEP:
+            step *= 0.5
+            weighed, share = _weighed(state, held.moved(step * direction))
+        state, way, held = weighed, way + step, held.moved(step * direction)
         longest = max(_FARTHEST_STEP, _FARTHEST_STEP_OF_WAY * way)
-        step = _step(state, held, direction, longest=min(2 * step, longest))
-        way, held = way + step, held.moved(step * direction)
-        path = Path(nothing, held)
-        state = _weighed(state, path)
+        step = min(step * _towards_effective_share(share), longest)
         if not np.isfinite(state.log_evidence).all():
             break
         state = annealing.resample(state, rng)
@@ -175,31 +181,23 @@ def pooled(log_density: FloatArray) -> FloatArray:
     return np.asarray(np.logaddexp.reduce(log_density, axis=1) - math.log(log_density.shape[1]))
 
 
-def _step(state: Annealing, held: Held, direction: float, *, longest: float) -> float:
-    """Return how far to go for the conditional effective sample size (see `annealing.heat`)."""
-    particles = state.particles
-    weights = np.exp(state.log_weights).ravel()
+def _towards_effective_share(share: float) -> float:
+    """Return what to multiply a step by: what takes it a tenth of the way, on the log scale.
 
-    def suffices(step: float) -> bool:
-        log_w = held.moved(step * direction).log_density(particles.points) - particles.log_end
-        log_w = np.where(np.isfinite(log_w), log_w, -np.inf)
-        w = np.exp(log_w - log_w.max())
-        share = (weights * w).sum() ** 2 / (weights.sum() * (weights * w**2).sum())
-        return bool(share >= _EFFECTIVE_SHARE)
-
-    low, high = 0.0, longest
-    if suffices(high):
-        return high
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if suffices(middle) else (low, middle)
-    return max(low, _SHORTEST_STEP)
+    The weights' variance, ``1 / share - 1``, grows with the step's square. Were each step the
+    longest that the particles at hand allow, those with the highest weights would have the shortest
+    steps, and the estimate would be too low.
+    """
+    variance = max(1 / share - 1, _LEAST_VARIANCE)
+    change = float(np.clip((1 / _EFFECTIVE_SHARE - 1) / variance, 0.25, 4.0))
+    return math.pow(change, 0.5 / _LAG)
 
 
 def _rescaled(state: Annealing, held: Held) -> tuple[Annealing, Held]:
-    """Return both in units of what particles spread now."""
+    """Return both in units of what particles spread now, by their quartiles."""
     particles = state.particles
-    scale = particles.points.std(axis=0)
+    first, third = np.quantile(particles.points, [0.25, 0.75], axis=0)
+    scale = (third - first) / QUARTILES_OF_NORMAL
     scale = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
     rescaled = replace(
         particles,
@@ -210,18 +208,25 @@ def _rescaled(state: Annealing, held: Held) -> tuple[Annealing, Held]:
     return replace(state, particles=rescaled), held.rescaled(scale)
 
 
-def _weighed(state: Annealing, path: Path) -> Annealing:
-    """Weigh particles for another value of the coordinate."""
-    particles = path.at(state.particles.points)
+def _weighed(state: Annealing, held: Held) -> tuple[Annealing, float]:
+    """Weigh particles for another value of the coordinate; return their effective share, too.
+
+    It is that of the conditional effective sample size; see `annealing.heat`.
+    """
+    particles = Path(Nothing(held.dim), held).at(state.particles.points)
     log_ratio = (particles.log_end - state.particles.log_end).reshape(state.log_weights.shape)
-    log_weights = state.log_weights + np.where(np.isfinite(log_ratio), log_ratio, -np.inf)
+    log_ratio = np.where(np.isfinite(log_ratio), log_ratio, -np.inf)
+    before, w = np.exp(state.log_weights), np.exp(log_ratio - log_ratio.max())
+    share = (before * w).sum() ** 2 / (before.sum() * (before * w**2).sum())
+    log_weights = state.log_weights + log_ratio
     log_mean = np.logaddexp.reduce(log_weights, axis=1)
-    return replace(
+    weighed = replace(
         state,
         particles=particles,
         log_weights=log_weights - log_mean[:, None],
         log_evidence=state.log_evidence + log_mean,
     )
+    return weighed, float(np.nan_to_num(share))
 
 
 def _kept(state: Annealing, held: Held, rng: np.random.Generator) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Medians and their standard errors."""
+"""Medians and their standard errors, and what goes with them in a normal distribution."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from stanflow.arrays import FloatArray
 
+QUARTILES_OF_NORMAL = 1.349  # how far apart they are, in standard deviations
 _DEVIATION_OF_NORMAL = 0.6744897501960817  # the median absolute one
 
 

@@ -15,10 +15,11 @@ from stanflow.sampling.chains import Chains, Metric
 from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import Density, DensityBatch, Target
 from stanflow.statistics.markov_chains import rhat
+from stanflow.statistics.medians import QUARTILES_OF_NORMAL
 from stanflow.training.batch_and_match import along_ridge
 from stanflow.training.config import TrainConfig
 from stanflow.training.noncentering import noncenter
-from stanflow.training.warmstart import QUARTILES_OF_NORMAL, LocationScale, mean_field_start
+from stanflow.training.warmstart import LocationScale, mean_field_start
 from stanflow.training.whitening import whitening
 
 _CHAINS, _CHAINS_IN_MANY_DIMENSIONS = 32, 16

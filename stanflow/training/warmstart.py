@@ -12,6 +12,7 @@ import numpy as np
 
 from stanflow.arrays import FloatArray
 from stanflow.stan.density import Density, Target
+from stanflow.statistics.medians import QUARTILES_OF_NORMAL
 
 _STEPS_A_ROUND = 200
 _AVERAGED = 100
@@ -20,7 +21,6 @@ _GAIN_WORTH_A_ROUND, _DIMENSIONS_OF_GAIN = 0.5, 200  # nats of ELBO, more in mor
 _BATCH = 16
 _BATCH_FOR_ELBO = 64
 _DRAWS_FOR_MEDIAN = 256
-QUARTILES_OF_NORMAL = 1.349
 _GROW, _SHRINK = 1.2, 0.5
 _FIRST_STEP = 0.1
 _LONGEST_STEP_OF_LOCATION, _LONGEST_STEP_OF_LOG_SCALE = 1e6, 0.5

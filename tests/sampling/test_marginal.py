@@ -34,7 +34,7 @@ def follow(direction, seed, way=4.0):
         points,
         2,
         (0.0, direction),
-        np.array([1.0, 1.0, 2.0, 1.0, 1.0, 1.0]),
+        scale=2.0,
         islands=ISLANDS,
         rng=rng,
         is_enough=lambda values, log_density: abs(values[-1]) > way,
