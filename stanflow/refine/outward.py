@@ -109,8 +109,8 @@ def go_outward(
         return refined
     rng = np.random.default_rng(seed)
     units = _units(flow, target, refined.z, rng)
-    u = units.in_units(refined.z)
-    direction = direction_of_weights(u, refined.log_p - refined.log_q)
+    u, log_weights = units.in_units(refined.z), refined.log_p - refined.log_q
+    direction = direction_of_weights(u, log_weights)
     if direction is None:
         return refined
     coordinate, sign = direction
@@ -148,8 +148,8 @@ def go_outward(
     outside = _draws_beyond(units, way, direction, last=last, n=round(len(u) * share), rng=rng)
     inside = np.flatnonzero(s <= last)
     n_inside = len(u) - len(outside)
-    inside = rng.choice(inside, size=n_inside, replace=n_inside > len(inside))
-    z = rng.permutation(np.concatenate([refined.z[inside], units.out_of_units(outside)]))
+    chosen = rng.choice(inside, size=n_inside, replace=n_inside > len(inside))
+    z = rng.permutation(np.concatenate([refined.z[chosen], units.out_of_units(outside)]))
     return _with_draws(
         refined,
         flow,
@@ -161,7 +161,7 @@ def go_outward(
             log_added=LogEvidence(math.log(whole), error / whole),
             values=len(values),
             ended=ended,
-            eubo=refined.eubo,
+            eubo=float(log_weights[inside].mean()),
         ),
     )
 

@@ -94,7 +94,7 @@ class Outward:
     ended : bool
         Whether hardly any of the posterior is left beyond the last of them.
     eubo : float
-        Of the draws before.
+        ``E[log p - log q]`` over the draws that were not beyond.
     """
 
     coordinate: int

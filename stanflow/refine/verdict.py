@@ -54,9 +54,9 @@ def judge(
     They are unreliable if the islands' nested R-hat is above 1.1; the draws were still moving, with
     half a standard deviation to go; they are worth fewer than 100; the evidence's error is above a
     nat; its two estimates are half a nat apart, and three standard errors, or it is as far below
-    the ELBO; the EUBO of what was moved is above it by 6 nats and by ``1.4 sqrt(D)``; what lies
-    beyond that was not followed to its end; chains from elsewhere found 5 %
-    of the posterior where there are no draws, half of them ended there, or they did not come
+    the ELBO; the EUBO is above it by 6 nats and by ``1.4 sqrt(D)``, both without what lies outward;
+    what lies outward was not followed to its end; chains from elsewhere found 5 % of the posterior
+    where there are no draws, half of them ended there, or they did not come
     together with the draws (R-hat above 1.6); 5 % of the posterior are in tails that draws never
     came to. They are good if all of these are smaller still, Pareto k-hat of the bridge's terms is
     below 0.7, and there were 100 steps of training at least.

@@ -137,7 +137,7 @@ def test_limits_of_refined_fits_are_those_of_the_code():
         beyond: gaps,
         below: gaps,
         "the way outward": ("not gone to its end", ""),
-        "EUBO above the log evidence, before going outward": (
+        "EUBO above the log evidence, both without what lies outward": (
             {2.0: "twice as much"}[v._LARGEST_DIVERGENCE],
             f"max({v._DIVERGENCE_NOTICED:.0f}, {v._NOTICED_A_ROOT_DIMENSION} sqrt(D)) nats or more",
         ),

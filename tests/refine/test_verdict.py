@@ -129,7 +129,7 @@ def test_what_was_not_followed_to_its_end_is_unreliable():
 
 
 @pytest.mark.parametrize(("eubo", "name"), [(-4.9, "good"), (-1.0, "usable")])
-def test_the_eubo_is_judged_before_draws_were_replaced(eubo, name):
+def test_the_eubo_is_judged_without_what_lies_outward(eubo, name):
     """The flow need not hold what was found beyond what was moved from it."""
     outward = Outward(0, 0.3, LogEvidence(0.2, 0.02), 40, ended=True, eubo=eubo)
     added = {"annealed": LogEvidence(-4.8, 0.03), "bridge": LogEvidence(-4.81, 0.03)}

@@ -26,9 +26,9 @@ class Funnel(Density):
         return DensityBatch(log_density, gradient, np.isfinite(log_density))
 
 
-def follow(direction, seed, way=4.0):
+def follow(direction, seed, *, way=4.0, particles=PARTICLES):
     rng = np.random.default_rng(seed)
-    points = rng.standard_normal((PARTICLES, DIM))
+    points = rng.standard_normal((particles, DIM))
     return marginal(
         Funnel(),
         points,
@@ -51,6 +51,16 @@ def test_the_density_is_exact_to_the_islands_error(direction):
     for way in found:
         assert (np.diff(way.values) * direction > 0).all()
         np.testing.assert_allclose(pooled(way.log_density), -(way.values**2) / 8, atol=0.6)
+
+
+@pytest.mark.slow
+def test_the_estimate_has_no_bias():
+    """It would, were each step the longest that the particles at hand allow."""
+    ends = [follow(1.0, seed, way=5.0, particles=256) for seed in range(120)]
+    ratio = np.array([np.exp(pooled(w.log_density)[-1] + w.values[-1] ** 2 / 8) for w in ends])
+    error = ratio.std(ddof=1) / np.sqrt(len(ratio))
+    assert error < 0.08
+    assert ratio.mean() == pytest.approx(1, abs=3 * error)
 
 
 @pytest.mark.parametrize("direction", [1.0, -1.0], ids=["mouth", "neck"])
