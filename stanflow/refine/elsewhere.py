@@ -23,7 +23,6 @@ from stanflow.sampling import annealing
 from stanflow.sampling.annealing import Annealing, Path
 from stanflow.sampling.chains import Chains
 from stanflow.sampling.pullback import PulledBack
-from stanflow.sampling.widened_base import WidenedBase
 from stanflow.stan.density import CountingTarget
 from stanflow.statistics.markov_chains import rank_normalized
 
@@ -153,7 +152,7 @@ def _come_together(
 ) -> tuple[npt.NDArray[np.bool_], float]:
     """Move chains in base space; return which still have no draws around them, and the R-hat."""
     pulled = PulledBack(flow, target)
-    path = Path(WidenedBase(flow.base), pulled)
+    path = Path.at_end(pulled)
     state: Annealing = replace(
         annealing.init(path, e, islands=1), beta=1.0, log_step=refined.log_step
     )

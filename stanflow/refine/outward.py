@@ -18,6 +18,7 @@ import torch
 from stanflow.arrays import FloatArray
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.refine import LogEvidence, Outward, Refined
+from stanflow.sampling.annealing import systematic
 from stanflow.sampling.marginal import Marginal, marginal, pooled
 from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CountingTarget, Density
@@ -261,9 +262,7 @@ def _draws_beyond(
     log_weight = density.log_density(points) - before
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
     weights = np.exp(log_weight - log_weight.max())
-    at = (rng.uniform() + np.arange(n)) / n
-    rows = np.searchsorted(np.cumsum(weights) / weights.sum(), at)
-    return np.asarray(points[np.minimum(rows, len(points) - 1)])
+    return np.asarray(points[systematic(weights, n, rng)])
 
 
 @torch.no_grad()

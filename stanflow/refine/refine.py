@@ -20,7 +20,7 @@ from stanflow.flow.realnvp import Flow
 from stanflow.refine.config import RefineConfig
 from stanflow.refine.settling import Settling, settling
 from stanflow.sampling import annealing
-from stanflow.sampling.annealing import Annealing, MoveInfo, Nothing, Path
+from stanflow.sampling.annealing import Annealing, MoveInfo, Path
 from stanflow.sampling.pullback import PulledBack, images
 from stanflow.sampling.widened_base import WidenedBase
 from stanflow.stan.density import CountingTarget
@@ -289,7 +289,7 @@ def refine(
     record = _Record()
     stopped: Stop | None = None
     while stopped is None:
-        state, info = annealing.move(state, Path(Nothing(dim), pulled), rng)
+        state, info = annealing.move(state, Path.at_end(pulled), rng)
         record = record.taken(state, pulled, capacity)
         if should_stop():
             stopped = "cut short"

@@ -38,14 +38,8 @@ _BISECTIONS = 60
 Batch = TypeVar("Batch")
 
 
-class Nothing(Density):
-    """A density of 1 everywhere, where a path starts that particles are at the end of.
-
-    Parameters
-    ----------
-    dim : int
-        D.
-    """
+class _Nothing(Density):
+    """A density of 1 everywhere."""
 
     def __init__(self, dim: int) -> None:
         self._dim = dim
@@ -74,6 +68,11 @@ class Path:
 
     start: Density
     end: Density
+
+    @classmethod
+    def at_end(cls, end: Density) -> Path:
+        """Return a path for particles at its end, beta = 1: where it starts costs nothing."""
+        return cls(_Nothing(end.dim), end)
 
     def at(self, points: FloatArray) -> Particles:
         """Return particles at points of shape (N, D)."""
@@ -191,9 +190,7 @@ def heat(state: Annealing, effective_share: float) -> Annealing:
 
     def share(change: float) -> float:
         log_w = np.where(log_ratio > -math.inf, change * log_ratio, -math.inf)
-        w = np.exp(log_w - log_w.max())
-        weights = np.exp(state.log_weights) / len(log_w)
-        return float((weights * w).sum() ** 2 / (weights * w**2).sum())
+        return conditional_share(state, log_w)
 
     low, high = 0.0, 1.0 - state.beta
     if share(high) < effective_share:
@@ -201,12 +198,29 @@ def heat(state: Annealing, effective_share: float) -> Annealing:
             middle = 0.5 * (low + high)
             low, high = (middle, high) if share(middle) >= effective_share else (low, middle)
         high = max(low, 1e-9)
-    log_weights = state.log_weights + high * log_ratio
-    log_mean = np.logaddexp.reduce(log_weights, axis=1)
     beta = 1.0 if high >= 1.0 - state.beta else state.beta + high
+    return replace(weigh(state, high * log_ratio), beta=beta)
+
+
+def conditional_share(state: Annealing, log_w: FloatArray) -> float:
+    """Return the conditional effective sample size of weights times w, of what it could be.
+
+    Parameters
+    ----------
+    state : Annealing
+    log_w : array of shape (islands, N / islands)
+    """
+    w = np.exp(log_w - log_w.max())
+    weights = np.exp(state.log_weights) / len(log_w)
+    return float((weights * w).sum() ** 2 / (weights * w**2).sum())
+
+
+def weigh(state: Annealing, log_w: FloatArray) -> Annealing:
+    """Multiply the weights by w, (islands, N / islands), and the evidence by their means."""
+    log_weights = state.log_weights + log_w
+    log_mean = np.logaddexp.reduce(log_weights, axis=1)
     return replace(
         state,
-        beta=beta,
         log_weights=log_weights - log_mean[:, None],
         log_evidence=state.log_evidence + log_mean,
     )
@@ -214,9 +228,6 @@ def heat(state: Annealing, effective_share: float) -> Annealing:
 
 def resample(state: Annealing, rng: np.random.Generator, *, always: bool = False) -> Annealing:
     """Choose particles again, island by island, where few carry most of the weight.
-
-    Systematically, by weight (Douc, Cappe, Moulines 2005, "Comparison of resampling schemes for
-    particle filtering").
 
     Parameters
     ----------
@@ -231,11 +242,30 @@ def resample(state: Annealing, rng: np.random.Generator, *, always: bool = False
     log_weights = state.log_weights.copy()
     for island, w in enumerate(weights):
         if always or 1 / (w**2).sum() < _LEAST_EFFECTIVE_SHARE * size:
-            at = (rng.uniform() + np.arange(size)) / size
-            rows = np.minimum(np.searchsorted(np.cumsum(w) / w.sum(), at), size - 1)
-            chosen[island] = island * size + rows
+            chosen[island] = island * size + systematic(w, size, rng)
             log_weights[island] = -math.log(size)
     return replace(state, particles=_rows(state.particles, chosen.ravel()), log_weights=log_weights)
+
+
+def systematic(weights: FloatArray, n: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    """Choose n rows by their weights, systematically.
+
+    Douc, Cappe, Moulines 2005, "Comparison of resampling schemes for particle filtering".
+
+    Parameters
+    ----------
+    weights : array of shape (N,)
+    n : int
+    rng : numpy.random.Generator
+
+    Examples
+    --------
+    >>> systematic(np.array([2.0, 0.0, 2.0]), 4, np.random.default_rng(1))
+    array([0, 0, 2, 2])
+    """
+    at = (rng.uniform() + np.arange(n)) / n
+    rows = np.searchsorted(np.cumsum(weights) / weights.sum(), at)
+    return np.minimum(rows, len(weights) - 1)
 
 
 def move(state: Annealing, path: Path, rng: np.random.Generator) -> tuple[Annealing, MoveInfo]:

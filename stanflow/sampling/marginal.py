@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from stanflow.arrays import FloatArray
 from stanflow.sampling import annealing
-from stanflow.sampling.annealing import Annealing, Nothing, Path
+from stanflow.sampling.annealing import Annealing, Path
 from stanflow.stan.density import Density, DensityBatch
 from stanflow.statistics.medians import QUARTILES_OF_NORMAL
 
@@ -146,11 +146,10 @@ def marginal(
         Asked, with values and pooled log densities so far, (K,) each, whether to end.
     """
     value, direction = values[0], math.copysign(scale, values[1] - values[0])
-    nothing = Nothing(density.dim - 1)
     held = Held(density, coordinate, value, np.ones(density.dim - 1))
-    state = annealing.init(Path(nothing, held), held.rest(points), islands)
+    state = annealing.init(Path.at_end(held), held.rest(points), islands)
     state, held = _rescaled(replace(state, beta=1.0), held)
-    path = Path(nothing, held)
+    path = Path.at_end(held)
     for _ in range(_FIRST_MOVES):
         state, _info = annealing.move(state, path, rng)
     way, step = 0.0, _FIRST_STEP
@@ -167,7 +166,7 @@ def marginal(
             break
         state = annealing.resample(state, rng)
         state, held = _rescaled(state, held)
-        path = Path(nothing, held)
+        path = Path.at_end(held)
         for _ in range(_MOVES):
             state, _info = annealing.move(state, path, rng)
         at.append(value + way * direction)
@@ -211,28 +210,18 @@ def _rescaled(state: Annealing, held: Held) -> tuple[Annealing, Held]:
 def _weighed(state: Annealing, held: Held) -> tuple[Annealing, float]:
     """Weigh particles for another value of the coordinate; return their effective share, too.
 
-    It is that of the conditional effective sample size; see `annealing.heat`.
+    It is that of the conditional effective sample size.
     """
-    particles = Path(Nothing(held.dim), held).at(state.particles.points)
+    particles = Path.at_end(held).at(state.particles.points)
     log_ratio = (particles.log_end - state.particles.log_end).reshape(state.log_weights.shape)
     log_ratio = np.where(np.isfinite(log_ratio), log_ratio, -np.inf)
-    before, w = np.exp(state.log_weights), np.exp(log_ratio - log_ratio.max())
-    share = (before * w).sum() ** 2 / (before.sum() * (before * w**2).sum())
-    log_weights = state.log_weights + log_ratio
-    log_mean = np.logaddexp.reduce(log_weights, axis=1)
-    weighed = replace(
-        state,
-        particles=particles,
-        log_weights=log_weights - log_mean[:, None],
-        log_evidence=state.log_evidence + log_mean,
-    )
+    share = annealing.conditional_share(state, log_ratio)
+    weighed = replace(annealing.weigh(state, log_ratio), particles=particles)
     return weighed, float(np.nan_to_num(share))
 
 
 def _kept(state: Annealing, held: Held, rng: np.random.Generator) -> FloatArray:
     """Return some particles, by their weights, where they are in the density's space."""
     weights = np.exp(state.log_weights + state.log_evidence[:, None]).ravel()
-    at = (rng.uniform() + np.arange(_KEPT)) / _KEPT
-    cumulative = np.cumsum(weights) / weights.sum()
-    rows = np.minimum(np.searchsorted(cumulative, at), len(weights) - 1)
+    rows = annealing.systematic(weights, _KEPT, rng)
     return held.whole(state.particles.points[rows]).astype(np.float32)

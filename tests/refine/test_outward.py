@@ -1,7 +1,5 @@
 """Draws that stop short along one coordinate get what the posterior has beyond."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -119,4 +117,4 @@ def test_the_same_seed_gives_the_same():
     z = funnel_draws(np.random.default_rng(1), limit=LIMIT)
     one, other = (outward_of(FUNNEL, z, z[:, 4], seed=3)[1] for _ in range(2))
     np.testing.assert_array_equal(one.z, other.z)
-    assert one.outward == replace(other.outward)
+    assert one.outward == other.outward

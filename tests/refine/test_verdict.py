@@ -133,5 +133,5 @@ def test_the_eubo_is_judged_without_what_lies_outward(eubo, name):
     """The flow need not hold what was found beyond what was moved from it."""
     outward = Outward(0, 0.3, LogEvidence(0.2, 0.02), 40, ended=True, eubo=eubo)
     added = {"annealed": LogEvidence(-4.8, 0.03), "bridge": LogEvidence(-4.81, 0.03)}
-    verdict = judged(replace(REFINED, outward=outward, eubo=100.0, **added), elbo=replace(ELBO))
+    verdict = judged(replace(REFINED, outward=outward, eubo=100.0, **added))
     assert verdict.name == name
