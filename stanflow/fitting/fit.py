@@ -88,8 +88,9 @@ def fit(
     wiring : Wiring, optional
         Which coordinates each coupling layer moves, and which each of them looks at.
     checkpoint : path, optional
-        A file to keep the state of training in. Where it holds the state of the same run already,
-        training goes on from there, to the same numbers; it is removed by nobody but you.
+        A file to keep the state of training, and of moving draws, in. Where it holds that of the
+        same run already, the run goes on from there, to the same numbers; it is removed by nobody
+        but you.
     checkpoint_every : float
         Seconds between writes of that file.
     progress : bool
@@ -157,10 +158,10 @@ def fit(
         timed_config = replace(train_config, max_seconds=seconds)
         fewest = min(plan.evidence_draws, most)
         plan = replace(plan, evidence_draws=fewest, most_evidence_draws=most)
-    kept = state = None
+    kept = None
     if checkpoint is not None:
         kept = Checkpoint(Path(checkpoint), _identity(run, wiring), checkpoint_every)
-        state = kept.read()
+        kept.read()
     target = CountingTarget(model)
     fitting = Fitting(
         model=model,
@@ -175,12 +176,13 @@ def fit(
         flow_seed=flow_seed,
         train_seed=train_seed,
         refine_seed=refine_seed,
+        checkpoint=kept,
         ends=began + (train_config.max_seconds or math.inf),
         shown=progress and on_step is None and on_round is None,
         on_step=on_step or (lambda step: None),
         on_round=on_round or (lambda step: None),
     )
-    result = fitting.train(kept, state)
+    result = fitting.train()
     result, assessment = fitting.learn_modes(*fitting.assess(result))
     network = result.flow
     if grows and network.couplings > 0:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -35,7 +36,7 @@ from stanflow.refine.refine import Refined, RefineStep, refine
 from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import StanModel
 from stanflow.statistics.importance_weights import normalized
-from stanflow.training.checkpoint import Checkpoint, State
+from stanflow.training.checkpoint import Checkpoint, Keep
 from stanflow.training.config import TrainConfig
 from stanflow.training.limits import Limits
 from stanflow.training.sharpening import sharpen
@@ -68,11 +69,15 @@ class Fitting:
     grows : bool
         Whether training begins with few layers.
     flow_seed, train_seed, refine_seed : int
+    checkpoint : Checkpoint or None
+        Where the states of training and moving are kept.
     ends : float
         When all must be done, by `time.perf_counter`.
     shown : bool
         Whether progress is shown; otherwise the callbacks are called.
     on_step, on_round : callable
+    passes : iterator of int
+        Numbers the times that draws are moved, each of which is kept by itself.
     """
 
     model: StanModel
@@ -87,10 +92,12 @@ class Fitting:
     flow_seed: int
     train_seed: int
     refine_seed: int
+    checkpoint: Checkpoint | None
     ends: float
     shown: bool
     on_step: Callable[[TrainStep], None]
     on_round: Callable[[RefineStep], None]
+    passes: Iterator[int] = field(default_factory=itertools.count)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[Callable[[TrainStep], None]]:
@@ -104,13 +111,13 @@ class Fitting:
         with TrainProgress(most, self.model.normalizing_constant.value) as shown:
             yield shown
 
-    def train(self, checkpoint: Checkpoint | None, state: State | None) -> TrainResult:
+    def train(self) -> TrainResult:
         """Find where training begins, wire and build the flow, and train it."""
-        spent = None if state is None else seconds_spent(state)
-        with self._told() as on_step, Limits(self.train_config.max_seconds, spent) as limits:
+        keep, most = self._keep("training"), self.train_config.max_seconds
+        with self._told() as on_step, Limits(most, seconds_spent(keep)) as limits:
             with self.stages.measured("start"):
                 start = begin(self.target, self.train_config, self.train_seed, limits.end_the_start)
-            return self._trained(start, limits, on_step, checkpoint=checkpoint, state=state)
+            return self._trained(start, limits, on_step, keep=keep)
 
     def _trained(
         self,
@@ -119,8 +126,7 @@ class Fitting:
         on_step: Callable[[TrainStep], None],
         *,
         modes: Modes | None = None,
-        checkpoint: Checkpoint | None = None,
-        state: State | None = None,
+        keep: Keep | None = None,
     ) -> TrainResult:
         """Wire and build a flow, and train it from a start on."""
         wiring = self._wired(start)
@@ -134,10 +140,15 @@ class Fitting:
                 self.train_seed,
                 limits=limits,
                 on_step=on_step,
-                checkpoint=checkpoint,
-                state=state,
+                keep=keep,
                 grows=self.grows,
             )
+
+    def _keep(self, stage: str) -> Keep | None:
+        return None if self.checkpoint is None else self.checkpoint.keep(stage)
+
+    def _keep_next_pass(self) -> Keep | None:
+        return self._keep(f"refine {next(self.passes)}")
 
     def _wired(self, start: Start) -> Wiring | None:
         """Wire the couplings as the configuration says; None where that needs no curvature."""
@@ -212,27 +223,27 @@ class Fitting:
                     of_flow=estimates.densities,
                     config=self.refining,
                     may_end_far=self._may_sharpen,
+                    keep=self._keep_next_pass(),
                 )
-            if refined is None:
-                return result, estimates, None
-            if refined.stopped != "far":
-                return result, estimates, self._outward(result.flow, refined, limits)
-            left = self.refining.evaluations_for(self.model.dim)
-            left -= self.target.evaluations - before
-            sharper, anew = self._sharpened(
-                result.flow, estimates, refined, moved.keywords["should_stop"]
-            )
-            tell.begin_anew()
-            with self.stages.measured("refine"):
-                again = moved(
-                    sharper,
-                    of_flow=anew.densities,
-                    config=replace(self.refining, most_evaluations=max(1, left)),
+            if refined is not None and refined.stopped == "far":
+                left = self.refining.evaluations_for(self.model.dim)
+                left -= self.target.evaluations - before
+                sharper, anew = self._sharpened(
+                    result.flow, estimates, refined, moved.keywords["should_stop"]
                 )
-            if again is None:
-                return result, estimates, refined
-            again = self._outward(sharper, again, limits)
-            return replace(result, flow=sharper), anew, again
+                tell.begin_anew()
+                with self.stages.measured("refine"):
+                    again = moved(
+                        sharper,
+                        of_flow=anew.densities,
+                        config=replace(self.refining, most_evaluations=max(1, left)),
+                        keep=self._keep_next_pass(),
+                    )
+                if again is not None:
+                    result, estimates, refined = replace(result, flow=sharper), anew, again
+            if refined is not None and refined.stopped != "far":
+                refined = self._outward(result.flow, refined, limits)
+            return result, estimates, refined
 
     def _outward(self, flow: Flow, refined: Refined, limits: Limits) -> Refined:
         """Follow the posterior to where weights say that there is more of it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +39,13 @@ _STANDARD_ERRORS = 2.0
 _CANDIDATES = 4  # for each draw
 _FEWEST_VALUES = 8
 _FLAT = 1e-6
+
+
+class _Draws(NamedTuple):
+    base_points: FloatArray
+    z: FloatArray
+    log_p: FloatArray
+    log_q: FloatArray
 
 
 def direction_of_weights(points: FloatArray, log_weights: FloatArray) -> tuple[int, int] | None:
@@ -104,7 +112,7 @@ def go_outward(
     Refined
         With the draws and the evidence that this makes. As it was where there are fewer than 400
         draws, the weights lead nowhere, or the draws have beyond t2 what the posterior has, within
-        1 % of it and two standard errors.
+        1 % of it and two standard errors of its log.
     """
     if target.dim < 2 or len(refined.z) < _FEWEST_DRAWS:
         return refined
@@ -143,28 +151,28 @@ def go_outward(
     beyond, error = _mass_beyond(values, way.log_density, last, share=to - _FROM, ended=ended)
     error = math.hypot(error, beyond / math.sqrt(max(1.0, (to - _FROM) * refined.settling.ess)))
     whole = to + beyond
-    if not whole - 1 > max(_LEAST_ADDED, _STANDARD_ERRORS * error):
+    # Errors of ratios are skewed: on the log scale half as much and twice as much are as far.
+    added = LogEvidence(math.log(whole), error / whole)
+    if not added.value > max(math.log1p(_LEAST_ADDED), _STANDARD_ERRORS * added.se):
         return refined
     share = beyond / whole
     outside = _draws_beyond(units, way, direction, last=last, n=round(len(u) * share), rng=rng)
     inside = np.flatnonzero(s <= last)
     n_inside = len(u) - len(outside)
     chosen = rng.choice(inside, size=n_inside, replace=n_inside > len(inside))
-    z = rng.permutation(np.concatenate([refined.z[chosen], units.out_of_units(outside)]))
-    return _with_draws(
-        refined,
-        flow,
-        target,
-        z,
-        Outward(
-            coordinate=coordinate,
-            share=share,
-            log_added=LogEvidence(math.log(whole), error / whole),
-            values=len(values),
-            ended=ended,
-            eubo=float(log_weights[inside].mean()),
-        ),
+    new = _draws_at(flow, target, units.out_of_units(outside))
+    old = (getattr(refined, name)[chosen] for name in _Draws._fields)
+    order = rng.permutation(len(u))
+    draws = _Draws(*(np.concatenate(x)[order] for x in zip(old, new, strict=True)))
+    outward = Outward(
+        coordinate=coordinate,
+        share=share,
+        log_added=added,
+        values=len(values),
+        ended=ended,
+        eubo=float(log_weights[inside].mean()),
     )
+    return _with_draws(refined, draws, outward)
 
 
 def _units(
@@ -266,26 +274,26 @@ def _draws_beyond(
 
 
 @torch.no_grad()
-def _with_draws(
-    refined: Refined, flow: Flow, target: Density, z: FloatArray, outward: Outward
-) -> Refined:
-    """Return it with other draws and their evidence; those from particles are worth as many."""
-    at = torch.from_numpy(np.ascontiguousarray(z))
-    base_points, log_q = (x.numpy() for x in (flow.inverse(at)[0], flow.log_prob(at)))
-    log_p = target.log_density(z)
+def _draws_at(flow: Flow, target: Density, z: FloatArray) -> _Draws:
+    """Return what the flow and the target make of points."""
+    base_points, log_det = flow.inverse(torch.from_numpy(np.ascontiguousarray(z)))
+    log_q = (flow.base.log_prob(base_points) - log_det).numpy()
     log_q = np.where(np.isfinite(log_q), log_q, -np.inf)  # beyond where a flow can be inverted
-    usable = np.isfinite(log_p)
+    return _Draws(base_points.numpy(), z, target.log_density(z), log_q)
+
+
+def _with_draws(refined: Refined, draws: _Draws, outward: Outward) -> Refined:
+    """Return it with other draws and their evidence; those from particles are worth as many."""
+    usable = np.isfinite(draws.log_p)
+    log_weights = (draws.log_p - draws.log_q)[usable & np.isfinite(draws.log_q)]
     settling, share, added = refined.settling, outward.share, outward.log_added
     ess = 1 / (share**2 / _PARTICLES + (1 - share) ** 2 / settling.ess)
     return replace(
         refined,
-        base_points=base_points[usable],
-        z=z[usable],
-        log_p=log_p[usable],
-        log_q=log_q[usable],
+        **{name: x[usable] for name, x in draws._asdict().items()},
         annealed=_sum(refined.annealed, added),
         bridge=None if refined.bridge is None else _sum(refined.bridge, added),
-        eubo=float((log_p - log_q)[usable & np.isfinite(log_q)].mean()),
+        eubo=float(log_weights.mean()),
         settling=replace(settling, ess=min(settling.ess, ess)),
         outward=outward,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,14 +18,17 @@ from stanflow.estimates.bridge import BridgeEstimate, bridge_evidence
 from stanflow.estimates.draws import LogDensities
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.config import RefineConfig
+from stanflow.refine.record import Record, Snapshot
 from stanflow.refine.settling import Settling, settling
+from stanflow.refine.under_way import UnderWay
 from stanflow.sampling import annealing
-from stanflow.sampling.annealing import Annealing, MoveInfo, Path
+from stanflow.sampling.annealing import Path
 from stanflow.sampling.pullback import PulledBack, images
 from stanflow.sampling.widened_base import WidenedBase
 from stanflow.stan.density import CountingTarget
 from stanflow.statistics.importance_weights import log_sum_exp
 from stanflow.statistics.markov_chains import rank_normalized
+from stanflow.training.checkpoint import Keep
 
 _FEWEST_SNAPSHOTS, _FEWEST_KEPT = 20, 8
 _SETTLED_RHAT, _SETTLED_SHIFT = 1.02, 0.1
@@ -159,44 +162,6 @@ class Refined:
         return self.bridge
 
 
-class _Snapshot(NamedTuple):
-    points: FloatArray
-    log_weights: FloatArray
-    log_densities: FloatArray
-
-
-@dataclass(frozen=True)
-class _Record:
-    """Snapshots of all particles at inverse temperature 1, so many moves apart."""
-
-    snapshots: tuple[_Snapshot, ...] = ()
-    moves: int = 0
-    apart: int = 1
-
-    def taken(self, state: Annealing, pulled: PulledBack, most: int) -> _Record:
-        """Return it with another snapshot, or every other one left out where there are too many."""
-        moves = self.moves + 1
-        if moves % self.apart:
-            return replace(self, moves=moves)
-        points, log_density = state.particles.points, state.particles.log_end
-        new = _Snapshot(points, pulled.log_weights(points, log_density), log_density)
-        snapshots = (*self.snapshots, new)
-        if len(snapshots) <= most:
-            return _Record(snapshots, moves, self.apart)
-        return _Record(snapshots[1::2], moves, 2 * self.apart)
-
-    def kept(self, snapshots: int) -> _Snapshot:
-        """Return so many snapshots of the later half, evenly spaced, as one of (snapshots, N)."""
-        half = self.snapshots[len(self.snapshots) // 2 :]
-        chosen = np.linspace(0, len(half) - 1, min(snapshots, len(half))).round().astype(int)
-        return _Snapshot(*(np.stack(x) for x in zip(*(half[i] for i in chosen), strict=True)))
-
-
-def _settling(kept: _Snapshot, islands: int) -> Settling:
-    scores = [rank_normalized(x) for x in (kept.log_weights, kept.log_densities)]
-    return settling(np.concatenate([kept.points, np.stack(scores, axis=2)], axis=2), islands)
-
-
 @np.errstate(all="ignore")  # what is not finite is refused
 def refine(
     flow: Flow,
@@ -209,6 +174,7 @@ def refine(
     may_end_far: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_round: Callable[[RefineStep], None] = lambda step: None,
+    keep: Keep | None = None,
 ) -> Refined | None:
     """Move draws of a trained flow to the posterior.
 
@@ -237,90 +203,198 @@ def refine(
         Asked again and again; once it says yes, it ends with what there is.
     on_round : callable
         Called after every round of moves.
+    keep : Keep, optional
+        Where it keeps how far it has got. From what is there, if it is of this flow, it goes on, to
+        the numbers that it would have reached without a break.
 
     Returns
     -------
     Refined or None
         None where it ended before the posterior was reached.
     """
-    dim = target.dim
-    config = config.resolved(dim)
-    assert config.particles is not None
-    assert config.most_evaluations is not None
-    began, most = target.evaluations, config.most_evaluations
-    began_at, numbers = time.perf_counter(), itertools.count(1)
-    base = WidenedBase(flow.base)
-    pulled = PulledBack(flow, target)
-    path = Path(base, pulled)
-    rng = np.random.default_rng(seed)
-    generator = torch.Generator().manual_seed(seed)
-    state = annealing.init(path, base.sample(config.particles, generator), config.islands)
-    info = MoveInfo(math.nan, 0)
+    config = config.resolved(target.dim)
+    run = _Run(flow, target, config, draws=draws, seed=seed, on_round=on_round, keep=keep)
+    while run.anneals:
+        cut_short = should_stop()
+        run.keep(now=cut_short)
+        if cut_short or run.evaluations > run.most or not run.heat():
+            return None
+    stopped: Stop | None = None
+    while stopped is None:
+        run.move()
+        cut_short, stopped = should_stop(), run.reason_to_stop(may_end_far=may_end_far)
+        if stopped is None:
+            run.keep(now=cut_short)
+        stopped = "cut short" if cut_short else stopped
+    return run.result(of_flow, stopped)
 
-    def tell(rhat: float = math.nan, *, ends: bool = False) -> None:
-        evidence = log_sum_exp(state.log_evidence) - math.log(config.islands)
-        share = 1.0 if ends else min(1.0, (target.evaluations - began) / most)
-        on_round(
+
+class _Run:
+    """What moves from round to round."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        target: CountingTarget,
+        config: RefineConfig,
+        *,
+        draws: int,
+        seed: int,
+        on_round: Callable[[RefineStep], None],
+        keep: Keep | None,
+    ) -> None:
+        assert config.particles is not None
+        assert config.most_evaluations is not None
+        self._flow, self._target, self._config = flow, target, config
+        self._draws, self._on_round, self._keep = draws, on_round, keep
+        self._pulled = PulledBack(flow, target)
+        base = WidenedBase(flow.base)
+        self._path = Path(base, self._pulled)
+        self._rng = np.random.default_rng(seed)
+        self.most = config.most_evaluations
+        self._snapshots = max(_FEWEST_KEPT, math.ceil(draws / config.particles))
+        self._enough = max(_FEWEST_SNAPSHOTS, 2 * self._snapshots)
+        self._began, self._began_at = target.evaluations, time.perf_counter()
+        self._digest = hashlib.sha256(flow.flat.numpy().tobytes()).digest()
+        if keep is not None and keep.state is not None:
+            under_way = UnderWay.from_tensors(keep.state)
+            if under_way.flow == self._digest:
+                self._restore(under_way)
+                return
+        points = base.sample(config.particles, torch.Generator().manual_seed(seed))
+        self._state = annealing.init(self._path, points, config.islands)
+        self._record, self._acceptance, self._temperatures, self._rounds = Record(), math.nan, 0, 0
+
+    @property
+    def anneals(self) -> bool:
+        """Whether the inverse temperature is below 1."""
+        return self._state.beta < 1
+
+    @property
+    def evaluations(self) -> int:
+        """Gradients taken."""
+        return self._target.evaluations - self._began
+
+    @property
+    def _log_evidence(self) -> float:
+        return log_sum_exp(self._state.log_evidence) - math.log(self._config.islands)
+
+    def heat(self) -> bool:
+        """Go on to another inverse temperature; return whether the evidence is finite there."""
+        state = annealing.heat(self._state, self._config.effective_share)
+        if not np.isfinite(state.log_evidence).all():
+            return False
+        self._state = annealing.resample(state, self._rng, always=state.beta == 1)
+        for _ in range(self._config.moves):
+            self._move(self._path)
+        self._temperatures += 1
+        self._tell()
+        return True
+
+    def move(self) -> None:
+        """Move once at inverse temperature 1, and record it."""
+        self._move(Path.at_end(self._pulled))
+        self._record = self._record.taken(self._state, self._pulled, 2 * self._enough)
+
+    def _move(self, path: Path) -> None:
+        self._state, info = annealing.move(self._state, path, self._rng)
+        self._acceptance = info.acceptance
+
+    def reason_to_stop(self, *, may_end_far: bool) -> Stop | None:
+        """Return why it ends after the last move; None where it goes on."""
+        if self.evaluations > self.most:
+            return "evaluations"
+        if may_end_far and self.evaluations > _SHARE_BEFORE_SHARPENING * self.most:
+            eubo = self._record.snapshots[-1].log_weights.mean()
+            if eubo - self._log_evidence > _FAR:
+                return "far"
+        enough = len(self._record.snapshots) >= self._enough
+        if not enough or self._record.moves % _FEWEST_SNAPSHOTS:
+            return None
+        found = self._settling(self._record.kept(self._snapshots))
+        self._tell(found.rhat)
+        return "settled" if _is_settled(found, self._draws) else None
+
+    def _settling(self, kept: Snapshot) -> Settling:
+        scores = [rank_normalized(x) for x in (kept.log_weights, kept.log_densities)]
+        scalars = np.concatenate([kept.points, np.stack(scores, axis=2)], axis=2)
+        return settling(scalars, self._config.islands)
+
+    def _tell(self, rhat: float = math.nan, *, ends: bool = False) -> None:
+        self._rounds += 1
+        self._on_round(
             RefineStep(
-                round=next(numbers),
-                inverse_temperature=state.beta,
-                acceptance=info.acceptance,
-                log_evidence=evidence,
+                round=self._rounds,
+                inverse_temperature=self._state.beta,
+                acceptance=self._acceptance,
+                log_evidence=self._log_evidence,
                 rhat=rhat,
-                share=share,
-                seconds=time.perf_counter() - began_at,
+                share=1.0 if ends else min(1.0, self.evaluations / self.most),
+                seconds=self._seconds,
             )
         )
 
-    temperatures = 0
-    while state.beta < 1:
-        if should_stop() or target.evaluations - began > most:
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began_at
+
+    def keep(self, *, now: bool) -> None:
+        """Keep how far it has got, if it is time to, or now."""
+        if self._keep is None or not (now or self._keep.due):
+            return
+        under_way = UnderWay(
+            state=self._state,
+            record=self._record,
+            acceptance=self._acceptance,
+            temperatures=self._temperatures,
+            rounds=self._rounds,
+            evaluations=self.evaluations,
+            seconds=self._seconds,
+            generator=dict(self._rng.bit_generator.state),
+            flow=self._digest,
+        )
+        self._keep.write(under_way.as_tensors())
+
+    def _restore(self, under_way: UnderWay) -> None:
+        self._state, self._record = under_way.state, under_way.record
+        self._acceptance = under_way.acceptance
+        self._temperatures, self._rounds = under_way.temperatures, under_way.rounds
+        self._rng.bit_generator.state = under_way.generator
+        self._target.evaluations += under_way.evaluations
+        self._began_at -= under_way.seconds
+
+    def result(self, of_flow: LogDensities, stopped: Stop) -> Refined | None:
+        """Return the draws and what vouches for them; None where hardly any is usable."""
+        islands, size = self._state.log_weights.shape
+        kept = self._record.kept(self._snapshots)
+        found = self._settling(kept)
+        self._tell(found.rhat, ends=stopped != "far")
+        points = kept.points
+        z, log_q = images(self._flow, points.reshape(-1, self._target.dim))
+        log_p = self._target.log_density(z)
+        usable = np.isfinite(log_p) & np.isfinite(log_q)
+        if usable.sum() < 2:
             return None
-        state = annealing.heat(state, config.effective_share)
-        if not np.isfinite(state.log_evidence).all():
-            return None
-        state = annealing.resample(state, rng, always=state.beta == 1)
-        for _ in range(config.moves):
-            state, info = annealing.move(state, path, rng)
-        temperatures += 1
-        tell()
-    snapshots = max(_FEWEST_KEPT, math.ceil(draws / config.particles))
-    capacity = 2 * max(_FEWEST_SNAPSHOTS, 2 * snapshots)
-    record = _Record()
-    stopped: Stop | None = None
-    while stopped is None:
-        state, info = annealing.move(state, Path.at_end(pulled), rng)
-        record = record.taken(state, pulled, capacity)
-        if should_stop():
-            stopped = "cut short"
-        elif target.evaluations - began > most:
-            stopped = "evaluations"
-        elif may_end_far and target.evaluations - began > _SHARE_BEFORE_SHARPENING * most:
-            above = record.snapshots[-1].log_weights.mean() - log_sum_exp(state.log_evidence)
-            stopped = "far" if above + math.log(config.islands) > _FAR else None
-        enough = len(record.snapshots) >= max(_FEWEST_SNAPSHOTS, 2 * snapshots)
-        if enough and record.moves % _FEWEST_SNAPSHOTS == 0:
-            found = _settling(record.kept(snapshots), config.islands)
-            tell(found.rhat)
-            if stopped is None and _is_settled(found, draws):
-                stopped = "settled"
-    kept = record.kept(snapshots)
-    found = _settling(kept, config.islands)
-    tell(found.rhat, ends=stopped != "far")
-    return _result(
-        flow,
-        target,
-        of_flow,
-        state,
-        kept,
-        settling=found,
-        draws=draws,
-        transitions=record.moves,
-        temperatures=temperatures,
-        acceptance=info.acceptance,
-        stopped=stopped,
-        rng=rng,
-    )
+        chosen = self._rng.permutation(np.flatnonzero(usable))[: self._draws]
+        return Refined(
+            base_points=points.reshape(z.shape)[chosen],
+            z=z[chosen],
+            log_p=log_p[chosen],
+            log_q=log_q[chosen],
+            annealed=_annealed(self._state.log_evidence),
+            bridge=_bridge(
+                of_flow, *(x.reshape(points.shape[:2]).T for x in (log_p, log_q)), islands=islands
+            ),
+            eubo=float((log_p - log_q)[usable].mean()),
+            settling=replace(found, ess=min(found.ess, float(len(chosen)))),
+            temperatures=self._temperatures,
+            transitions=self._record.moves,
+            acceptance=self._acceptance,
+            log_step=self._state.log_step,
+            stopped=stopped,
+            particles=islands * size,
+            islands=islands,
+        )
 
 
 def _is_settled(found: Settling, draws: int) -> bool:
@@ -328,50 +402,6 @@ def _is_settled(found: Settling, draws: int) -> bool:
         found.rhat < _SETTLED_RHAT
         and found.shift < _SETTLED_SHIFT
         and found.ess >= _EFFECTIVE_SHARE * draws
-    )
-
-
-def _result(
-    flow: Flow,
-    target: CountingTarget,
-    of_flow: LogDensities,
-    state: Annealing,
-    kept: _Snapshot,
-    *,
-    settling: Settling,
-    draws: int,
-    transitions: int,
-    temperatures: int,
-    acceptance: float,
-    stopped: Stop,
-    rng: np.random.Generator,
-) -> Refined | None:
-    islands, size = state.log_weights.shape
-    points = kept.points
-    z, log_q = images(flow, points.reshape(-1, target.dim))
-    log_p = target.log_density(z)
-    usable = np.isfinite(log_p) & np.isfinite(log_q)
-    if usable.sum() < 2:
-        return None
-    chosen = rng.permutation(np.flatnonzero(usable))[:draws]
-    return Refined(
-        base_points=points.reshape(z.shape)[chosen],
-        z=z[chosen],
-        log_p=log_p[chosen],
-        log_q=log_q[chosen],
-        annealed=_annealed(state.log_evidence),
-        bridge=_bridge(
-            of_flow, *(x.reshape(points.shape[:2]).T for x in (log_p, log_q)), islands=islands
-        ),
-        eubo=float((log_p - log_q)[usable].mean()),
-        settling=replace(settling, ess=min(settling.ess, float(len(chosen)))),
-        temperatures=temperatures,
-        transitions=transitions,
-        acceptance=acceptance,
-        log_step=state.log_step,
-        stopped=stopped,
-        particles=islands * size,
-        islands=islands,
     )
 
 

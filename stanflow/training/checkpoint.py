@@ -1,4 +1,4 @@
-"""Checkpoints: a training run that was cut off goes on to the same numbers."""
+"""Checkpoints: a run that was cut off goes on to the same numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,16 +15,16 @@ import torch
 from stanflow.errors import UsageError, one_line, reason
 from stanflow.files import write_file
 
-_FORMAT = "5"
+_FORMAT = "6"
 _LARGEST_SHARE_OF_TIME = 0.05
 
 
-# What the parts of a training run need to go on after a step, each tensor as "part.name".
+# What a stage of a run needs to go on, each tensor as "part.name".
 State: TypeAlias = Mapping[str, torch.Tensor]
 
 
 class Checkpoint:
-    """A file that holds the state of a training run, replaced whole every so often.
+    """A file that holds the states of a run's stages, replaced whole every so often.
 
     Parameters
     ----------
@@ -41,14 +42,25 @@ class Checkpoint:
         self._identity = json.loads(json.dumps(dict(identity)))
         self._wait = self._every = every
         self._written = time.perf_counter()
+        self._states: dict[str, State] = {}
 
     @property
     def due(self) -> bool:
         """Whether it is time to write."""
         return time.perf_counter() - self._written >= self._wait
 
-    def write(self, state: State) -> None:
-        """Replace the file.
+    def keep(self, stage: str) -> Keep:
+        """Return a stage's own part of it."""
+        return Keep(self, stage)
+
+    def state(self, stage: str) -> State | None:
+        """Return the last state of a stage, written or read; None where there is none."""
+        return self._states.get(stage)
+
+    def write(self, stage: str, state: State) -> None:
+        """Replace the file by one with another state of a stage, and the others' last ones.
+
+        Its tensors are written again with those of later stages: nobody may change them.
 
         Raises
         ------
@@ -58,7 +70,12 @@ class Checkpoint:
         from safetensors.torch import save
 
         began = time.perf_counter()
-        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+        self._states[stage] = {name: tensor.contiguous() for name, tensor in state.items()}
+        tensors = {
+            f"{stage}/{name}": tensor
+            for stage, state in self._states.items()
+            for name, tensor in state.items()
+        }
         metadata = {
             "format": _FORMAT,
             "identity": json.dumps(self._identity),
@@ -74,8 +91,8 @@ class Checkpoint:
         self._written = time.perf_counter()
         self._wait = max(self._every, (self._written - began) / _LARGEST_SHARE_OF_TIME)
 
-    def read(self) -> State | None:
-        """Return the state in the file; None where there is no file.
+    def read(self) -> None:
+        """Take up the states in the file, if there is one.
 
         Raises
         ------
@@ -85,7 +102,7 @@ class Checkpoint:
         from safetensors import SafetensorError, safe_open
 
         if not self._path.exists():
-            return None
+            return
         try:
             with safe_open(self._path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -103,7 +120,8 @@ class Checkpoint:
                 f"the checkpoint {self._path} is damaged ({problem}); start anew with --force"
             ) from None
         self._refuse_another_run(identity)
-        return tensors
+        stages = sorted({name.partition("/")[0] for name in tensors})
+        self._states = {stage: part(f"{stage}/", tensors) for stage in stages}
 
     def _refuse_another_run(self, identity: Mapping[str, Any]) -> None:
         for name in dict.fromkeys([*identity, *self._identity]):
@@ -114,6 +132,37 @@ class Checkpoint:
                     f"{self._path} is the checkpoint of another run, {what}; take the same "
                     "program, data and options, or start anew with --force"
                 )
+
+
+@dataclass(frozen=True)
+class Keep:
+    """A stage's own part of a checkpoint."""
+
+    _checkpoint: Checkpoint
+    _stage: str
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write."""
+        return self._checkpoint.due
+
+    @property
+    def state(self) -> State | None:
+        """The stage's last state, written or read; None where there is none."""
+        return self._checkpoint.state(self._stage)
+
+    def write(self, state: State) -> None:
+        """Keep another state in its place; see `Checkpoint.write`."""
+        self._checkpoint.write(self._stage, state)
+
+
+def part(prefix: str, state: State) -> State:
+    """Return the tensors whose names begin so, without that."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
 
 
 def _difference(name: str, before: Any, now: Any) -> str:

@@ -18,7 +18,7 @@ from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CountingTarget
 from stanflow.statistics.importance_weights import normalized, pareto_k_error, pareto_smoothed
 from stanflow.training.caution import Caution, caution
-from stanflow.training.checkpoint import Checkpoint, State
+from stanflow.training.checkpoint import Keep, State, part
 from stanflow.training.compiled_gradients import make_estimator
 from stanflow.training.config import StopReason, TrainConfig
 from stanflow.training.gradients import BatchResult
@@ -85,8 +85,7 @@ def train(
     *,
     limits: Limits,
     on_step: Callable[[TrainStep], None] = lambda step: None,
-    checkpoint: Checkpoint | None = None,
-    state: State | None = None,
+    keep: Keep | None = None,
     grows: bool = False,
 ) -> TrainResult:
     """Fit a flow to a target by stochastic gradients of the ELBO and Adam.
@@ -124,18 +123,16 @@ def train(
         are enough, and the learning rate falls from there for 300 steps; otherwise, or where the
         log weights tell otherwise in the end, the others join. Those that never did are not in the
         trained flow.
-    checkpoint : Checkpoint, optional
-        Where the state is kept as training goes on.
-    state : mapping, optional
-        What such a checkpoint holds: the run goes on from there, to the numbers that it would have
-        reached without a break.
+    keep : Keep, optional
+        Where the state is kept as training goes on. From what is there the run goes on, to the
+        numbers that it would have reached without a break.
     """
     batch = config.draws_a_step(target.dim)
     with threads_that_pay(batch * target.dim) as threads:
         run = _Run(flow, start.in_units(target), config, seed, threads=threads, grows=grows)
         result = TrainResult(run.flow)
-        if state is not None:
-            run.restore(state, result)
+        if keep is not None and keep.state is not None:
+            run.restore(keep.state, result)
             target.evaluations = result.gradient_evaluations
         for step in range(len(result.trace) + 1, config.most_steps(target.dim) + 1):
             said, norm = run.step(step, limits.seconds)
@@ -156,8 +153,8 @@ def train(
             if stopped is not None:
                 result.stopped = stopped
                 break
-            if checkpoint is not None and (checkpoint.due or limits.terminated):
-                checkpoint.write(run.state(result))
+            if keep is not None and (keep.due or limits.terminated):
+                keep.write(run.state(result))
             if limits.terminated:
                 result.stopped = "interrupted"
                 break
@@ -323,25 +320,25 @@ class _Run:
             "trace": as_state(result.trace),
         }
         return {
-            f"{part}.{name}": tensor.cpu()
-            for part, state in parts.items()
+            f"{of}.{name}": tensor.cpu().clone()
+            for of, state in parts.items()
             for name, tensor in state.items()
         }
 
     def restore(self, state: State, result: TrainResult) -> None:
         """Go back to a state."""
-        self._safeguard.restore(_of_part("safeguard", state))
+        self._safeguard.restore(part("safeguard.", state))
         evaluations, self.failed_in_a_row, has_grown = map(int, state["run.counts"])
         if has_grown:
             self._layers = self.flow.bijections
         self._take_care(self._safeguard.returns)
         self.flow.flat.copy_(state["run.parameters"])
-        self._optimizer.restore(_of_part("adam", state))
+        self._optimizer.restore(part("adam.", state))
         self._generator.set_state(state["run.generator"])
         if self._best is not None:
-            self._best.restore(_of_part("best", state))
+            self._best.restore(part("best.", state))
         result.gradient_evaluations = evaluations
-        result.trace = from_state(_of_part("trace", state))
+        result.trace = from_state(part("trace.", state))
         for step in result.trace:
             self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)
             if (
@@ -354,18 +351,10 @@ class _Run:
                 self._schedule.go_on()
 
 
-def seconds_spent(state: State) -> float:
-    """Return how long a run trained before it left a state."""
-    return float(state["trace.steps"][-1, 1])
-
-
-def _of_part(part: str, state: State) -> State:
-    prefix = f"{part}."
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in state.items()
-        if name.startswith(prefix)
-    }
+def seconds_spent(keep: Keep | None) -> float | None:
+    """Return how long a run trained before it left a state; None where there is none."""
+    state = None if keep is None else keep.state
+    return None if state is None else float(state["trace.steps"][-1, 1])
 
 
 class _Best:

@@ -91,11 +91,9 @@ def test_kills_while_annealing_change_nothing(zoo, kills, tmp_path):
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
-        while process.poll() is None and not checkpoint.exists():
+        while process.poll() is None and not anneals(checkpoint):
             time.sleep(0.01)
-        while process.poll() is None and time.time() - checkpoint.stat().st_mtime < 0.5:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.5 * annealing))
+        time.sleep(rng.uniform(0, annealing / kills))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -114,8 +112,13 @@ def begin(*command):
     )
 
 
+def anneals(checkpoint):
+    """Whether a checkpoint, replaced whole at any time, is of a fit whose training is over."""
+    return checkpoint.exists() and any("refine" in name for name in load_file(checkpoint))
+
+
 def steps_kept(checkpoint):
-    return len(load_file(checkpoint)["trace.steps"])
+    return len(load_file(checkpoint)["training/trace.steps"])
 
 
 def test_sigterm_stops_at_a_checkpoint(schools, tmp_path):

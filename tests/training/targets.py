@@ -85,11 +85,14 @@ def trained(flow_config, target=TARGET, seed=1, **settings):
 def begin_and_train(
     flow, target, config, seed, *, checkpoint=None, on_step=lambda step: None, grows=False
 ):
-    state = None if checkpoint is None else checkpoint.read()
+    keep = None
+    if checkpoint is not None:
+        checkpoint.read()
+        keep = checkpoint.keep("training")
     counting = CountingTarget(target)
-    with Limits(config.max_seconds, None if state is None else seconds_spent(state)) as limits:
+    with Limits(config.max_seconds, seconds_spent(keep)) as limits:
         start = begin(counting, config, seed, limits.end_the_start)
         return train(
             flow, counting, start, config, seed,
-            limits=limits, on_step=on_step, checkpoint=checkpoint, state=state, grows=grows,
+            limits=limits, on_step=on_step, keep=keep, grows=grows,
         )  # fmt: skip

@@ -12,7 +12,7 @@ from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.stan.model import StanModel
 from stanflow.training import safeguard, schedule, trainer
-from stanflow.training.checkpoint import Checkpoint
+from stanflow.training.checkpoint import Checkpoint, Keep
 from stanflow.training.config import TrainConfig
 
 from .targets import begin_and_train
@@ -86,7 +86,8 @@ def test_a_run_whose_time_is_spent_goes_on_in_the_units_it_had(model, tmp_path):
     path = tmp_path / "checkpoint"
     config = TrainConfig(batch=32, max_steps=20, schedule="constant")
     checkpoint = written(model, path, config, die_at=12)
-    begun = len(checkpoint.read()["trace.steps"])
+    checkpoint.read()
+    begun = len(checkpoint.state("training")["trace.steps"])
     resumed, result = run(model, replace(config, max_seconds=1e-9), checkpoint)
     assert (len(result.trace), result.stopped) == (begun + 1, "max_seconds")
     assert torch.equal(resumed.flat, run(model, replace(config, max_steps=begun + 1))[0].flat)
@@ -135,6 +136,27 @@ def test_the_best_parameters_so_far_are_not_forgotten(model, tmp_path):
     assert torch.equal(whole.flat, resumed.flat)
 
 
+def test_what_later_stages_write_leaves_training_as_it_was(model, tmp_path):
+    path = tmp_path / "checkpoint"
+    config = TrainConfig(batch=32, max_steps=20)
+    checkpoint = Checkpoint(path, IDENTITY, every=0.0)
+
+    class WrittenOnce(Keep):
+        @property
+        def due(self):
+            return self.state is None
+
+    checkpoint.keep = lambda stage: WrittenOnce(checkpoint, stage)
+    whole, _ = run(model, config, checkpoint)
+    checkpoint.write("refine", {"beta": torch.ones(1)})
+    again = Checkpoint(path, IDENTITY, every=1e9)
+    resumed, result = run(model, config, again)
+    assert len(again.state("training")["trace.steps"]) == 1
+    assert len(result.trace) == 20
+    assert torch.equal(whole.flat, resumed.flat)
+    assert again.state("refine")["beta"] == 1
+
+
 def test_without_a_checkpoint_a_run_begins(model, tmp_path):
     path = tmp_path / "checkpoint"
     flow, _ = run(model, TrainConfig(batch=32, max_steps=5), Checkpoint(path, IDENTITY, every=1e9))
@@ -162,12 +184,13 @@ def test_a_full_disk_is_an_error_and_leaves_the_checkpoint_before(model, tmp_pat
     path = tmp_path / "checkpoint"
     config = TrainConfig(batch=32, max_steps=20)
     checkpoint = written(model, path, config)
-    before, state = path.read_bytes(), checkpoint.read()
+    checkpoint.read()
+    before, state = path.read_bytes(), checkpoint.state("training")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
         with pytest.raises(UsageError, match=r"cannot be written: .*the one before is kept"):
-            checkpoint.write(state)
+            checkpoint.write("training", state)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
