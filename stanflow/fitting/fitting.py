@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -242,10 +243,10 @@ class Fitting:
                 if again is not None:
                     result, estimates, refined = replace(result, flow=sharper), anew, again
             if refined is not None and refined.stopped != "far":
-                refined = self._outward(result.flow, refined, limits)
+                refined = self._outward(result.flow, refined, limits, tell)
             return result, estimates, refined
 
-    def _outward(self, flow: Flow, refined: Refined, limits: Limits) -> Refined:
+    def _outward(self, flow: Flow, refined: Refined, limits: Limits, tell: _Rounds) -> Refined:
         """Follow the posterior to where weights say that there is more of it."""
         with self.stages.measured("outward"):
             return go_outward(
@@ -255,6 +256,7 @@ class Fitting:
                 most_evaluations=_TIMES_OUTWARD * self.refining.evaluations_for(self.model.dim),
                 seed=self.refine_seed,
                 should_stop=partial(_must_end, limits),
+                on_value=tell.outward,
             )
 
     def _sharpened(
@@ -350,6 +352,7 @@ class _Rounds:
 
     def __init__(self, on_round: Callable[[RefineStep], None]) -> None:
         self._on_round = on_round
+        self._told_at = math.nan
         self._rounds, self._share, self._seconds = 0, 0.0, 0.0
         self._last: RefineStep | None = None
 
@@ -361,6 +364,21 @@ class _Rounds:
             share=self._share + (1 - self._share) * step.share,
             seconds=self._seconds + step.seconds,
         )
+        self._told_at = time.perf_counter()
+        self._on_round(self._last)
+
+    def outward(self, share: float) -> None:
+        """Tell how far it is outward, as another round."""
+        assert self._last is not None
+        now = time.perf_counter()
+        self._last = replace(
+            self._last,
+            round=self._last.round + 1,
+            share=share,
+            seconds=self._last.seconds + now - self._told_at,
+            outward=True,
+        )
+        self._told_at = now
         self._on_round(self._last)
 
     def begin_anew(self) -> None:

@@ -77,7 +77,7 @@ class RefineProgress(Progress):
     def __call__(self, step: RefineStep) -> None:
         """Take note of a round of moves."""
         anneals = step.inverse_temperature < 1
-        what = "annealing" if anneals else "settling"
+        what = "annealing" if anneals else "outward" if step.outward else "settling"
         rhat = "" if math.isnan(step.rhat) else f"R-hat {step.rhat:.3f}"
         line = (
             f"{what}  inverse temperature {step.inverse_temperature:.3f}  "

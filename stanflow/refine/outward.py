@@ -81,6 +81,7 @@ def go_outward(
     most_evaluations: int,
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
+    on_value: Callable[[float], None] = lambda share: None,
 ) -> Refined:
     """Replace the draws beyond a value of one coordinate by the posterior's own there.
 
@@ -106,6 +107,8 @@ def go_outward(
     seed : int
     should_stop : callable
         Asked again and again; once it says yes, it ends with what there is.
+    on_value : callable
+        Told at every value of the coordinate which share of the gradients is taken; 1 at the end.
 
     Returns
     -------
@@ -129,8 +132,10 @@ def go_outward(
     began = target.evaluations
 
     def is_enough(values: FloatArray, log_density: FloatArray) -> bool:
-        spent = target.evaluations - began
-        return should_stop() or spent > most_evaluations or _ends(sign * values, log_density, least)
+        spent = (target.evaluations - began) / most_evaluations
+        ends = should_stop() or spent > 1 or _ends(sign * values, log_density, least)
+        on_value(1.0 if ends else spent)
+        return ends
 
     way = marginal(
         units,

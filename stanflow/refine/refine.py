@@ -54,9 +54,11 @@ class RefineStep:
     rhat : float
         Nested R-hat of the islands, NaN before there is one.
     share : float
-        Of the most evaluations that are spent; 1 where it ends.
+        Of the most evaluations that are spent; 1 where it ends. Outward it begins anew.
     seconds : float
         Since refining began.
+    outward : bool
+        Whether draws are done with, and what lies beyond them is looked at.
     """
 
     round: int
@@ -66,6 +68,7 @@ class RefineStep:
     rhat: float
     share: float
     seconds: float
+    outward: bool = False
 
 
 @dataclass(frozen=True)

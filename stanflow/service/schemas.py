@@ -218,7 +218,12 @@ class Round(BaseModel):
     log_evidence: float | None = Field(
         description="For this inverse temperature, Stan's constants included where they are known."
     )
-    share: float = Field(description="Spent of the most gradients; 1 where it ends.")
+    share: float = Field(
+        description="Spent of the most gradients; 1 where it ends. Outward it begins anew."
+    )
+    outward: bool = Field(
+        description="Whether draws have been moved, and what lies beyond them is looked at."
+    )
 
 
 class Step(BaseModel):

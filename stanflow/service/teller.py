@@ -51,6 +51,7 @@ class Teller:
             "rhat": finite(step.rhat),
             "log_evidence": finite(step.log_evidence + self._constant),
             "share": step.share,
+            "outward": step.outward,
         }
         self._tell({**self._of_training(self._trained), "refine": refine})
 

@@ -13,11 +13,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator, eigsh
+from typing_extensions import override
 
 from stanflow.arrays import FloatArray
 from stanflow.stan.density import Density, DensityBatch
+from stanflow.training.flat_directions import flat_directions
 
-_MOST_DIMENSIONS = 1000
+_ALL_CORRELATIONS_UP_TO, _MOST_DIMENSIONS = 1000, 2500
 _DRAWS = 256
 _MOST_UPDATES = 40
 _LARGEST_STEP, _SMALLEST_STEP = 1e6, 1e-4  # the trust in a batch, lambda in the paper
@@ -53,6 +56,8 @@ def along_ridge(
     own metric, and stays near the last normal by as much as the batch is not trusted. For a normal
     density the first update that trusts its batch is exact, wherever the draws are. An update that
     lowers the median of ``log p - log q`` is taken back, and the next batch is trusted less.
+    Above 1000 dimensions that is done along flat directions only (see `flat_directions`), and
+    the units stay as they are along the others.
 
     Parameters
     ----------
@@ -67,7 +72,7 @@ def along_ridge(
     -------
     Normal or None
         None where the correlations' condition number is below 1000, where `should_stop` said yes,
-        and above 1000 dimensions.
+        and above 2500 dimensions.
 
     Examples
     --------
@@ -82,10 +87,28 @@ def along_ridge(
     >>> bool(np.corrcoef(covariance)[0, 1] < -0.999)
     True
     """
-    dim = target.dim
-    if not 1 < dim <= _MOST_DIMENSIONS:
+    if not 1 < target.dim <= _MOST_DIMENSIONS:
         return None
-    best = _tried(target, Normal(np.zeros(dim), np.eye(dim)), rng)
+    if target.dim <= _ALL_CORRELATIONS_UP_TO:
+        normal = _matched(target, rng, should_stop)
+        if normal is None:
+            return None
+        correlations = normal.factor / np.linalg.norm(normal.factor, axis=1, keepdims=True)
+        return normal if np.linalg.cond(correlations) ** 2 > _RIDGE else None
+    directions = flat_directions(target, rng)
+    if directions is None:
+        return None
+    within = _matched(_Within(target, directions, rng), rng, should_stop)
+    if within is None or _condition_number(within, directions) <= _RIDGE:
+        return None
+    return _with_the_rest(within, directions)
+
+
+def _matched(
+    target: Density, rng: np.random.Generator, should_stop: Callable[[], bool]
+) -> Normal | None:
+    """Fit a normal from the standard one on; None where `should_stop` said yes."""
+    best = _tried(target, Normal(np.zeros(target.dim), np.eye(target.dim)), rng)
     step = _LARGEST_STEP
     for _ in range(_MOST_UPDATES):
         if should_stop():
@@ -101,9 +124,65 @@ def along_ridge(
         if step >= 1 and gain < _GAIN_WORTH_AN_UPDATE:
             break
         step = min(_GROW * step, _LARGEST_STEP)
-    factor = best.normal.factor
-    correlations = factor / np.linalg.norm(factor, axis=1, keepdims=True)
-    return best.normal if np.linalg.cond(correlations) ** 2 > _RIDGE else None
+    return best.normal
+
+
+class _Within(Density):
+    """A density along some directions, whose other coordinates are a batch's standard normal draws.
+
+    Parameters
+    ----------
+    target : Density
+    directions : array of shape (r, D)
+        Orthonormal rows.
+    rng : numpy.random.Generator
+    """
+
+    def __init__(self, target: Density, directions: FloatArray, rng: np.random.Generator) -> None:
+        self._target, self._directions = target, directions
+        draws = rng.standard_normal((_DRAWS, target.dim))
+        self._others = draws - draws @ directions.T @ directions
+
+    @property
+    @override
+    def dim(self) -> int:
+        return len(self._directions)
+
+    @override
+    def log_density_gradient(self, z: FloatArray) -> DensityBatch:
+        there = self._target.log_density_gradient(z @ self._directions + self._others[: len(z)])
+        gradient = there.gradient @ self._directions.T
+        return DensityBatch(there.log_density, gradient, there.accepted)
+
+
+def _condition_number(within: Normal, directions: FloatArray) -> float:
+    """Return that of the correlations of `_with_the_rest`, without the matrix."""
+    covariance = within.factor @ within.factor.T
+    identity = np.eye(len(directions))
+    scale = np.sqrt(1 + np.einsum("id,ij,jd->d", directions, covariance - identity, directions))
+
+    def largest(matrix: FloatArray, scale: FloatArray) -> float:
+        def product(x: FloatArray) -> FloatArray:
+            scaled = scale * x.ravel()
+            along = directions @ scaled
+            return np.asarray(scale * (scaled + directions.T @ (matrix @ along - along)))
+
+        dim = directions.shape[1]
+        operator = LinearOperator((dim, dim), matvec=product, dtype=np.float64)
+        values = eigsh(operator, 1, which="LA", return_eigenvectors=False, v0=np.ones(dim))
+        return float(values[0].real)
+
+    return largest(covariance, 1 / scale) * largest(
+        np.asarray(np.linalg.inv(covariance), dtype=np.float64), scale
+    )
+
+
+def _with_the_rest(within: Normal, directions: FloatArray) -> Normal:
+    """Return a normal along some directions as one that is standard along all others."""
+    narrower = within.factor - np.eye(len(directions))
+    root = np.eye(directions.shape[1]) + directions.T @ narrower @ directions
+    upper = np.linalg.qr(root.T, mode="r")
+    return Normal(within.location @ directions, (upper * np.sign(np.diag(upper))[:, None]).T)
 
 
 def _tried(target: Density, normal: Normal, rng: np.random.Generator) -> _Tried:
@@ -128,8 +207,8 @@ def _update(tried: _Tried, step: float) -> Normal | None:
     mean, mean_score = draws.mean(axis=0), scores.mean(axis=0)
     of_mean = step / (1 + step)
     apart = location - mean
-    u = step * np.cov(scores.T, bias=True) + of_mean * np.outer(mean_score, mean_score)
-    v = factor @ factor.T + step * np.cov(draws.T, bias=True) + of_mean * np.outer(apart, apart)
+    u = step * _covariance(scores) + of_mean * np.outer(mean_score, mean_score)
+    v = factor @ factor.T + step * _covariance(draws) + of_mean * np.outer(apart, apart)
     try:
         root = np.linalg.cholesky(v)
         values, directions = np.linalg.eigh(root.T @ u @ root)
@@ -141,3 +220,7 @@ def _update(tried: _Tried, step: float) -> Normal | None:
         return None
     moved = (1 - of_mean) * location + of_mean * (covariance @ mean_score + mean)
     return Normal(moved, updated) if math.isfinite(moved.sum()) else None
+
+
+def _covariance(rows: FloatArray) -> FloatArray:
+    return np.atleast_2d(np.cov(rows.T, bias=True))

@@ -35,3 +35,9 @@ def test_annealing_says_temperature_acceptance_evidence_and_rhat(capsys):
         "settling  inverse temperature 1.000  acceptance 0.80  log evidence -45.00  R-hat 1.004  "
         "0.3 s"
     )
+
+
+def test_going_outward_is_another_thing_than_settling(capsys):
+    with RefineProgress(constant=0.0) as progress:
+        progress(RefineStep(9, 1.0, 0.8, -5.0, 1.004, 1.0, 0.3, outward=True))
+    assert capsys.readouterr().err.startswith("outward  inverse temperature 1.000")

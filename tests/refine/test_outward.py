@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import stanflow.refine.outward as outward_module
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.refine.outward import direction_of_weights, go_outward
@@ -46,18 +47,25 @@ def refined(target, z, log_weights):
     )
 
 
-def outward_of(code, z, log_weights, *, seed, most=ALL):
+def outward_of(code, z, log_weights, *, seed, most=ALL, told=None):
     target = CountingTarget(StanModel(stan_code=code, engine="embedded"))
     flow = build_flow(FlowConfig(layers=2, hidden=4), dim=target.dim, seed=1).double()
     before = refined(target, z, log_weights)
-    return before, go_outward(flow, target, before, most_evaluations=most, seed=seed)
+    on_value = ([] if told is None else told).append
+    return before, go_outward(
+        flow, target, before, most_evaluations=most, seed=seed, on_value=on_value
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_what_is_missing_is_put_there_and_weighed(seed):
     z = funnel_draws(np.random.default_rng(seed), limit=LIMIT)
-    before, after = outward_of(FUNNEL, z, z[:, 4], seed=seed)
+    told = []
+    before, after = outward_of(FUNNEL, z, z[:, 4], seed=seed, told=told)
     outward = after.outward
+    assert len(told) == outward.values
+    assert told == sorted(told)
+    assert told[-1] == 1
     assert outward.ended
     assert outward.coordinate == 4
     added = outward.log_added
@@ -118,3 +126,16 @@ def test_the_same_seed_gives_the_same():
     one, other = (outward_of(FUNNEL, z, z[:, 4], seed=3)[1] for _ in range(2))
     np.testing.assert_array_equal(one.z, other.z)
     assert one.outward == other.outward
+
+
+def test_a_ratio_that_is_large_and_uncertain_is_taken_for_what_it_is(monkeypatch):
+    """Four times as much, give or take two, is more than there is."""
+    z = funnel_draws(np.random.default_rng(1), limit=LIMIT)
+    monkeypatch.setattr(outward_module, "_mass_beyond", lambda *args, **settings: (4.0, 2.0))
+    _, after = outward_of(FUNNEL, z, z[:, 4], seed=1)
+    assert after.outward is not None
+    whole = np.exp(after.outward.log_added.value)
+    assert 4 < whole < 5
+    assert after.outward.log_added.se == pytest.approx(2.0 / whole, rel=0.01)
+    monkeypatch.setattr(outward_module, "_mass_beyond", lambda *args, **settings: (0.6, 0.6))
+    assert outward_of(FUNNEL, z, z[:, 4], seed=1)[1].outward is None

@@ -5,7 +5,12 @@ import pytest
 
 from stanflow.stan.density import DensityBatch
 from stanflow.stan.model import StanModel
-from stanflow.training.batch_and_match import along_ridge
+from stanflow.training.batch_and_match import (
+    Normal,
+    _condition_number,
+    _with_the_rest,
+    along_ridge,
+)
 from stanflow.training.config import TrainConfig
 from stanflow.training.start import begin
 
@@ -16,8 +21,12 @@ def ridge(correlation=-0.99999, location=0.0, dim=2):
     """A normal with a strongly correlated first pair, in units of its conditional scales."""
     covariance = np.eye(dim)
     covariance[0, 1] = covariance[1, 0] = correlation
+    return GaussianTarget(np.full(dim, location), in_conditional_scales(covariance))
+
+
+def in_conditional_scales(covariance):
     scale = 1 / np.sqrt(np.diag(np.linalg.inv(covariance)))
-    return GaussianTarget(np.full(dim, location), covariance / np.outer(scale, scale))
+    return covariance / np.outer(scale, scale)
 
 
 @pytest.mark.parametrize(("location", "divergence"), [(0.0, 0.001), (1000.0, 0.5)])
@@ -46,6 +55,55 @@ def test_more_dimensions_than_draws():
     covariance = found.factor @ found.factor.T
     correlation = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
     assert correlation < -0.999
+
+
+def test_two_ridges_among_a_thousand_dimensions():
+    """One of a pair, and one of ten coordinates together; the others are correlated a little."""
+    dim = 1100
+    covariance = 0.2 * np.ones((dim, dim)) + 0.8 * np.eye(dim)
+    covariance[:2, :] = covariance[:, :2] = 0
+    covariance[:2, :2] = [[1, -0.99999], [-0.99999, 1]]
+    covariance[2:12, 2:12] = 0.999 + 0.001 * np.eye(10)
+    mean = np.zeros(dim)
+    mean[:2] = 300.0, -300.0
+    target = GaussianTarget(mean, in_conditional_scales(covariance))
+    found = along_ridge(target, np.random.default_rng(1))
+    assert (np.triu(found.factor, 1) == 0).all()
+    whitened = np.linalg.solve(np.linalg.cholesky(target.covariance), found.factor)
+    values = np.linalg.svd(whitened, compute_uv=False)
+    assert values.min() > 0.7  # the common 0.2 is no ridge, nor are its directions flat
+    assert np.sum(np.abs(np.log(values)) > 0.1) <= 2
+    away = np.linalg.solve(np.linalg.cholesky(target.covariance), found.location - mean)
+    assert np.abs(away).max() < 0.3
+
+
+def test_the_condition_number_along_a_few_directions_is_that_of_the_whole():
+    rng = np.random.default_rng(1)
+    directions = np.linalg.qr(rng.standard_normal((40, 3)))[0].T
+    factor = np.linalg.cholesky(np.cov(rng.standard_normal((3, 9))) * np.outer(*[[90, 3, 0.1]] * 2))
+    within = Normal(np.zeros(3), factor)
+    whole = _with_the_rest(within, directions).factor
+    projector = directions.T @ directions
+    covariance = np.eye(40) - projector + directions.T @ factor @ factor.T @ directions
+    np.testing.assert_allclose(whole @ whole.T, covariance, atol=1e-9)
+    sd = np.sqrt(np.diag(covariance))
+    condition = np.linalg.cond(covariance / np.outer(sd, sd))
+    assert _condition_number(within, directions) == pytest.approx(condition, rel=1e-6)
+
+
+def test_many_dimensions_without_a_flat_direction_cost_little():
+    target = GaussianTarget(np.zeros(1100), np.eye(1100))
+    assert along_ridge(target, np.random.default_rng(1)) is None
+    assert target.evaluations < 2000
+
+
+def test_a_funnel_of_a_thousand_dimensions_is_no_ridge():
+    model = StanModel(
+        stan_code="parameters { real v; vector[1099] x; } "
+        "model { v ~ normal(0, 3); x ~ normal(0, exp(v / 2)); }",
+        engine="embedded",
+    )
+    assert along_ridge(model, np.random.default_rng(1)) is None
 
 
 @pytest.mark.parametrize(

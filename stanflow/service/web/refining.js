@@ -22,11 +22,12 @@ export class Refining {
   show(round) {
     this.element.hidden = !round;
     if (!round) return;
-    const { inverse_temperature, acceptance, rhat, log_evidence, share, seconds } = round;
+    const { inverse_temperature, acceptance, rhat, log_evidence, share, seconds, outward } = round;
     const anneals = inverse_temperature < 1;
     const ended = !anneals && share === 1;
+    const there = outward ? "following the posterior outward" : "settling at the posterior";
     const said = [
-      anneals ? `inverse temperature ${fixed(inverse_temperature, 2)}` : ended ? null : "settling at the posterior",
+      anneals ? `inverse temperature ${fixed(inverse_temperature, 2)}` : ended ? null : there,
       `acceptance ${fixed(acceptance, 2)}`,
       rhat === null ? null : `R-hat ${fixed(rhat, 3)}`,
     ];
