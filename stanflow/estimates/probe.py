@@ -21,7 +21,8 @@ from stanflow.estimates.bridge import BridgeEstimate, bridge_evidence
 from stanflow.estimates.draws import FlowDraws
 from stanflow.estimates.missing_mass import log_missing_mass, log_weights_at
 from stanflow.flow.realnvp import Flow
-from stanflow.sampling.chains import Chains, Metric
+from stanflow.sampling.chains import Chains
+from stanflow.sampling.metric import Metric
 from stanflow.stan.density import Target
 from stanflow.statistics.markov_chains import rhat
 

@@ -21,6 +21,7 @@ from stanflow.flow.realnvp import Flow
 from stanflow.refine.refine import LogEvidence, Outward, Refined
 from stanflow.sampling.annealing import systematic
 from stanflow.sampling.marginal import Marginal, marginal, pooled
+from stanflow.sampling.noncentered import NoncenteredDensity
 from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CountingTarget, Density
 from stanflow.statistics.medians import QUARTILES_OF_NORMAL
@@ -39,6 +40,14 @@ _STANDARD_ERRORS = 2.0
 _CANDIDATES = 4  # for each draw
 _FEWEST_VALUES = 8
 _FLAT = 1e-6
+
+
+class _Units(NamedTuple):
+    """A density of u, and how to come from z to u and back."""
+
+    density: Density
+    of: Callable[[FloatArray], FloatArray]
+    back: Callable[[FloatArray], FloatArray]
 
 
 class _Draws(NamedTuple):
@@ -121,7 +130,7 @@ def go_outward(
         return refined
     rng = np.random.default_rng(seed)
     units = _units(flow, target, refined.z, rng)
-    u, log_weights = units.in_units(refined.z), refined.log_p - refined.log_q
+    u, log_weights = units.of(refined.z), refined.log_p - refined.log_q
     direction = direction_of_weights(u, log_weights)
     if direction is None:
         return refined
@@ -138,7 +147,7 @@ def go_outward(
         return ends
 
     way = marginal(
-        units,
+        units.density,
         u[near],
         coordinate,
         (sign * first, sign * least),
@@ -161,11 +170,13 @@ def go_outward(
     if not added.value > max(math.log1p(_LEAST_ADDED), _STANDARD_ERRORS * added.se):
         return refined
     share = beyond / whole
-    outside = _draws_beyond(units, way, direction, last=last, n=round(len(u) * share), rng=rng)
+    outside = _draws_beyond(
+        units.density, way, direction, last=last, n=round(len(u) * share), rng=rng
+    )
     inside = np.flatnonzero(s <= last)
     n_inside = len(u) - len(outside)
     chosen = rng.choice(inside, size=n_inside, replace=n_inside > len(inside))
-    new = _draws_at(flow, target, units.out_of_units(outside))
+    new = _draws_at(flow, target, units.back(outside))
     old = (getattr(refined, name)[chosen] for name in _Draws._fields)
     order = rng.permutation(len(u))
     draws = _Draws(*(np.concatenate(x)[order] for x in zip(old, new, strict=True)))
@@ -180,21 +191,22 @@ def go_outward(
     return _with_draws(refined, draws, outward)
 
 
-def _units(
-    flow: Flow, target: Density, z: FloatArray, rng: np.random.Generator
-) -> StandardizedTarget:
+def _units(flow: Flow, target: Density, z: FloatArray, rng: np.random.Generator) -> _Units:
     """Return the target in training's units, or with all of a hierarchy taken apart.
 
     Training leaves coordinates where they are whose place the data tell. Farther out they do not.
+    Units of each coordinate by itself are left out: particles have their own.
     """
-    noncentering = flow.without_units()[-1]
-    if noncentering is not None:
-        points = rng.choice(z, size=points_looked_at(target.dim), replace=False)
-        layers = find_noncentering(target, points, z.std(axis=0))
-        if layers:
-            nothing = np.zeros(target.dim)
-            return StandardizedTarget(target, nothing, nothing, noncentering=layers[0])
-    return StandardizedTarget.of_flow(flow, target)[1]
+    _, units = StandardizedTarget.of_flow(flow, target)
+    if units.factor is not None:
+        return _Units(units, units.in_units, units.out_of_units)
+    layer = flow.without_units()[-1]
+    if layer is None:
+        return _Units(target, lambda z: z, lambda u: u)
+    points = rng.choice(z, size=points_looked_at(target.dim), replace=False)
+    layers = find_noncentering(target, points, z.std(axis=0))
+    noncentered = NoncenteredDensity(target, layers[0] if layers else layer)
+    return _Units(noncentered, noncentered.carry_back, noncentered.carry)
 
 
 def _integral(values: FloatArray, log_density: FloatArray, low: float, high: float) -> float:

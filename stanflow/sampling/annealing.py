@@ -26,6 +26,8 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from stanflow.arrays import FloatArray
+from stanflow.sampling.metric import Metric
+from stanflow.sampling.trajectories import Phase, trajectories
 from stanflow.stan.density import Density, DensityBatch
 
 TARGET_ACCEPTANCE = 0.8
@@ -76,7 +78,11 @@ class Path:
 
     def at(self, points: FloatArray) -> Particles:
         """Return particles at points of shape (N, D)."""
-        start, end = (x.log_density_gradient(points) for x in (self.start, self.end))
+        return self.known_at(points, self.end.log_density_gradient(points))
+
+    def known_at(self, points: FloatArray, end: DensityBatch) -> Particles:
+        """Return particles at points of shape (N, D) where p is known already."""
+        start = self.start.log_density_gradient(points)
         return Particles(
             points,
             start.log_density,
@@ -268,7 +274,9 @@ def systematic(weights: FloatArray, n: int, rng: np.random.Generator) -> npt.NDA
     return np.minimum(rows, len(weights) - 1)
 
 
-def move(state: Annealing, path: Path, rng: np.random.Generator) -> tuple[Annealing, MoveInfo]:
+def move(
+    state: Annealing, path: Path, rng: np.random.Generator, metric: Metric | None = None
+) -> tuple[Annealing, MoveInfo]:
     """Move each particle by a Hamiltonian trajectory of pi_beta, of unit mass.
 
     Duane, Kennedy, Pendleton, Roweth 1987, Physics Letters B 195. A trajectory is about as long as
@@ -281,6 +289,8 @@ def move(state: Annealing, path: Path, rng: np.random.Generator) -> tuple[Anneal
     state : Annealing
     path : Path
     rng : numpy.random.Generator
+    metric : Metric, optional
+        At beta = 1, the units in which the mass is one.
     """
     beta, before = state.beta, state.particles
     n, dim = before.points.shape
@@ -291,8 +301,14 @@ def move(state: Annealing, path: Path, rng: np.random.Generator) -> tuple[Anneal
     momentum = rng.standard_normal((n, dim))
     energy = 0.5 * (momentum**2).sum(axis=1) - before.log_density(beta)
     at, points = before, before.points
+    if metric is not None:
+        there = DensityBatch(before.log_end, before.end_gradient, np.isfinite(before.log_end))
+        start = Phase(points, momentum, there)
+        ends = trajectories(path.end, metric, start, step[:, 0], steps)
+        points, momentum, inside = ends.points, ends.momentum, ends.there.accepted
+        at = path.known_at(points, ends.there)
     with np.errstate(all="ignore"):  # a trajectory that diverges is refused
-        for _ in range(steps):
+        for _ in range(steps if metric is None else 0):
             momentum = momentum + 0.5 * step * at.gradient(beta)
             points = points + step * momentum
             inside = np.asarray(np.isfinite(points).all(axis=1))

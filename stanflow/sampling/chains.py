@@ -12,63 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stanflow.arrays import FloatArray
+from stanflow.sampling.metric import Metric
+from stanflow.sampling.trajectories import Phase, trajectories
 from stanflow.stan.density import Density, DensityBatch
-from stanflow.statistics.ranks import normal_scores
 
 MOST_CLIMBS = 500
 _TARGET_ACCEPTANCE = 0.8
 _GROW, _SHRINK = 1.2, 0.5
-_DENSE_UP_TO = 200  # dimensions
 _LOST, _LOST_A_DIMENSION = 100.0, 10.0  # nats
-
-
-class Metric:
-    """Draws as a map from the standard normal's scale: dense where D is small, and they are many.
-
-    Correlations are those of normal scores, which heavy tails do not spoil.
-
-    Parameters
-    ----------
-    draws : array of shape (S, D)
-        Whose standard deviations, and correlations, are those of the map's image.
-    scale : array of shape (D,), optional
-        Taken instead of the standard deviations; then there may be no draws.
-    factor : array of shape (D, D), optional
-        Lower-triangular, of their covariance, where it is known; then the map is this.
-    """
-
-    def __init__(
-        self,
-        draws: FloatArray,
-        scale: FloatArray | None = None,
-        factor: FloatArray | None = None,
-    ) -> None:
-        n, dim = draws.shape
-        self._factor = factor
-        if factor is not None:
-            self._scale = np.ones(dim)
-            return
-        scale = np.std(draws, axis=0) if scale is None else scale
-        self._scale = np.maximum(scale, np.finfo(np.float64).tiny)
-        if dim <= _DENSE_UP_TO and n >= 10 * dim:
-            scores = np.empty_like(draws, order="C")
-            for coordinate, x in enumerate(draws.T):
-                scores[:, coordinate] = normal_scores(x, 0.5)
-            correlation = np.corrcoef(scores, rowvar=False)
-            jitter = 1e-6 * np.eye(dim)
-            if np.isfinite(correlation).all():
-                self._factor = np.asarray(
-                    np.linalg.cholesky(np.reshape(correlation, (dim, dim)) + jitter)
-                )
-
-    def to_space(self, u: FloatArray) -> FloatArray:
-        """Map steps of shape (C, D) in units of the draws to steps in z."""
-        return np.asarray(self._scale * (u if self._factor is None else u @ self._factor.T))
-
-    def pull_back(self, gradient: FloatArray) -> FloatArray:
-        """Map gradients of shape (C, D) in z to gradients in units of the draws."""
-        scaled = gradient * self._scale
-        return np.asarray(scaled if self._factor is None else scaled @ self._factor)
 
 
 class Chains:
@@ -153,19 +104,13 @@ class Chains:
     def _trajectory(self, step: FloatArray, leapfrog_steps: int) -> FloatArray:
         momentum = self._rng.standard_normal(self.z.shape)
         before = self.there.log_density - 0.5 * (momentum**2).sum(axis=1)
-        z, there, step = self.z, self.there, step[:, None]
+        start = Phase(self.z, momentum, self.there)
+        ends = trajectories(self._target, self.metric, start, step, leapfrog_steps)
         with np.errstate(all="ignore"):  # a trajectory that diverges is refused
-            for _ in range(leapfrog_steps):
-                momentum = momentum + 0.5 * step * self.metric.pull_back(there.gradient)
-                z = z + self.metric.to_space(step * momentum)
-                there = self._target.log_density_gradient(np.where(np.isfinite(z), z, self.z))
-                momentum = momentum + 0.5 * step * self.metric.pull_back(there.gradient)
-            after = there.log_density - 0.5 * (momentum**2).sum(axis=1)
-            log_ratio = np.where(
-                there.accepted & np.isfinite(z).all(axis=1), after - before, -np.inf
-            )
+            after = ends.there.log_density - 0.5 * (ends.momentum**2).sum(axis=1)
+            log_ratio = np.where(ends.there.accepted, after - before, -np.inf)
             acceptance = np.exp(np.minimum(np.nan_to_num(log_ratio, nan=-np.inf), 0.0))
-        self._move(z, there, self._rng.uniform(size=len(z)) < acceptance)
+        self._move(ends.points, ends.there, self._rng.uniform(size=len(self.z)) < acceptance)
         return np.asarray(acceptance)
 
     def _evaluated(self, z: FloatArray, chosen: npt.NDArray[np.bool_]) -> DensityBatch:

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from typing_extensions import override
 
 from stanflow.arrays import FloatArray
 from stanflow.sampling import annealing
 from stanflow.sampling.annealing import Annealing, Path
-from stanflow.stan.density import Density, DensityBatch
+from stanflow.sampling.metric import Metric
+from stanflow.stan.density import Density
 from stanflow.statistics.medians import QUARTILES_OF_NORMAL
 
 _EFFECTIVE_SHARE = 0.9
@@ -50,68 +50,6 @@ class Marginal:
     points: FloatArray
 
 
-class Held(Density):
-    """A density of all coordinates but one, which is held, in units of a scale.
-
-    Examples
-    --------
-    >>> class Normal(Density):
-    ...     dim = 3
-    ...
-    ...     def log_density_gradient(self, z):
-    ...         return DensityBatch(-0.5 * (z**2).sum(1), -z, np.ones(len(z), dtype=bool))
-    >>> held = Held(Normal(), coordinate=1, value=2.0, scale=np.array([1.0, 0.1]))
-    >>> held.whole(np.array([[3.0, 40.0]]))
-    array([[3., 2., 4.]])
-    >>> held.log_density(np.array([[3.0, 40.0]]))
-    array([-14.5])
-    """
-
-    def __init__(self, density: Density, coordinate: int, value: float, scale: FloatArray) -> None:
-        self._density, self._coordinate, self._value = density, coordinate, value
-        self._scale = scale
-
-    @property
-    @override
-    def dim(self) -> int:
-        return self._density.dim - 1
-
-    def whole(self, points: FloatArray) -> FloatArray:
-        """Return points of shape (N, D - 1) with the coordinate, (N, D), in the density's units."""
-        whole = np.empty((len(points), self._density.dim))
-        before, after = np.s_[:, : self._coordinate], np.s_[:, self._coordinate :]
-        whole[before] = points[before] * self._scale[: self._coordinate]
-        whole[:, self._coordinate] = self._value
-        whole[:, self._coordinate + 1 :] = points[after] * self._scale[self._coordinate :]
-        return whole
-
-    def rest(self, points: FloatArray) -> FloatArray:
-        """Return points of shape (N, D) without the coordinate, (N, D - 1), in the scale's."""
-        return self._without(points) / self._scale
-
-    def _without(self, points: FloatArray) -> FloatArray:
-        at = self._coordinate
-        return np.concatenate([points[:, :at], points[:, at + 1 :]], axis=1)
-
-    def moved(self, way: float) -> Held:
-        """Return it with another value held."""
-        return Held(self._density, self._coordinate, self._value + way, self._scale)
-
-    def rescaled(self, scale: FloatArray) -> Held:
-        """Return it in units of another scale, (D - 1,), of its units."""
-        return Held(self._density, self._coordinate, self._value, self._scale * scale)
-
-    @override
-    def log_density_gradient(self, z: FloatArray) -> DensityBatch:
-        batch = self._density.log_density_gradient(self.whole(z))
-        gradient = self._without(batch.gradient) * self._scale
-        return DensityBatch(batch.log_density, gradient, batch.accepted)
-
-    @override
-    def log_density(self, z: FloatArray) -> FloatArray:
-        return self._density.log_density(self.whole(z))
-
-
 @np.errstate(all="ignore")  # what is not finite has no weight
 def marginal(
     density: Density,
@@ -128,13 +66,14 @@ def marginal(
 
     Values are so close that the conditional effective sample size from one to the next is about 0.9
     of the particles, and at most a quarter of the coordinate's scale, or a tenth of the way so far,
-    apart. Particles move in units of their own quartiles.
+    apart. Particles move in units of quartiles, each half of them in those of the other half.
 
     Parameters
     ----------
     density : Density
     points : array of shape (N, D)
-        About draws given that the coordinate has the first value; N a multiple of `islands`.
+        About draws given that the coordinate has the first value; N a multiple of `islands`, and
+        these an even number.
     coordinate : int
     values : tuple of two floats
         The first value, and another one in whose direction to go.
@@ -146,33 +85,34 @@ def marginal(
         Asked, with values and pooled log densities so far, (K,) each, whether to end.
     """
     value, direction = values[0], math.copysign(scale, values[1] - values[0])
-    held = Held(density, coordinate, value, np.ones(density.dim - 1))
-    state = annealing.init(Path.at_end(held), held.rest(points), islands)
-    state, held = _rescaled(replace(state, beta=1.0), held)
-    path = Path.at_end(held)
-    for _ in range(_FIRST_MOVES):
-        state, _info = annealing.move(state, path, rng)
+    path, points = Path.at_end(density), points.copy()
+    points[:, coordinate] = value
+    halves = [
+        replace(annealing.init(path, half, islands // 2), beta=1.0) for half in np.split(points, 2)
+    ]
+    halves = _moved(halves, path, coordinate, rng, moves=_FIRST_MOVES)
     way, step = 0.0, _FIRST_STEP
-    at, log_density, kept = [value], [state.log_evidence], [_kept(state, held, rng)]
+    at, log_density, kept = [value], [_log_evidence(halves)], [_kept(halves, rng)]
     while not is_enough(np.array(at), pooled(np.stack(log_density))):
-        weighed, share = _weighed(state, held.moved(step * direction))
+        weighed, share = _weighed(halves, path, coordinate, step * direction)
         while share < _LEAST_EFFECTIVE_SHARE and step > _SHORTEST_STEP:
             step *= 0.5
-            weighed, share = _weighed(state, held.moved(step * direction))
-        state, way, held = weighed, way + step, held.moved(step * direction)
+            weighed, share = _weighed(halves, path, coordinate, step * direction)
+        halves, way = weighed, way + step
         longest = max(_FARTHEST_STEP, _FARTHEST_STEP_OF_WAY * way)
         step = min(step * _towards_effective_share(share), longest)
-        if not np.isfinite(state.log_evidence).all():
+        if not np.isfinite(_log_evidence(halves)).all():
             break
-        state = annealing.resample(state, rng)
-        state, held = _rescaled(state, held)
-        path = Path.at_end(held)
-        for _ in range(_MOVES):
-            state, _info = annealing.move(state, path, rng)
+        halves = [annealing.resample(half, rng) for half in halves]
+        halves = _moved(halves, path, coordinate, rng, moves=_MOVES)
         at.append(value + way * direction)
-        log_density.append(state.log_evidence)
-        kept.append(_kept(state, held, rng))
+        log_density.append(_log_evidence(halves))
+        kept.append(_kept(halves, rng))
     return Marginal(np.array(at), np.stack(log_density), np.stack(kept))
+
+
+def _log_evidence(halves: list[Annealing]) -> FloatArray:
+    return np.concatenate([half.log_evidence for half in halves])
 
 
 def pooled(log_density: FloatArray) -> FloatArray:
@@ -192,36 +132,55 @@ def _towards_effective_share(share: float) -> float:
     return math.pow(change, 0.5 / _LAG)
 
 
-def _rescaled(state: Annealing, held: Held) -> tuple[Annealing, Held]:
-    """Return both in units of what particles spread now, by their quartiles."""
-    particles = state.particles
-    first, third = np.quantile(particles.points, [0.25, 0.75], axis=0)
+def _moved(
+    halves: list[Annealing], path: Path, coordinate: int, rng: np.random.Generator, *, moves: int
+) -> list[Annealing]:
+    """Move particles, each half in units of what the other spreads.
+
+    Were they moved in their own, those that spread too little would be kept there, and the estimate
+    would be too low by a tenth over fifty values.
+    """
+    for _ in range(moves):
+        metrics = [_metric(half, coordinate) for half in reversed(halves)]
+        halves = [
+            annealing.move(half, path, rng, metric)[0]
+            for half, metric in zip(halves, metrics, strict=True)
+        ]
+    return halves
+
+
+def _metric(half: Annealing, coordinate: int) -> Metric:
+    """Return what particles spread now, by their quartiles, as units; the coordinate is held."""
+    first, third = np.quantile(half.particles.points, [0.25, 0.75], axis=0)
     scale = (third - first) / QUARTILES_OF_NORMAL
     scale = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
-    rescaled = replace(
-        particles,
-        points=particles.points / scale,
-        start_gradient=particles.start_gradient * scale,
-        end_gradient=particles.end_gradient * scale,
-    )
-    return replace(state, particles=rescaled), held.rescaled(scale)
+    scale[coordinate] = 0.0
+    return Metric.of_scale(scale)
 
 
-def _weighed(state: Annealing, held: Held) -> tuple[Annealing, float]:
+def _weighed(
+    halves: list[Annealing], path: Path, coordinate: int, way: float
+) -> tuple[list[Annealing], float]:
     """Weigh particles for another value of the coordinate; return their effective share, too.
 
     It is that of the conditional effective sample size.
     """
-    particles = Path.at_end(held).at(state.particles.points)
-    log_ratio = (particles.log_end - state.particles.log_end).reshape(state.log_weights.shape)
-    log_ratio = np.where(np.isfinite(log_ratio), log_ratio, -np.inf)
-    share = annealing.conditional_share(state, log_ratio)
-    weighed = replace(annealing.weigh(state, log_ratio), particles=particles)
-    return weighed, float(np.nan_to_num(share))
+    weighed, shares = [], []
+    for half in halves:
+        points = half.particles.points.copy()
+        points[:, coordinate] += way
+        particles = path.at(points)
+        log_ratio = (particles.log_end - half.particles.log_end).reshape(half.log_weights.shape)
+        log_ratio = np.where(np.isfinite(log_ratio), log_ratio, -np.inf)
+        shares.append(np.nan_to_num(annealing.conditional_share(half, log_ratio)))
+        weighed.append(replace(annealing.weigh(half, log_ratio), particles=particles))
+    return weighed, float(np.mean(shares))
 
 
-def _kept(state: Annealing, held: Held, rng: np.random.Generator) -> FloatArray:
-    """Return some particles, by their weights, where they are in the density's space."""
-    weights = np.exp(state.log_weights + state.log_evidence[:, None]).ravel()
+def _kept(halves: list[Annealing], rng: np.random.Generator) -> FloatArray:
+    """Return some particles, by their weights."""
+    log_weights = np.concatenate([half.log_weights for half in halves])
+    weights = np.exp(log_weights + _log_evidence(halves)[:, None]).ravel()
     rows = annealing.systematic(weights, _KEPT, rng)
-    return held.whole(state.particles.points[rows]).astype(np.float32)
+    points = np.concatenate([half.particles.points for half in halves])
+    return points[rows].astype(np.float32)

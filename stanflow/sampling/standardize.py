@@ -83,8 +83,7 @@ class StandardizedTarget(Density):
     def dim(self) -> int:
         return self._target.dim
 
-    @override
-    def compiled(self) -> CompiledDensity | None:
+    def compiled_without_units(self) -> CompiledDensity | None:
         """Return that of ``location + scale * F u``; the units are these attributes."""
         return self._target.compiled()
 

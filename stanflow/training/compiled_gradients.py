@@ -174,7 +174,7 @@ def make_estimator(
     tail_share : float
         Share of the draws that are spread out.
     """
-    chain, density = sweep.chain, target.compiled()
+    chain, density = sweep.chain, target.compiled_without_units()
     longest = config.max_gradient_norm
     independent = isinstance(sweep.flow.base, IndependentBase)
     if config.gradient == "path" and independent and chain is not None and density is not None:

@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from stanflow.arrays import FloatArray
 from stanflow.flow.noncentering import NonCentering
-from stanflow.sampling.chains import Chains, Metric
+from stanflow.sampling.chains import Chains
+from stanflow.sampling.metric import Metric
 from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import Density, DensityBatch, Target
 from stanflow.statistics.markov_chains import rhat

@@ -14,7 +14,9 @@ from stanflow.flow.realnvp import build_flow
 from stanflow.flow.sweep import Sweep
 from stanflow.flow.wiring import Wiring
 from stanflow.kernels import library
+from stanflow.sampling.metric import Metric
 from stanflow.sampling.standardize import StandardizedTarget
+from stanflow.sampling.trajectories import Phase, trajectories
 from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import StanModel
 from stanflow.training.compiled_gradients import CompiledGradientEstimator
@@ -41,7 +43,7 @@ def make_flow(dim, precision, base):
 
 def make_estimator(flow, batch, target, *, total):
     sweep = Sweep(flow, batch, threads=THREADS, total=total, memory="keep")
-    chain, density = sweep.chain, target.compiled()
+    chain, density = sweep.chain, target.compiled_without_units()
     if chain is None or density is None or total:
         kind, tail_share = ("total", 0.0) if total else ("path", 0.5)
         return GradientEstimator(sweep, target, kind, tail_share, 100.0)
@@ -63,6 +65,11 @@ def exercise(dim, batch, precision, base):
         assert rejected > 0
         estimator.log_weights(generator)
         estimator.largest()
+    points = 0.1 * np.random.default_rng(1).standard_normal((batch, dim))
+    there, momentum = model.log_density_gradient(points), 10 * points
+    start, step = Phase(points, momentum, there), np.full(batch, 0.2)
+    ends = trajectories(model, Metric.of_scale(np.ones(dim)), start, step, 9)
+    assert 0 < ends.there.accepted.sum() <= batch
     sweep = Sweep(flow, batch, threads=THREADS, memory="rebuild", with_score=False)
     sweep.draw(generator)
     z = sweep.z.T.double().numpy()

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from stanflow.sampling.chains import MOST_CLIMBS, Chains, Metric
+from stanflow.sampling.chains import MOST_CLIMBS, Chains
+from stanflow.sampling.metric import Metric
 from stanflow.stan.density import DensityBatch
 from tests.training.targets import TARGET, GaussianTarget, HalfGaussian, StudentTTarget
 

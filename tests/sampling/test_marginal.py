@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stanflow.sampling.marginal import Held, marginal, pooled
+from stanflow.sampling.marginal import marginal, pooled
 from stanflow.stan.density import Density, DensityBatch
 
 DIM, PARTICLES, ISLANDS = 6, 512, 8
@@ -55,11 +55,11 @@ def test_the_density_is_exact_to_the_islands_error(direction):
 
 @pytest.mark.slow
 def test_the_estimate_has_no_bias():
-    """It would, were each step the longest that the particles at hand allow."""
-    ends = [follow(1.0, seed, way=5.0, particles=256) for seed in range(120)]
+    """Units from the particles that move in them, or steps as long as these allow, cost a tenth."""
+    ends = [follow(1.0, seed, way=5.0, particles=256) for seed in range(400)]
     ratio = np.array([np.exp(pooled(w.log_density)[-1] + w.values[-1] ** 2 / 8) for w in ends])
     error = ratio.std(ddof=1) / np.sqrt(len(ratio))
-    assert error < 0.08
+    assert error < 0.025
     assert ratio.mean() == pytest.approx(1, abs=3 * error)
 
 
@@ -70,19 +70,3 @@ def test_particles_are_draws_given_the_coordinate(direction):
         np.testing.assert_allclose(points[:, 2], value, rtol=1e-6)
         scaled = np.delete(points, 2, axis=1) / np.exp(value)
         assert (scaled**2).mean() == pytest.approx(1, abs=4 * np.sqrt(2 / scaled.size * 3))
-
-
-def test_what_is_held_has_the_densitys_gradient():
-    rng = np.random.default_rng(1)
-    scale = rng.uniform(0.5, 2, DIM - 1)
-    held = Held(Funnel(), 2, 0.7, scale)
-    points = rng.standard_normal((4, DIM - 1))
-    whole = held.whole(points)
-    np.testing.assert_array_equal(whole[:, 2], 0.7)
-    np.testing.assert_allclose(held.rest(whole), points)
-    gradient = held.log_density_gradient(points).gradient
-    for i in range(DIM - 1):
-        step = np.zeros(DIM - 1)
-        step[i] = 1e-5
-        difference = (held.log_density(points + step) - held.log_density(points - step)) / 2e-5
-        np.testing.assert_allclose(gradient[:, i], difference, rtol=1e-6, atol=1e-8)

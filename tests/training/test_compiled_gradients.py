@@ -56,7 +56,12 @@ def make_estimator(flow, units, tail_share=0.0, longest=None):
     sweep = Sweep(flow, BATCH)
     assert sweep.chain is not None
     return CompiledGradientEstimator(
-        sweep, sweep.chain, units, units.compiled(), tail_share=tail_share, longest=longest
+        sweep,
+        sweep.chain,
+        units,
+        units.compiled_without_units(),
+        tail_share=tail_share,
+        longest=longest,
     )
 
 
