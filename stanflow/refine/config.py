@@ -11,7 +11,8 @@ from stanflow.errors import UsageError
 When = Literal["auto", "always", "never"]
 
 _FEW_DIMENSIONS, _PARTICLES, _PARTICLES_IN_MANY_DIMENSIONS = 500, 512, 256
-_MOST_STEPS_BEFORE, _FEWEST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS = 1500, 600, 50
+_MOST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS = 1500, 50
+_FEWEST_STEPS_BEFORE, _FEWEST_IN_MANY_DIMENSIONS, _FEWEST_A_DIMENSION = 300, 600, 0.15
 _MOST_EVALUATIONS, _DIMENSIONS_WITH_ALL_EVALUATIONS = 300_000, 200
 
 
@@ -94,8 +95,9 @@ class RefineConfig:
         """
         if self.when == "never":
             return otherwise
-        share = min(1.0, math.sqrt(_DIMENSIONS_WITH_ALL_STEPS / dim))
-        return max(_FEWEST_STEPS_BEFORE, round(_MOST_STEPS_BEFORE * share))
+        wanted = _MOST_STEPS_BEFORE * min(1.0, _DIMENSIONS_WITH_ALL_STEPS / dim)
+        fewest = _FEWEST_STEPS_BEFORE + _FEWEST_A_DIMENSION * dim
+        return round(max(wanted, min(fewest, _FEWEST_IN_MANY_DIMENSIONS)))
 
     def resolved(self, dim: int) -> RefineConfig:
         """Return the configuration with what depends on the dimension D filled in."""

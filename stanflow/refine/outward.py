@@ -32,7 +32,7 @@ from stanflow.training.wiring import points_looked_at
 _CORRELATION = 0.3
 _FROM, _LAST = 0.2, (0.9, 0.8, 0.7, 0.6, 0.5)  # quantiles of the draws
 _AS_MANY = 0.1  # relative
-_PARTICLES = 256
+_PARTICLES = 384
 _FEWEST_DRAWS = 400
 _ISLANDS = 8
 _NEGLIGIBLE, _LEAST_ADDED = 2e-3, 0.01  # of the posterior
