@@ -22,7 +22,8 @@ from stanflow.refine.refine import Refined
 from stanflow.sampling import annealing
 from stanflow.sampling.annealing import Annealing, Path
 from stanflow.sampling.chains import Chains
-from stanflow.sampling.pullback import PulledBack
+from stanflow.sampling.noncentered import NoncenteredTarget
+from stanflow.sampling.pullback import PulledBack, images
 from stanflow.stan.density import CountingTarget
 from stanflow.statistics.markov_chains import rank_normalized
 
@@ -74,10 +75,11 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
     """Run chains that start away from the draws, and compare where they come to.
 
     They start and climb as those of `estimates.probe`, and move for a while in the target's space,
-    in the draws' metric. Those that are then where there are no draws go on there, by longer
-    trajectories: from far out in heavy tails, or from the neck of a funnel, it is a long way. All
-    of them then move in the flow's base space as the draws did: for up to 80 transitions, less
-    where those among the draws are like them by then, and no others come to be.
+    in the draws' metric, with a hierarchy that the flow knows taken apart. Those that are then
+    where there are no draws go on there, by longer trajectories: from far out in heavy tails, or
+    from the neck of a funnel, it is a long way. All of them then move in the flow's base space as
+    the draws did, for up to 80 transitions with walks in between; less where those among the draws
+    are like them by then, and no others come to be.
 
     Parameters
     ----------
@@ -91,16 +93,19 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
         For starting points and momenta.
     """
     rng = np.random.default_rng(seed)
-    points, densities = walk_from_elsewhere(
-        target, metric_of(flow, refined.z), refined.z, refined.log_p, chains=_CHAINS, rng=rng
+    space = _Space(flow, target)
+    u = space.of(refined.z)
+    walked, _ = walk_from_elsewhere(
+        space.target, metric_of(flow, u), u, space.target.log_density(u), chains=_CHAINS, rng=rng
     )
-    _walk_on(flow, target, refined, (points, densities), rng)
+    points, densities = space.back(walked)
+    _walk_on(flow, space, refined, (points, densities), rng)
     with torch.no_grad():
         e = flow.inverse(torch.from_numpy(np.ascontiguousarray(points[-1])))[0].numpy()
     inside = np.isfinite(e).all(axis=1)
     escaped, rhat = ~inside & np.isfinite(densities).all(axis=0), math.inf
     if inside.any():
-        escaped[inside], rhat = _come_together(flow, target, refined, e[inside], rng)
+        escaped[inside], rhat = _come_together(flow, target, space, refined, e[inside], rng=rng)
     missing = -math.inf
     if escaped.any() and target.dim > _MASS_IS_TOLD_UP_TO:
         missing = math.nan
@@ -116,9 +121,29 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
     return Elsewhere(_CHAINS, int(escaped.sum()), missing, rhat, points)
 
 
+class _Space:
+    """Where chains walk: z, or what is z once a hierarchy that the flow knows is put together."""
+
+    def __init__(self, flow: Flow, target: CountingTarget) -> None:
+        layer = flow.noncentering
+        self._z = target
+        self._apart = None if layer is None else NoncenteredTarget(target, layer)
+        self.target = target if self._apart is None else self._apart
+
+    def of(self, z: FloatArray) -> FloatArray:
+        """Return points z, (n, D), in this space."""
+        return z if self._apart is None else self._apart.carry_back(z)
+
+    def back(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the z of points, (..., D), and the target's log density there, (...)."""
+        rows = points.reshape(-1, points.shape[-1])
+        z = rows if self._apart is None else self._apart.carry(rows)
+        return z.reshape(points.shape), self._z.log_density(z).reshape(points.shape[:-1])
+
+
 def _walk_on(
     flow: Flow,
-    target: CountingTarget,
+    space: _Space,
     refined: Refined,
     walk: tuple[FloatArray, FloatArray],
     rng: np.random.Generator,
@@ -132,11 +157,12 @@ def _walk_on(
     away = have_escaped(log_weights_at(flow, points, densities) - high, densities)
     if not away.any():
         return
-    chains = Chains(target, points[-1][away], metric_of(flow, refined.z), rng)
+    u = space.of(refined.z)
+    chains = Chains(space.target, space.of(points[-1][away]), metric_of(flow, u), rng)
     for walks in range(1, _MOST_WALKS + 1):
         for i in range(len(points)):
             chains.transition(_LEAPFROG_STEPS)
-            points[i, away], densities[i, away] = chains.z, chains.there.log_density
+            points[i, away], densities[i, away] = space.back(chains.z)
         log_weights = log_weights_at(flow, points[:, away], densities[:, away])
         still = have_escaped(log_weights - high, densities[:, away])
         if not still.any() or (still.all() and walks >= _WALKS_FOR_NOTHING):
@@ -148,9 +174,18 @@ def _high_log_weight(refined: Refined) -> float:
 
 
 def _come_together(
-    flow: Flow, target: CountingTarget, refined: Refined, e: FloatArray, rng: np.random.Generator
+    flow: Flow,
+    target: CountingTarget,
+    space: _Space,
+    refined: Refined,
+    e: FloatArray,
+    *,
+    rng: np.random.Generator,
 ) -> tuple[npt.NDArray[np.bool_], float]:
-    """Move chains in base space; return which still have no draws around them, and the R-hat."""
+    """Move chains in base space; return which still have no draws around them, and the R-hat.
+
+    Where a round has not brought them together they walk in their own space before the next.
+    """
     pulled = PulledBack(flow, target)
     path = Path.at_end(pulled)
     state: Annealing = replace(
@@ -159,7 +194,12 @@ def _come_together(
     log_weights, high = refined.log_p - refined.log_q, _high_log_weight(refined)
     escaped, rhat = np.ones(len(e), dtype=bool), math.inf
     draws = refined.base_points[np.isfinite(refined.base_points).all(axis=1)]
-    for _ in range(_MOST_ROUNDS):
+    u = space.of(refined.z)
+    walking = Chains(space.target, space.of(images(flow, e)[0]), metric_of(flow, u), rng)
+    for number in range(_MOST_ROUNDS):
+        if number > 0:
+            e = _walked(flow, space, walking, state.particles.points)
+            state = replace(annealing.init(path, e, islands=1), beta=1.0, log_step=state.log_step)
         points, theirs, densities = [], [], []
         for _ in range(_TRANSITIONS_A_ROUND):
             state, _info = annealing.move(state, path, rng)
@@ -177,6 +217,17 @@ def _come_together(
         if rhat < _CLOSE and (not escaped.any() or (escaped == before).all()):
             break
     return escaped, rhat
+
+
+def _walked(flow: Flow, space: _Space, walking: Chains, e: FloatArray) -> FloatArray:
+    """Return base points, (C, D), after a walk from these in the chains' own space."""
+    walking.restart(np.ones(len(e), dtype=bool), space.of(images(flow, e)[0]))
+    for _ in range(_TRANSITIONS_A_ROUND):
+        walking.transition(_LEAPFROG_STEPS)
+    z, _ = space.back(walking.z)
+    with torch.no_grad():
+        after = flow.inverse(torch.from_numpy(z))[0].numpy()
+    return np.where(np.isfinite(after).all(axis=1)[:, None], after, e)
 
 
 def _rhat_of_ranks(one: FloatArray, other: FloatArray) -> float:
