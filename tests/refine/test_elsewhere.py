@@ -8,9 +8,10 @@ import stanflow
 from stanflow.estimates.draws import draw
 from stanflow.estimates.elbo import estimate_elbo
 from stanflow.flow.config import FlowConfig
+from stanflow.flow.noncentering import NonCentering
 from stanflow.flow.realnvp import build_flow
 from stanflow.refine.config import RefineConfig
-from stanflow.refine.elsewhere import _walk_on, look_elsewhere
+from stanflow.refine.elsewhere import _Space, _walk_on, look_elsewhere
 from stanflow.refine.refine import refine
 from stanflow.refine.verdict import judge
 from stanflow.stan.density import CountingTarget
@@ -97,7 +98,7 @@ def test_chains_far_out_in_a_tail_walk_home():
     near = np.full((25, 2, 20), 0.5)
     points = np.concatenate([far, near], axis=1)
     densities = target.log_density(points.reshape(-1, 20)).reshape(25, 6)
-    _walk_on(flow, target, refined, (points, densities), np.random.default_rng(1))
+    _walk_on(flow, _Space(flow, target), refined, (points, densities), np.random.default_rng(1))
     assert np.abs(points[-1]).max() < 30
     assert (points[:, 4:] == 0.5).all()  # who is at home stays
     expected = target.log_density(points.reshape(-1, 20)).reshape(25, 6)
@@ -116,6 +117,28 @@ def test_a_walk_from_which_none_comes_home_is_short():
     points = np.full((25, 4, 3), -6.0)
     there = target.log_density(points.reshape(-1, 3)).reshape(25, 4)
     before = target.evaluations
-    _walk_on(flow, target, refined, (points, there), np.random.default_rng(1))
+    _walk_on(flow, _Space(flow, target), refined, (points, there), np.random.default_rng(1))
     assert (points < -1).all()
-    assert target.evaluations - before == 4 + 3 * 25 * 32 * 4
+    assert target.evaluations - before == 4 + 3 * 25 * (32 + 1) * 4
+
+
+def test_chains_walk_where_the_hierarchy_is_apart():
+    """Points, densities and draws go there and back."""
+    code = "parameters { real v; vector[3] x; } model { v ~ normal(0, 2); x ~ normal(0, exp(v)); }"
+    target = CountingTarget(stanflow.StanModel(stan_code=code, engine="embedded"))
+    one, zero = torch.ones(3, 1), torch.zeros(3, 1)
+    layer = NonCentering(
+        moved=torch.tensor([1, 2, 3]), parents=torch.zeros(3, 1, dtype=torch.int64),
+        scale_weights=one, location_weights=zero, log_scale=zero[:, 0], location=zero[:, 0],
+    )  # fmt: skip
+    flow = build_flow(FlowConfig(family="meanfield", base="gaussian"), 4, seed=1).double()
+    flow.append(layer.double())
+    space = _Space(flow, target)
+    z = np.random.default_rng(1).normal(size=(6, 4))
+    u = space.of(z)
+    np.testing.assert_allclose(u[:, 1:], z[:, 1:] * np.exp(-z[:, :1]))
+    back, densities = space.back(u.reshape(3, 2, 4))
+    np.testing.assert_allclose(back, z.reshape(3, 2, 4))
+    np.testing.assert_allclose(densities, target.log_density(z).reshape(3, 2))
+    flat = space.target.log_density(u)
+    np.testing.assert_allclose(flat - densities.ravel(), 3 * z[:, 0])
