@@ -26,12 +26,6 @@
 #include <stdint.h>
 #include <time.h>
 
-#if defined(_WIN32)
-#define PUBLIC __declspec(dllexport)
-#else
-#define PUBLIC __attribute__((visibility("default")))
-#endif
-
 /* More signatures of BridgeStan's functions (see bridgestan.h). */
 typedef struct bs_model bs_model;
 typedef struct bs_rng bs_rng;
@@ -133,13 +127,6 @@ typedef struct gradient_arguments {
   double* gradient;
   uint8_t* status;
 } gradient_arguments;
-
-static bool all_finite(const double* x, size_t n) {
-  /* 0 * x is NaN for any x that is not finite, so the sum tells without a branch a number. */
-  double sum = 0;
-  for (size_t i = 0; i < n; ++i) sum += 0 * x[i];
-  return sum == 0;
-}
 
 static void gradient_row(const void* arguments, size_t row) {
   const gradient_arguments* a = arguments;

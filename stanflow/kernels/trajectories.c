@@ -11,12 +11,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
-#define PUBLIC __declspec(dllexport)
-#else
-#define PUBLIC __attribute__((visibility("default")))
-#endif
-
 /* Mirrored by `_Trajectories` in stanflow/sampling/trajectories.py. */
 struct trajectories {
   log_density_gradient_fn log_density_gradient;
@@ -39,12 +33,6 @@ static void kick(const struct trajectories* t, double step, const double* gradie
   for (int64_t i = 0; i < t->dim; ++i) momentum[i] += 0.5 * step * (gradient[i] * t->scale[i]);
 }
 
-static bool finite(double value, const double* gradient, int64_t dim) {
-  double sum = 0 * value;
-  for (int64_t i = 0; i < dim; ++i) sum += 0 * gradient[i];
-  return sum == 0;
-}
-
 static void run_row(const void* data, size_t row) {
   const struct trajectories* t = data;
   const double step = t->step[row];
@@ -57,9 +45,9 @@ static void run_row(const void* data, size_t row) {
   for (; done < t->steps && ok; ++done) {
     kick(t, step, gradient, momentum);
     for (int64_t i = 0; i < t->dim; ++i) z[i] += t->scale[i] * (step * momentum[i]);
-    ok = finite(0, z, t->dim)
+    ok = all_finite(z, (size_t)t->dim)
          && t->log_density_gradient(t->model, true, true, z, log_density, gradient, NULL) == 0
-         && finite(*log_density, gradient, t->dim);
+         && isfinite(*log_density) && all_finite(gradient, (size_t)t->dim);
     if (ok) kick(t, step, gradient, momentum);
   }
   t->accepted[row] = ok;

@@ -24,7 +24,7 @@ from stanflow.sampling.annealing import Annealing, Path
 from stanflow.sampling.chains import Chains
 from stanflow.sampling.noncentered import NoncenteredTarget
 from stanflow.sampling.pullback import PulledBack, images
-from stanflow.stan.density import CountingTarget
+from stanflow.stan.density import CountingTarget, Target
 from stanflow.statistics.markov_chains import rank_normalized
 
 _CHAINS = 32
@@ -93,12 +93,11 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
         For starting points and momenta.
     """
     rng = np.random.default_rng(seed)
-    space = _Space(flow, target)
-    u = space.of(refined.z)
-    walked, _ = walk_from_elsewhere(
-        space.target, metric_of(flow, u), u, space.target.log_density(u), chains=_CHAINS, rng=rng
+    space = _Space(flow, target, refined)
+    walked = walk_from_elsewhere(
+        space.target, space.metric, space.draws, space.log_p, chains=_CHAINS, rng=rng
     )
-    points, densities = space.back(walked)
+    points, densities = space.back(*walked)
     _walk_on(flow, space, refined, (points, densities), rng)
     with torch.no_grad():
         e = flow.inverse(torch.from_numpy(np.ascontiguousarray(points[-1])))[0].numpy()
@@ -122,23 +121,43 @@ def look_elsewhere(flow: Flow, target: CountingTarget, refined: Refined, *, seed
 
 
 class _Space:
-    """Where chains walk: z, or what is z once a hierarchy that the flow knows is put together."""
+    """Where chains walk: z, or what is z once a hierarchy that the flow knows is put together.
 
-    def __init__(self, flow: Flow, target: CountingTarget) -> None:
-        layer = flow.noncentering
-        self._z = target
-        self._apart = None if layer is None else NoncenteredTarget(target, layer)
-        self.target = target if self._apart is None else self._apart
+    Attributes
+    ----------
+    target : Target
+        The density here.
+    draws, log_p : arrays of shape (S, D) and (S,)
+        The refined draws here, and their log density.
+    metric : Metric
+        The draws'.
+    """
 
+    def __init__(self, flow: Flow, target: CountingTarget, refined: Refined) -> None:
+        self._layer = flow.noncentering
+        self.target: Target = target
+        self.draws, self.log_p = refined.z, refined.log_p
+        if self._layer is not None:
+            self.target = NoncenteredTarget(target, self._layer)
+            self.draws = self.of(refined.z)
+            self.log_p = self.target.log_density(self.draws)
+        self.metric = metric_of(flow, self.draws)
+
+    @torch.no_grad()
     def of(self, z: FloatArray) -> FloatArray:
         """Return points z, (n, D), in this space."""
-        return z if self._apart is None else self._apart.carry_back(z)
+        if self._layer is None:
+            return z
+        return np.ascontiguousarray(self._layer.inverse(torch.from_numpy(z))[0].numpy())
 
-    def back(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    @torch.no_grad()
+    def back(self, points: FloatArray, log_density: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the z of points, (..., D), and the target's log density there, (...)."""
-        rows = points.reshape(-1, points.shape[-1])
-        z = rows if self._apart is None else self._apart.carry(rows)
-        return z.reshape(points.shape), self._z.log_density(z).reshape(points.shape[:-1])
+        if self._layer is None:
+            return points, log_density
+        rows = torch.from_numpy(points.reshape(-1, points.shape[-1]))
+        z, log_det = (x.numpy() for x in self._layer(rows))
+        return z.reshape(points.shape), log_density - log_det.reshape(log_density.shape)
 
 
 def _walk_on(
@@ -157,12 +176,12 @@ def _walk_on(
     away = have_escaped(log_weights_at(flow, points, densities) - high, densities)
     if not away.any():
         return
-    u = space.of(refined.z)
-    chains = Chains(space.target, space.of(points[-1][away]), metric_of(flow, u), rng)
+    chains = Chains(space.target, space.of(points[-1][away]), space.metric, rng)
     for walks in range(1, _MOST_WALKS + 1):
         for i in range(len(points)):
             chains.transition(_LEAPFROG_STEPS)
-            points[i, away], densities[i, away] = space.back(chains.z)
+            there = space.back(chains.z, chains.there.log_density)
+            points[i, away], densities[i, away] = there
         log_weights = log_weights_at(flow, points[:, away], densities[:, away])
         still = have_escaped(log_weights - high, densities[:, away])
         if not still.any() or (still.all() and walks >= _WALKS_FOR_NOTHING):
@@ -194,11 +213,16 @@ def _come_together(
     log_weights, high = refined.log_p - refined.log_q, _high_log_weight(refined)
     escaped, rhat = np.ones(len(e), dtype=bool), math.inf
     draws = refined.base_points[np.isfinite(refined.base_points).all(axis=1)]
-    u = space.of(refined.z)
-    walking = Chains(space.target, space.of(images(flow, e)[0]), metric_of(flow, u), rng)
+    walking: Chains | None = None
     for number in range(_MOST_ROUNDS):
         if number > 0:
-            e = _walked(flow, space, walking, state.particles.points)
+            before_walk = state.particles.points
+            here = space.of(images(flow, before_walk)[0])
+            if walking is None:
+                walking = Chains(space.target, here, space.metric, rng)
+            else:
+                walking.restart(np.ones(len(here), dtype=bool), here)
+            e = _walked(flow, space, walking, before_walk)
             state = replace(annealing.init(path, e, islands=1), beta=1.0, log_step=state.log_step)
         points, theirs, densities = [], [], []
         for _ in range(_TRANSITIONS_A_ROUND):
@@ -221,10 +245,9 @@ def _come_together(
 
 def _walked(flow: Flow, space: _Space, walking: Chains, e: FloatArray) -> FloatArray:
     """Return base points, (C, D), after a walk from these in the chains' own space."""
-    walking.restart(np.ones(len(e), dtype=bool), space.of(images(flow, e)[0]))
     for _ in range(_TRANSITIONS_A_ROUND):
         walking.transition(_LEAPFROG_STEPS)
-    z, _ = space.back(walking.z)
+    z, _ = space.back(walking.z, walking.there.log_density)
     with torch.no_grad():
         after = flow.inverse(torch.from_numpy(z))[0].numpy()
     return np.where(np.isfinite(after).all(axis=1)[:, None], after, e)
