@@ -50,7 +50,7 @@ SHARE_BEFORE_REFINING = 0.5  # of the time
 _SHARE_OF_REFINING = 0.9  # of the time then left
 _MOST_TIMES_FOR_MODES = 2
 _MOST_DIMENSIONS_TO_SHARPEN = 500
-_TIMES_OUTWARD = 5  # gradients, of those of refining
+_TIMES_OUTWARD = 9  # gradients, of those of refining
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,7 @@ class Fitting:
                     result.flow,
                     of_flow=estimates.densities,
                     config=self.refining,
+                    drawn=estimates.drawn,
                     may_end_far=self._may_sharpen,
                     keep=self._keep_next_pass(),
                 )

@@ -18,28 +18,29 @@ import torch
 
 from stanflow.arrays import FloatArray
 from stanflow.flow.realnvp import Flow
+from stanflow.refine.reach import direction_of_weights
 from stanflow.refine.refine import LogEvidence, Outward, Refined
 from stanflow.sampling.annealing import systematic
 from stanflow.sampling.marginal import Marginal, marginal, pooled
 from stanflow.sampling.noncentered import NoncenteredDensity
+from stanflow.sampling.restraint import Restraint
 from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CountingTarget, Density
 from stanflow.statistics.medians import QUARTILES_OF_NORMAL
-from stanflow.statistics.ranks import average_ranks
 from stanflow.training.noncentering import find_noncentering
 from stanflow.training.wiring import points_looked_at
 
-_CORRELATION = 0.3
 _FROM, _LAST = 0.2, (0.9, 0.8, 0.7, 0.6, 0.5)  # quantiles of the draws
 _AS_MANY = 0.1  # relative
-_PARTICLES = 384
-_FEWEST_DRAWS = 400
-_ISLANDS = 8
-_NEGLIGIBLE, _LEAST_ADDED = 2e-3, 0.01  # of the posterior
+_FEWEST_PARTICLES, _MOST_PARTICLES, _EVALUATIONS_A_PARTICLE = 128, 384, 6500
+_FEWEST_DRAWS, _FEWEST_WITHIN = 400, 50
+_ISLANDS = 4
+_NEGLIGIBLE, _LEAST_ADDED = 4e-3, 0.01  # of the posterior
 _STANDARD_ERRORS = 2.0
 _CANDIDATES = 4  # for each draw
 _FEWEST_VALUES = 8
 _FLAT = 1e-6
+_NOW, _IN_THE_END = 0.2, 0.5  # of the way
 
 
 class _Units(NamedTuple):
@@ -55,30 +56,6 @@ class _Draws(NamedTuple):
     z: FloatArray
     log_p: FloatArray
     log_q: FloatArray
-
-
-def direction_of_weights(points: FloatArray, log_weights: FloatArray) -> tuple[int, int] | None:
-    """Return the coordinate, and its sign, that weights grow with.
-
-    Parameters
-    ----------
-    points : array of shape (S, D)
-    log_weights : array of shape (S,)
-        ``log p - log q``.
-
-    Returns
-    -------
-    tuple of two ints, or None
-        Those of the largest rank correlation; None where that is below 0.3.
-    """
-    ranks = np.apply_along_axis(average_ranks, 0, np.column_stack([points, log_weights]))
-    ranks -= ranks.mean(axis=0)
-    ranks /= np.linalg.norm(ranks, axis=0)
-    correlations = ranks[:, :-1].T @ ranks[:, -1]
-    coordinate = int(np.abs(correlations).argmax())
-    if not abs(correlations[coordinate]) >= _CORRELATION:
-        return None
-    return coordinate, int(np.sign(correlations[coordinate]))
 
 
 @np.errstate(all="ignore")  # what is not finite has no weight
@@ -126,25 +103,33 @@ def go_outward(
         draws, the weights lead nowhere, or the draws have beyond t2 what the posterior has, within
         1 % of it and two standard errors of its log.
     """
-    if target.dim < 2 or len(refined.z) < _FEWEST_DRAWS:
+    held, wanted = refined.held, len(refined.z)
+    if target.dim < 2 or (held is None and wanted < _FEWEST_DRAWS):
         return refined
     rng = np.random.default_rng(seed)
-    units = _units(flow, target, refined.z, rng)
+    if held is not None:
+        if held.holds(refined.z).sum() < _FEWEST_WITHIN:
+            return replace(refined, outward=_not_followed(held.coordinate))
+        refined = _within(refined, held)
+    units = _units(flow, target, refined.z, rng, held)
     u, log_weights = units.of(refined.z), refined.log_p - refined.log_q
-    direction = direction_of_weights(u, log_weights)
+    direction = direction_of_weights(u, log_weights) if held is None else held.direction
     if direction is None:
         return refined
     coordinate, sign = direction
     s = sign * u[:, coordinate]
     first, low, least, third = np.quantile(s, [_FROM, 0.25, _LAST[-1], 0.75])
-    near = np.resize(rng.permutation(np.argsort(np.abs(s - first))[:_PARTICLES]), _PARTICLES)
+    if held is not None:
+        least = sign * held.bound
+    particles = _particles(most_evaluations)
+    near = np.resize(rng.permutation(np.argsort(np.abs(s - first))[:particles]), particles)
     began = target.evaluations
 
-    def is_enough(values: FloatArray, log_density: FloatArray) -> bool:
+    def left(values: FloatArray, log_density: FloatArray) -> float:
         spent = (target.evaluations - began) / most_evaluations
         ends = should_stop() or spent > 1 or _ends(sign * values, log_density, least)
         on_value(1.0 if ends else spent)
-        return ends
+        return 0.0 if ends else _share_left(sign * values, log_density, least, of_way=_NOW)
 
     way = marginal(
         units.density,
@@ -154,31 +139,36 @@ def go_outward(
         scale=float((third - low) / QUARTILES_OF_NORMAL),
         islands=_ISLANDS,
         rng=rng,
-        is_enough=is_enough,
+        left=left,
     )
     values, log_density = sign * way.values, pooled(way.log_density)
+    to, last = 1.0, least
     if not values[-1] > least:
-        return refined
-    to = _reliable_quantile(values, log_density, s)
-    last = float(np.quantile(s, to))
+        return refined if held is None else replace(refined, outward=_not_followed(coordinate))
+    if held is None:
+        to = _reliable_quantile(values, log_density, s)
+        last = float(np.quantile(s, to))
     ended = _ends(values, log_density, least)
-    beyond, error = _mass_beyond(values, way.log_density, last, share=to - _FROM, ended=ended)
-    error = math.hypot(error, beyond / math.sqrt(max(1.0, (to - _FROM) * refined.settling.ess)))
+    # of the draws' mass from the first value to the last that they are taken up to
+    share_known = to - float((s <= first).mean())
+    beyond, error = _mass_beyond(values, way.log_density, last, share=share_known, ended=ended)
+    error = math.hypot(error, beyond / math.sqrt(max(1.0, share_known * refined.settling.ess)))
     whole = to + beyond
     # Errors of ratios are skewed: on the log scale half as much and twice as much are as far.
     added = LogEvidence(math.log(whole), error / whole)
-    if not added.value > max(math.log1p(_LEAST_ADDED), _STANDARD_ERRORS * added.se):
+    is_more = added.value > max(math.log1p(_LEAST_ADDED), _STANDARD_ERRORS * added.se)
+    if held is None and not is_more:
         return refined
     share = beyond / whole
     outside = _draws_beyond(
-        units.density, way, direction, last=last, n=round(len(u) * share), rng=rng
+        units.density, way, direction, last=last, n=round(wanted * share), rng=rng
     )
     inside = np.flatnonzero(s <= last)
-    n_inside = len(u) - len(outside)
+    n_inside = wanted - len(outside)
     chosen = rng.choice(inside, size=n_inside, replace=n_inside > len(inside))
     new = _draws_at(flow, target, units.back(outside))
     old = (getattr(refined, name)[chosen] for name in _Draws._fields)
-    order = rng.permutation(len(u))
+    order = rng.permutation(wanted)
     draws = _Draws(*(np.concatenate(x)[order] for x in zip(old, new, strict=True)))
     outward = Outward(
         coordinate=coordinate,
@@ -188,10 +178,37 @@ def go_outward(
         ended=ended,
         eubo=float(log_weights[inside].mean()),
     )
-    return _with_draws(refined, draws, outward)
+    return _with_draws(refined, draws, outward, particles)
 
 
-def _units(flow: Flow, target: Density, z: FloatArray, rng: np.random.Generator) -> _Units:
+def _particles(most_evaluations: int) -> int:
+    """Return how many can go all the way, an even number on each island."""
+    wanted = most_evaluations // _EVALUATIONS_A_PARTICLE // (2 * _ISLANDS) * (2 * _ISLANDS)
+    return int(np.clip(wanted, _FEWEST_PARTICLES, _MOST_PARTICLES))
+
+
+def _within(refined: Refined, held: Restraint) -> Refined:
+    """Return the draws that a restraint does not bear on, and the evidence of their region."""
+    inside = held.holds(refined.z)
+    share = float(inside.mean())
+    error = math.sqrt((1 - share) / share / refined.settling.ess)
+    log_share = LogEvidence(math.log(share), error)
+    return replace(
+        refined,
+        **{name: getattr(refined, name)[inside] for name in _Draws._fields},
+        annealed=_sum(refined.annealed, log_share),
+        bridge=None if refined.bridge is None else _sum(refined.bridge, log_share),
+        settling=replace(refined.settling, ess=refined.settling.ess * share),
+    )
+
+
+def _units(
+    flow: Flow,
+    target: Density,
+    z: FloatArray,
+    rng: np.random.Generator,
+    held: Restraint | None,
+) -> _Units:
     """Return the target in training's units, or with all of a hierarchy taken apart.
 
     Training leaves coordinates where they are whose place the data tell. Farther out they do not.
@@ -205,8 +222,15 @@ def _units(flow: Flow, target: Density, z: FloatArray, rng: np.random.Generator)
         return _Units(target, lambda z: z, lambda u: u)
     points = rng.choice(z, size=points_looked_at(target.dim), replace=False)
     layers = find_noncentering(target, points, z.std(axis=0))
-    noncentered = NoncenteredDensity(target, layers[0] if layers else layer)
+    if layers and not (held is not None and held.coordinate in layers[0].moved.tolist()):
+        layer = layers[0]
+    noncentered = NoncenteredDensity(target, layer)
     return _Units(noncentered, noncentered.carry_back, noncentered.carry)
+
+
+def _not_followed(coordinate: int) -> Outward:
+    nothing = LogEvidence(0.0, 0.0)
+    return Outward(coordinate, 0.0, nothing, values=0, ended=False, eubo=math.nan)
 
 
 def _integral(values: FloatArray, log_density: FloatArray, low: float, high: float) -> float:
@@ -219,23 +243,33 @@ def _integral(values: FloatArray, log_density: FloatArray, low: float, high: flo
     return float((means * np.diff(at)).sum())
 
 
-def _remainder(values: FloatArray, log_density: FloatArray) -> float:
+def _remainder(values: FloatArray, log_density: FloatArray, of_way: float) -> float:
     """Return the integral beyond the last value, as if the density were a power from now on.
 
     It is ``f x / (a - 1)`` of ``f ~ x^-a``, x the way so far; of an exponential it is nearly that.
+    The power is that of the given share of the way, the last.
     """
     x = values - values[0]
-    half = int(np.searchsorted(x, 0.5 * x[-1]))
-    power = (log_density[half] - log_density[-1]) / math.log(x[-1] / x[half])
+    since = min(int(np.searchsorted(x, (1 - of_way) * x[-1])), len(x) - 2)
+    power = (log_density[since] - log_density[-1]) / math.log(x[-1] / x[since])
     return math.exp(log_density[-1]) * x[-1] / (power - 1) if power > 1 else math.inf
+
+
+def _share_left(
+    values: FloatArray, log_density: FloatArray, last: float, *, of_way: float
+) -> float:
+    """Return which share of the integral is beyond the last value; 1 while that is not known."""
+    if not values[-1] > last or len(values) < _FEWEST_VALUES:
+        return 1.0
+    remainder = _remainder(values, log_density, of_way)
+    if not math.isfinite(remainder):
+        return 1.0
+    return float(remainder / (remainder + _integral(values, log_density, values[0], values[-1])))
 
 
 def _ends(values: FloatArray, log_density: FloatArray, last: float) -> bool:
     """Return whether a density has been followed to where hardly any of the posterior is left."""
-    if not values[-1] > last or len(values) < _FEWEST_VALUES:
-        return False
-    whole = _integral(values, log_density, values[0], values[-1])
-    return bool(_remainder(values, log_density) < _NEGLIGIBLE * whole)
+    return _share_left(values, log_density, last, of_way=_IN_THE_END) < _NEGLIGIBLE
 
 
 def _reliable_quantile(values: FloatArray, log_density: FloatArray, draws: FloatArray) -> float:
@@ -260,7 +294,7 @@ def _mass_beyond(
     of_islands = np.array([beyond(log_f) for log_f in log_density.T])
     error = float(of_islands.std(ddof=1)) / math.sqrt(len(of_islands))
     whole = pooled(log_density)
-    return beyond(whole, _remainder(values, whole) if ended else 0.0), error
+    return beyond(whole, _remainder(values, whole, _IN_THE_END) if ended else 0.0), error
 
 
 def _draws_beyond(
@@ -299,12 +333,12 @@ def _draws_at(flow: Flow, target: Density, z: FloatArray) -> _Draws:
     return _Draws(base_points.numpy(), z, target.log_density(z), log_q)
 
 
-def _with_draws(refined: Refined, draws: _Draws, outward: Outward) -> Refined:
+def _with_draws(refined: Refined, draws: _Draws, outward: Outward, particles: int) -> Refined:
     """Return it with other draws and their evidence; those from particles are worth as many."""
     usable = np.isfinite(draws.log_p)
     log_weights = (draws.log_p - draws.log_q)[usable & np.isfinite(draws.log_q)]
     settling, share, added = refined.settling, outward.share, outward.log_added
-    ess = 1 / (share**2 / _PARTICLES + (1 - share) ** 2 / settling.ess)
+    ess = 1 / (share**2 / particles + (1 - share) ** 2 / settling.ess)
     return replace(
         refined,
         **{name: x[usable] for name, x in draws._asdict().items()},

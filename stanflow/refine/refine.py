@@ -15,15 +15,17 @@ import torch
 from stanflow.arrays import FloatArray
 from stanflow.errors import NumericsError
 from stanflow.estimates.bridge import BridgeEstimate, bridge_evidence
-from stanflow.estimates.draws import LogDensities
+from stanflow.estimates.draws import FlowDraws, LogDensities
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.config import RefineConfig
+from stanflow.refine.reach import restraint_to_reach
 from stanflow.refine.record import Record, Snapshot
 from stanflow.refine.settling import Settling, settling
 from stanflow.refine.under_way import UnderWay
 from stanflow.sampling import annealing
 from stanflow.sampling.annealing import Path
 from stanflow.sampling.pullback import PulledBack, images
+from stanflow.sampling.restraint import Restrained, Restraint
 from stanflow.sampling.widened_base import WidenedBase
 from stanflow.stan.density import CountingTarget
 from stanflow.statistics.importance_weights import log_sum_exp
@@ -35,6 +37,7 @@ _SETTLED_RHAT, _SETTLED_SHIFT = 1.02, 0.1
 _EFFECTIVE_SHARE = 0.5  # of the draws wanted
 _SHARE_BEFORE_SHARPENING, _FAR = 0.4, 3.0  # of the evaluations; nats
 
+_EFFECTIVE_SHARE_WITHIN = 0.125  # where they are held
 Stop = Literal["settled", "evaluations", "cut short", "far"]
 
 
@@ -136,6 +139,8 @@ class Refined:
     stopped : {"settled", "evaluations", "cut short", "far"}
         Why it ended: by itself, by its own limit, because it was asked to, or as the flow is far.
     particles, islands : int
+    held : Restraint or None
+        What the draws, and all that is said of them, were held by; of the evidence, too.
     outward : Outward or None
         Where some of the draws are from, that moves did not come to.
     """
@@ -155,6 +160,7 @@ class Refined:
     stopped: Stop
     particles: int
     islands: int
+    held: Restraint | None = None
     outward: Outward | None = None
 
     @property
@@ -174,6 +180,7 @@ def refine(
     *,
     draws: int,
     seed: int,
+    drawn: FlowDraws | None = None,
     may_end_far: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_round: Callable[[RefineStep], None] = lambda step: None,
@@ -185,6 +192,12 @@ def refine(
     pulled back through the flow, and moved on there until they have settled: until snapshots from
     the later half of their way there have a nested R-hat below 1.02, no shift above a tenth of a
     standard deviation, and are worth half of the draws wanted. The draws are chosen from these.
+
+    Where particles come to the density with weights ``log p - log q`` whose mean is 3 nats above
+    the log evidence, and which grow with one coordinate, much of the posterior lies where the flow
+    has no draws, and moves would take long to come to the right share of it. So they begin anew,
+    held to where the flow has draws (see `reach.restraint_to_reach`); what lies beyond is for
+    `outward.go_outward` to follow.
 
     Parameters
     ----------
@@ -199,6 +212,9 @@ def refine(
         Draws wanted, S.
     seed : int
         For all that is random.
+    drawn : FlowDraws, optional
+        Draws of the flow, by which to hold particles where that is called for; without them, none
+        are held.
     may_end_far : bool
         Whether to end after two fifths of the evaluations where the mean of ``log p - log q`` over
         the draws is then 3 nats above the log evidence: the flow should learn from them first.
@@ -216,14 +232,15 @@ def refine(
         None where it ended before the posterior was reached.
     """
     config = config.resolved(target.dim)
-    run = _Run(flow, target, config, draws=draws, seed=seed, on_round=on_round, keep=keep)
-    while run.anneals:
-        cut_short = should_stop()
-        run.keep(now=cut_short)
-        if cut_short or run.evaluations > run.most or not run.heat():
-            return None
+    run = _Run(flow, target, config, drawn, draws=draws, seed=seed, on_round=on_round, keep=keep)
     stopped: Stop | None = None
     while stopped is None:
+        if run.anneals:
+            cut_short = should_stop()
+            run.keep(now=cut_short)
+            if cut_short or run.evaluations > run.most or not run.heat():
+                return None
+            continue
         run.move()
         cut_short, stopped = should_stop(), run.reason_to_stop(may_end_far=may_end_far)
         if stopped is None:
@@ -240,6 +257,7 @@ class _Run:
         flow: Flow,
         target: CountingTarget,
         config: RefineConfig,
+        drawn: FlowDraws | None,
         *,
         draws: int,
         seed: int,
@@ -249,10 +267,9 @@ class _Run:
         assert config.particles is not None
         assert config.most_evaluations is not None
         self._flow, self._target, self._config = flow, target, config
-        self._draws, self._on_round, self._keep = draws, on_round, keep
-        self._pulled = PulledBack(flow, target)
-        base = WidenedBase(flow.base)
-        self._path = Path(base, self._pulled)
+        self._base = WidenedBase(flow.base)
+        self._drawn, self._draws, self._seed = drawn, draws, seed
+        self._on_round, self._keep = on_round, keep
         self._rng = np.random.default_rng(seed)
         self.most = config.most_evaluations
         self._snapshots = max(_FEWEST_KEPT, math.ceil(draws / config.particles))
@@ -264,9 +281,23 @@ class _Run:
             if under_way.flow == self._digest:
                 self._restore(under_way)
                 return
-        points = base.sample(config.particles, torch.Generator().manual_seed(seed))
-        self._state = annealing.init(self._path, points, config.islands)
-        self._record, self._acceptance, self._temperatures, self._rounds = Record(), math.nan, 0, 0
+        self._acceptance, self._temperatures, self._rounds = math.nan, 0, 0
+        self._begin(None)
+
+    def _begin(self, held: Restraint | None) -> None:
+        """Draw particles from the base, to be annealed to the density held like this."""
+        self._lead_to(held)
+        assert self._config.particles is not None
+        generator = torch.Generator().manual_seed(self._seed)
+        points = self._base.sample(self._config.particles, generator)
+        self._state = annealing.init(self._path, points, self._config.islands)
+        self._record = Record()
+
+    def _lead_to(self, held: Restraint | None) -> None:
+        self._held = held
+        target = self._target if held is None else Restrained(self._target, held)
+        self._pulled = PulledBack(self._flow, target)
+        self._path = Path(self._base, self._pulled)
 
     @property
     def anneals(self) -> bool:
@@ -292,7 +323,20 @@ class _Run:
             self._move(self._path)
         self._temperatures += 1
         self._tell()
+        if state.beta == 1 and self._held is None:
+            held = self._to_be_held()
+            if held is not None:
+                self._begin(held)
         return True
+
+    def _to_be_held(self) -> Restraint | None:
+        """Return what the particles that have arrived are to be held by, if by anything."""
+        points, log_density = self._state.particles.points, self._state.particles.log_end
+        log_weights = self._pulled.log_weights(points, log_density)
+        if self._drawn is None or not log_weights.mean() - self._log_evidence > _FAR:
+            return None
+        z, _ = images(self._flow, points)
+        return restraint_to_reach(self._flow, self._drawn.z, z, log_weights)
 
     def move(self) -> None:
         """Move once at inverse temperature 1, and record it."""
@@ -307,7 +351,11 @@ class _Run:
         """Return why it ends after the last move; None where it goes on."""
         if self.evaluations > self.most:
             return "evaluations"
-        if may_end_far and self.evaluations > _SHARE_BEFORE_SHARPENING * self.most:
+        if (
+            may_end_far
+            and self._held is None
+            and self.evaluations > _SHARE_BEFORE_SHARPENING * self.most
+        ):
             eubo = self._record.snapshots[-1].log_weights.mean()
             if eubo - self._log_evidence > _FAR:
                 return "far"
@@ -316,7 +364,8 @@ class _Run:
             return None
         found = self._settling(self._record.kept(self._snapshots))
         self._tell(found.rhat)
-        return "settled" if _is_settled(found, self._draws) else None
+        share = _EFFECTIVE_SHARE if self._held is None else _EFFECTIVE_SHARE_WITHIN
+        return "settled" if _is_settled(found, share * self._draws) else None
 
     def _settling(self, kept: Snapshot) -> Settling:
         scores = [rank_normalized(x) for x in (kept.log_weights, kept.log_densities)]
@@ -355,10 +404,12 @@ class _Run:
             seconds=self._seconds,
             generator=dict(self._rng.bit_generator.state),
             flow=self._digest,
+            held=self._held,
         )
         self._keep.write(under_way.as_tensors())
 
     def _restore(self, under_way: UnderWay) -> None:
+        self._lead_to(under_way.held)
         self._state, self._record = under_way.state, under_way.record
         self._acceptance = under_way.acceptance
         self._temperatures, self._rounds = under_way.temperatures, under_way.rounds
@@ -375,6 +426,13 @@ class _Run:
         points = kept.points
         z, log_q = images(self._flow, points.reshape(-1, self._target.dim))
         log_p = self._target.log_density(z)
+        if self._held is not None:
+            assert self._drawn is not None
+            log_p = log_p + self._held.log_factor(z)
+            of_flow = replace(
+                self._drawn.densities,
+                log_p=self._drawn.densities.log_p + self._held.log_factor(self._drawn.z),
+            )
         usable = np.isfinite(log_p) & np.isfinite(log_q)
         if usable.sum() < 2:
             return None
@@ -397,15 +455,12 @@ class _Run:
             stopped=stopped,
             particles=islands * size,
             islands=islands,
+            held=self._held,
         )
 
 
-def _is_settled(found: Settling, draws: int) -> bool:
-    return (
-        found.rhat < _SETTLED_RHAT
-        and found.shift < _SETTLED_SHIFT
-        and found.ess >= _EFFECTIVE_SHARE * draws
-    )
+def _is_settled(found: Settling, fewest: float) -> bool:
+    return found.rhat < _SETTLED_RHAT and found.shift < _SETTLED_SHIFT and found.ess >= fewest
 
 
 def _annealed(log_evidence: FloatArray) -> LogEvidence:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from stanflow.refine.record import Record, Snapshot
 from stanflow.sampling.annealing import Annealing, Particles
+from stanflow.sampling.restraint import Restraint
 from stanflow.training.checkpoint import State, part
 
 _NUMBERS = ("acceptance", "temperatures", "rounds", "evaluations", "seconds")
@@ -36,6 +37,8 @@ class UnderWay:
         State of the random numbers.
     flow : bytes
         A digest of the flow's parameters.
+    held : Restraint or None
+        What particles are held by.
     """
 
     state: Annealing
@@ -47,6 +50,7 @@ class UnderWay:
     seconds: float
     generator: dict[str, Any]
     flow: bytes
+    held: Restraint | None
 
     def as_tensors(self) -> State:
         """Return it as tensors; see `from_tensors`."""
@@ -66,6 +70,8 @@ class UnderWay:
         for name in Snapshot._fields if record.snapshots else ():
             values = np.stack([getattr(x, name) for x in record.snapshots])
             tensors[f"snapshots.{name}"] = torch.from_numpy(values)
+        if self.held is not None:
+            tensors["held"] = torch.tensor(astuple(self.held), dtype=torch.float64)
         return tensors
 
     @classmethod
@@ -92,7 +98,13 @@ class UnderWay:
             seconds=seconds,
             generator=json.loads(bytes(arrays["generator"])),
             flow=bytes(arrays["flow"]),
+            held=_restraint(arrays["held"].tolist()) if "held" in arrays else None,
         )
+
+
+def _restraint(values: list[float]) -> Restraint:
+    coordinate, sign, bound, width = values
+    return Restraint(int(coordinate), int(sign), bound, width)
 
 
 def _of_bytes(x: bytes) -> torch.Tensor:

@@ -23,11 +23,11 @@ from stanflow.stan.density import Density
 from stanflow.statistics.medians import QUARTILES_OF_NORMAL
 
 _EFFECTIVE_SHARE = 0.9
-_FIRST_STEP, _FARTHEST_STEP, _FARTHEST_STEP_OF_WAY = 0.05, 0.25, 0.1
-_LEAST_EFFECTIVE_SHARE, _LEAST_VARIANCE = 0.5, 1e-6
+_FIRST_STEP, _FARTHEST_STEP, _FARTHEST_STEP_OF_WAY = 0.15, 0.25, 0.1
+_LEAST_EFFECTIVE_SHARE, _LEAST_VARIANCE, _LEAST_LEFT = 0.4, 1e-6, 0.25
 _SHORTEST_STEP = 1e-4
 _LAG = 10
-_FIRST_MOVES, _MOVES = 25, 2
+_FIRST_MOVES, _MOVES = 20, 4
 _KEPT = 64
 
 
@@ -60,13 +60,15 @@ def marginal(
     scale: float,
     islands: int,
     rng: np.random.Generator,
-    is_enough: Callable[[FloatArray, FloatArray], bool],
+    left: Callable[[FloatArray, FloatArray], float],
 ) -> Marginal:
-    """Follow a coordinate from one value on, until that is enough.
+    """Follow a coordinate from one value on, while there is more of it.
 
     Values are so close that the conditional effective sample size from one to the next is about 0.9
     of the particles, and at most a quarter of the coordinate's scale, or a tenth of the way so far,
-    apart. Particles move in units of quartiles, each half of them in those of the other half.
+    apart. Where a share w of the whole is left, what is missed in a step matters w times as much,
+    and steps are ``1 / w`` times as long, four times at most. Particles move
+    in units of quartiles, each half of them in those of the other half.
 
     Parameters
     ----------
@@ -81,8 +83,9 @@ def marginal(
         The coordinate's standard deviation, roughly.
     islands : int
     rng : numpy.random.Generator
-    is_enough : callable
-        Asked, with values and pooled log densities so far, (K,) each, whether to end.
+    left : callable
+        Asked, with values and pooled log densities so far, (K,) each, which share of the integral
+        is left; 0 to end.
     """
     value, direction = values[0], math.copysign(scale, values[1] - values[0])
     path, points = Path.at_end(density), points.copy()
@@ -93,14 +96,16 @@ def marginal(
     halves = _moved(halves, path, coordinate, rng, moves=_FIRST_MOVES)
     way, step = 0.0, _FIRST_STEP
     at, log_density, kept = [value], [_log_evidence(halves)], [_kept(halves, rng)]
-    while not is_enough(np.array(at), pooled(np.stack(log_density))):
+    while share_left := left(np.array(at), pooled(np.stack(log_density))):
+        longer = 1 / max(share_left, _LEAST_LEFT)
+        step *= longer
         weighed, share = _weighed(halves, path, coordinate, step * direction)
         while share < _LEAST_EFFECTIVE_SHARE and step > _SHORTEST_STEP:
             step *= 0.5
             weighed, share = _weighed(halves, path, coordinate, step * direction)
         halves, way = weighed, way + step
         longest = max(_FARTHEST_STEP, _FARTHEST_STEP_OF_WAY * way)
-        step = min(step * _towards_effective_share(share), longest)
+        step = min(step * _change_of_step(share, longer) / longer, longest)
         if not np.isfinite(_log_evidence(halves)).all():
             break
         halves = [annealing.resample(half, rng) for half in halves]
@@ -120,16 +125,17 @@ def pooled(log_density: FloatArray) -> FloatArray:
     return np.asarray(np.logaddexp.reduce(log_density, axis=1) - math.log(log_density.shape[1]))
 
 
-def _towards_effective_share(share: float) -> float:
+def _change_of_step(effective_share: float, longer: float) -> float:
     """Return what to multiply a step by: what takes it a tenth of the way, on the log scale.
 
-    The weights' variance, ``1 / share - 1``, grows with the step's square. Were each step the
-    longest that the particles at hand allow, those with the highest weights would have the shortest
-    steps, and the estimate would be too low.
+    The weights' variance, ``1 / effective_share - 1``, grows with the step's square. Were each step
+    the longest that the particles at hand allow, those with the highest weights would have the
+    shortest steps, and the estimate would be too low. A step was so many times longer than those
+    that this is asked of.
     """
-    variance = max(1 / share - 1, _LEAST_VARIANCE)
-    change = float(np.clip((1 / _EFFECTIVE_SHARE - 1) / variance, 0.25, 4.0))
-    return math.pow(change, 0.5 / _LAG)
+    variance = max(1 / effective_share - 1, _LEAST_VARIANCE)
+    wanted = (1 / _EFFECTIVE_SHARE - 1) * longer**2
+    return math.pow(float(np.clip(wanted / variance, 0.25, 4.0)), 0.5 / _LAG)
 
 
 def _moved(

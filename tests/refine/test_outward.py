@@ -7,7 +7,7 @@ from scipy import stats
 import stanflow.refine.outward as outward_module
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
-from stanflow.refine.outward import direction_of_weights, go_outward
+from stanflow.refine.outward import go_outward
 from stanflow.refine.refine import LogEvidence, Refined
 from stanflow.refine.settling import Settling
 from stanflow.stan.density import CountingTarget
@@ -108,17 +108,9 @@ def test_a_way_that_was_not_gone_to_its_end_says_so():
     x = stats.cauchy.rvs(size=4 * DRAWS, random_state=rng)
     x = x[x < 1][:DRAWS]
     z = np.column_stack([x, rng.normal(size=DRAWS)])
-    _before, after = outward_of(CAUCHY, z, x, seed=1, most=60_000)
+    _before, after = outward_of(CAUCHY, z, x, seed=1, most=20_000)
     assert not after.outward.ended
     assert after.outward.share > 0.1
-
-
-def test_a_direction_is_a_coordinate_and_a_sign():
-    rng = np.random.default_rng(1)
-    points = rng.normal(size=(DRAWS, 3))
-    assert direction_of_weights(points, points[:, 1] + rng.normal(size=DRAWS)) == (1, 1)
-    assert direction_of_weights(points, -np.exp(points[:, 2])) == (2, -1)
-    assert direction_of_weights(points, rng.normal(size=DRAWS)) is None
 
 
 def test_the_same_seed_gives_the_same():

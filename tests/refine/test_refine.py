@@ -246,6 +246,7 @@ def any_flow_is_far(monkeypatch):
     """And is found to be so by the first moves."""
     monkeypatch.setattr(refine_module, "_SHARE_BEFORE_SHARPENING", 0.0)
     monkeypatch.setattr(refine_module, "_FAR", -np.inf)
+    monkeypatch.setattr(refine_module, "restraint_to_reach", lambda *args: None)
 
 
 def fitted_from_far(**settings):

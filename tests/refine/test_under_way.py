@@ -130,6 +130,7 @@ def test_a_fit_that_dies_in_its_second_annealing_ends_at_the_same_numbers(
 ):
     monkeypatch.setattr(refine_module, "_SHARE_BEFORE_SHARPENING", 0.0)
     monkeypatch.setattr(refine_module, "_FAR", -np.inf)
+    monkeypatch.setattr(refine_module, "restraint_to_reach", lambda *args: None)
     settings = {
         "training": stanflow.TrainConfig(max_steps=50),
         "refining": RefineConfig(when="always", particles=64, most_evaluations=40_000),

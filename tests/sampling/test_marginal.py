@@ -37,7 +37,7 @@ def follow(direction, seed, *, way=4.0, particles=PARTICLES):
         scale=2.0,
         islands=ISLANDS,
         rng=rng,
-        is_enough=lambda values, log_density: abs(values[-1]) > way,
+        left=lambda values, log_density: float(abs(values[-1]) <= way),
     )
 
 
