@@ -2,7 +2,7 @@
 
 What is compared are probabilities: the share of a fit's draws below each quantile of NUTS's, as
 coefficients of separable data have no means. NUTS's quantiles are kept in benchmarks/references
-and made anew, in a quarter of an hour, where they are not there.
+and made anew, in some ten minutes, where they are not there.
 
     python benchmarks/coefficients.py [--seeds 3] [--out benchmarks/results/coefficients.json]
 """
@@ -23,7 +23,7 @@ from stanflow.files import write_file
 
 REFERENCE = Path(__file__).parent / "references" / "horseshoe_100_0.1.json"
 PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
-CHAINS, WARMUP, DRAWS, ADAPT_DELTA = 4, 2000, 20_000, 0.9
+CHAINS, WARMUP, DRAWS, ADAPT_DELTA = 4, 2000, 10_000, 0.9
 
 
 def model_of(form: str) -> stanflow.StanModel:

@@ -34,10 +34,10 @@ from stanflow.training.checkpoint import Keep
 
 _FEWEST_SNAPSHOTS, _FEWEST_KEPT = 20, 8
 _SETTLED_RHAT, _SETTLED_SHIFT = 1.02, 0.1
-_EFFECTIVE_SHARE = 0.5  # of the draws wanted
+_EFFECTIVE_SHARE, _EFFECTIVE_SHARE_HELD = 0.5, 0.125  # of the draws wanted
 _SHARE_BEFORE_SHARPENING, _FAR = 0.4, 3.0  # of the evaluations; nats
+_EVALUATIONS_HELD = 1.5  # times the evaluations, as annealing begins anew
 
-_EFFECTIVE_SHARE_WITHIN = 0.125  # where they are held
 Stop = Literal["settled", "evaluations", "cut short", "far"]
 
 
@@ -269,9 +269,8 @@ class _Run:
         self._flow, self._target, self._config = flow, target, config
         self._base = WidenedBase(flow.base)
         self._drawn, self._draws, self._seed = drawn, draws, seed
-        self._on_round, self._keep = on_round, keep
+        self._on_round, self._keep, self._share = on_round, keep, 0.0
         self._rng = np.random.default_rng(seed)
-        self.most = config.most_evaluations
         self._snapshots = max(_FEWEST_KEPT, math.ceil(draws / config.particles))
         self._enough = max(_FEWEST_SNAPSHOTS, 2 * self._snapshots)
         self._began, self._began_at = target.evaluations, time.perf_counter()
@@ -295,6 +294,9 @@ class _Run:
 
     def _lead_to(self, held: Restraint | None) -> None:
         self._held = held
+        assert self._config.most_evaluations is not None
+        times = 1.0 if held is None else _EVALUATIONS_HELD
+        self.most = round(times * self._config.most_evaluations)
         target = self._target if held is None else Restrained(self._target, held)
         self._pulled = PulledBack(self._flow, target)
         self._path = Path(self._base, self._pulled)
@@ -364,7 +366,7 @@ class _Run:
             return None
         found = self._settling(self._record.kept(self._snapshots))
         self._tell(found.rhat)
-        share = _EFFECTIVE_SHARE if self._held is None else _EFFECTIVE_SHARE_WITHIN
+        share = _EFFECTIVE_SHARE if self._held is None else _EFFECTIVE_SHARE_HELD
         return "settled" if _is_settled(found, share * self._draws) else None
 
     def _settling(self, kept: Snapshot) -> Settling:
@@ -374,6 +376,7 @@ class _Run:
 
     def _tell(self, rhat: float = math.nan, *, ends: bool = False) -> None:
         self._rounds += 1
+        self._share = 1.0 if ends else max(self._share, min(1.0, self.evaluations / self.most))
         self._on_round(
             RefineStep(
                 round=self._rounds,
@@ -381,7 +384,7 @@ class _Run:
                 acceptance=self._acceptance,
                 log_evidence=self._log_evidence,
                 rhat=rhat,
-                share=1.0 if ends else min(1.0, self.evaluations / self.most),
+                share=self._share,
                 seconds=self._seconds,
             )
         )

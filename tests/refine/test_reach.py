@@ -120,7 +120,12 @@ def test_nothing_is_held_without_the_flows_draws(model):
 def test_a_whole_fit_of_what_training_did_not_reach(model, monkeypatch):
     """The flow stays where it began, and the fit is right all the same."""
     monkeypatch.setattr("stanflow.fitting.fitting.train", trained_to(flow_of()))
-    fit = stanflow.fit(model, progress=False)
+    told = []
+    fit = stanflow.fit(model, on_round=told.append)
+    shares = [step.share for step in told if not step.outward]
+    assert shares == sorted(shares)
+    began_anew = np.diff([step.inverse_temperature for step in told]) < 0
+    assert began_anew.sum() == 1
     assert fit.report["refine"]["outward"]["parameter"] == "t"
     assert fit.log_evidence == pytest.approx(0, abs=4 * fit.log_evidence_se)
     assert fit.stan_variable("t").mean() == pytest.approx(MEAN, abs=0.3)
