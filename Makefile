@@ -33,7 +33,6 @@ bench: $(INSTALLED) native
 	$(BIN)/python benchmarks/stability.py --out benchmarks/results/stability.json
 	$(BIN)/python benchmarks/verdicts.py --out benchmarks/results/verdicts.json
 	$(BIN)/python benchmarks/refining.py --out benchmarks/results/refining.json
-	$(BIN)/python benchmarks/coefficients.py --out benchmarks/results/coefficients.json
 	$(BIN)/python benchmarks/warm_nuts.py --out benchmarks/results/warm_nuts.json
 	$(BIN)/python benchmarks/service_load.py --out benchmarks/results/service_load.json
 	$(BIN)/python -m benchmarks.defaults --out benchmarks/results/defaults.json
