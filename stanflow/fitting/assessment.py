@@ -38,7 +38,7 @@ from stanflow.fitting.fit_report import (
 )
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.elsewhere import Elsewhere, look_elsewhere
-from stanflow.refine.refine import LogEvidence, Outward, Refined
+from stanflow.refine.refined import LogEvidence, Outward, Refined
 from stanflow.refine.tails import mass_in_tails
 from stanflow.refine.verdict import judge as judge_refined
 from stanflow.stan.density import CountingTarget, NormalizingConstant

@@ -32,7 +32,7 @@ from stanflow.fitting.trace import trace_of
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.wiring import Wiring
 from stanflow.refine.config import RefineConfig
-from stanflow.refine.refine import RefineStep
+from stanflow.refine.refined import RefineStep
 from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import StanModel
 from stanflow.training.checkpoint import Checkpoint

@@ -33,7 +33,8 @@ from stanflow.flow.realnvp import Flow, Modes, build_flow
 from stanflow.flow.wiring import Wiring
 from stanflow.refine.config import RefineConfig
 from stanflow.refine.outward import go_outward
-from stanflow.refine.refine import Refined, RefineStep, refine
+from stanflow.refine.refine import refine
+from stanflow.refine.refined import Refined, RefineStep
 from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import StanModel
 from stanflow.statistics.importance_weights import normalized

@@ -11,7 +11,7 @@ from typing import Self
 from typing_extensions import override
 
 from stanflow.progress import Progress
-from stanflow.refine.refine import RefineStep
+from stanflow.refine.refined import RefineStep
 from stanflow.training.train_step import TrainStep
 
 _STEPS_SHOWN = 50

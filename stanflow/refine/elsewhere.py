@@ -18,7 +18,7 @@ from stanflow.estimates.probe import (
     walk_from_elsewhere,
 )
 from stanflow.flow.realnvp import Flow
-from stanflow.refine.refine import Refined
+from stanflow.refine.refined import Refined
 from stanflow.sampling import annealing
 from stanflow.sampling.annealing import Annealing, Path
 from stanflow.sampling.chains import Chains

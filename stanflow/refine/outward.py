@@ -19,7 +19,7 @@ import torch
 from stanflow.arrays import FloatArray
 from stanflow.flow.realnvp import Flow
 from stanflow.refine.reach import direction_of_weights
-from stanflow.refine.refine import LogEvidence, Outward, Refined
+from stanflow.refine.refined import LogEvidence, Outward, Refined
 from stanflow.sampling.annealing import systematic
 from stanflow.sampling.marginal import Marginal, marginal, pooled
 from stanflow.sampling.noncentered import NoncenteredDensity
@@ -77,8 +77,8 @@ def go_outward(
 
         P(beyond t2) / P(between t1 and t2) = integral_t2^inf f(t) dt / integral_t1^t2 f(t) dt.
 
-    t2 is the largest of the draws' quantiles from 0.5 to 0.9 up to which they are as many as f has
-    it, within a tenth.
+    Where draws were held, t2 is the bound. Otherwise it is the largest of their quantiles from 0.5
+    to 0.9 up to which they are as many as f has it, within a tenth.
 
     Parameters
     ----------
@@ -99,9 +99,9 @@ def go_outward(
     Returns
     -------
     Refined
-        With the draws and the evidence that this makes. As it was where there are fewer than 400
-        draws, the weights lead nowhere, or the draws have beyond t2 what the posterior has, within
-        1 % of it and two standard errors of its log.
+        With the draws and the evidence that this makes. Where draws were not held, as it was if
+        there are fewer than 400, the weights lead nowhere, or the draws have beyond t2 what the
+        posterior has, within 1 % of it and two standard errors of its log.
     """
     held, wanted = refined.held, len(refined.z)
     if target.dim < 2 or (held is None and wanted < _FEWEST_DRAWS):

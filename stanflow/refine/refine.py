@@ -6,8 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from stanflow.flow.realnvp import Flow
 from stanflow.refine.config import RefineConfig
 from stanflow.refine.reach import restraint_to_reach
 from stanflow.refine.record import Record, Snapshot
+from stanflow.refine.refined import LogEvidence, Refined, RefineStep, Stop
 from stanflow.refine.settling import Settling, settling
 from stanflow.refine.under_way import UnderWay
 from stanflow.sampling import annealing
@@ -37,138 +37,6 @@ _SETTLED_RHAT, _SETTLED_SHIFT = 1.02, 0.1
 _EFFECTIVE_SHARE, _EFFECTIVE_SHARE_HELD = 0.5, 0.125  # of the draws wanted
 _SHARE_BEFORE_SHARPENING, _FAR = 0.4, 3.0  # of the evaluations; nats
 _EVALUATIONS_HELD = 1.5  # times the evaluations, as annealing begins anew
-
-Stop = Literal["settled", "evaluations", "cut short", "far"]
-
-
-@dataclass(frozen=True)
-class RefineStep:
-    """What is known after a round of moves.
-
-    Attributes
-    ----------
-    round : int
-        Counted from 1.
-    inverse_temperature : float
-    acceptance : float
-        Mean probability that a trajectory was accepted, in the last move.
-    log_evidence : float
-        The islands' common estimate for this inverse temperature, without Stan's dropped constants.
-    rhat : float
-        Nested R-hat of the islands, NaN before there is one.
-    share : float
-        Of the most evaluations that are spent; 1 where it ends. Outward it begins anew.
-    seconds : float
-        Since refining began.
-    outward : bool
-        Whether draws are done with, and what lies beyond them is looked at.
-    """
-
-    round: int
-    inverse_temperature: float
-    acceptance: float
-    log_evidence: float
-    rhat: float
-    share: float
-    seconds: float
-    outward: bool = False
-
-
-@dataclass(frozen=True)
-class LogEvidence:
-    """An estimate of the log evidence, without Stan's dropped constants, and its standard error.
-
-    `pareto_k` is that of the terms it was made of, where it is known.
-    """
-
-    value: float
-    se: float
-    pareto_k: float | None = None
-
-
-@dataclass(frozen=True)
-class Outward:
-    """What was found beyond moved draws along one coordinate; see `outward.go_outward`.
-
-    Attributes
-    ----------
-    coordinate : int
-        Of z.
-    share : float
-        Of the draws, that are from there now.
-    log_added : LogEvidence
-        What the log evidence has gained.
-    values : int
-        Of the coordinate, at which particles moved.
-    ended : bool
-        Whether hardly any of the posterior is left beyond the last of them.
-    eubo : float
-        ``E[log p - log q]`` over the draws that were not beyond.
-    """
-
-    coordinate: int
-    share: float
-    log_added: LogEvidence
-    values: int
-    ended: bool
-    eubo: float
-
-
-@dataclass(frozen=True)
-class Refined:
-    """Draws moved to the posterior, and what vouches for them.
-
-    Attributes
-    ----------
-    base_points, z : arrays of shape (S, D)
-        Draws, each of weight one, in the flow's base space and in the target's.
-    log_p, log_q : arrays of shape (S,)
-        Log density under the target, and under the flow.
-    annealed : LogEvidence
-        By the product of mean weights; its error from what the islands differ in.
-    bridge : LogEvidence or None
-        By bridge sampling between the flow's draws and these; None where they do not overlap.
-    eubo : float
-        Evidence upper bound, ``E_p[log p - log q]``: above the log evidence by KL(p | q).
-    settling : Settling
-        Of the record that the draws are from.
-    temperatures, transitions : int
-        Inverse temperatures, and moves at the last one.
-    acceptance, log_step : float
-        Mean probability that a trajectory was accepted at the end, and the log of their step size.
-    stopped : {"settled", "evaluations", "cut short", "far"}
-        Why it ended: by itself, by its own limit, because it was asked to, or as the flow is far.
-    particles, islands : int
-    held : Restraint or None
-        What the draws, and all that is said of them, were held by; of the evidence, too.
-    outward : Outward or None
-        Where some of the draws are from, that moves did not come to.
-    """
-
-    base_points: FloatArray
-    z: FloatArray
-    log_p: FloatArray
-    log_q: FloatArray
-    annealed: LogEvidence
-    bridge: LogEvidence | None
-    eubo: float
-    settling: Settling
-    temperatures: int
-    transitions: int
-    acceptance: float
-    log_step: float
-    stopped: Stop
-    particles: int
-    islands: int
-    held: Restraint | None = None
-    outward: Outward | None = None
-
-    @property
-    def log_evidence(self) -> LogEvidence:
-        """The estimate with the smaller standard error."""
-        if self.bridge is None or self.annealed.se < self.bridge.se:
-            return self.annealed
-        return self.bridge
 
 
 @np.errstate(all="ignore")  # what is not finite is refused
@@ -264,14 +132,13 @@ class _Run:
         on_round: Callable[[RefineStep], None],
         keep: Keep | None,
     ) -> None:
-        assert config.particles is not None
-        assert config.most_evaluations is not None
         self._flow, self._target, self._config = flow, target, config
         self._base = WidenedBase(flow.base)
         self._drawn, self._draws, self._seed = drawn, draws, seed
         self._on_round, self._keep, self._share = on_round, keep, 0.0
         self._rng = np.random.default_rng(seed)
-        self._snapshots = max(_FEWEST_KEPT, math.ceil(draws / config.particles))
+        particles = config.particles_for(target.dim)
+        self._snapshots = max(_FEWEST_KEPT, math.ceil(draws / particles))
         self._enough = max(_FEWEST_SNAPSHOTS, 2 * self._snapshots)
         self._began, self._began_at = target.evaluations, time.perf_counter()
         self._digest = hashlib.sha256(flow.flat.numpy().tobytes()).digest()
@@ -286,17 +153,15 @@ class _Run:
     def _begin(self, held: Restraint | None) -> None:
         """Draw particles from the base, to be annealed to the density held like this."""
         self._lead_to(held)
-        assert self._config.particles is not None
-        generator = torch.Generator().manual_seed(self._seed)
-        points = self._base.sample(self._config.particles, generator)
+        particles = self._config.particles_for(self._target.dim)
+        points = self._base.sample(particles, torch.Generator().manual_seed(self._seed))
         self._state = annealing.init(self._path, points, self._config.islands)
         self._record = Record()
 
     def _lead_to(self, held: Restraint | None) -> None:
         self._held = held
-        assert self._config.most_evaluations is not None
         times = 1.0 if held is None else _EVALUATIONS_HELD
-        self.most = round(times * self._config.most_evaluations)
+        self.most = round(times * self._config.evaluations_for(self._target.dim))
         target = self._target if held is None else Restrained(self._target, held)
         self._pulled = PulledBack(self._flow, target)
         self._path = Path(self._base, self._pulled)

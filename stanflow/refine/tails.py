@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from stanflow.arrays import FloatArray
-from stanflow.refine.refine import Refined
+from stanflow.refine.refined import Refined
 from stanflow.stan.density import Density
 
 _MOST_DIMENSIONS = 50

@@ -16,7 +16,7 @@ from stanflow.estimates.verdict import (
     to_unbounded,
 )
 from stanflow.refine.elsewhere import Elsewhere
-from stanflow.refine.refine import Outward, Refined
+from stanflow.refine.refined import Outward, Refined
 
 _RHAT_NOTICED, _LARGEST_RHAT = 1.03, 1.1
 _SHIFT_NOTICED, _LARGEST_SHIFT = 0.1, 0.5  # standard deviations

@@ -67,8 +67,8 @@ def marginal(
     Values are so close that the conditional effective sample size from one to the next is about 0.9
     of the particles, and at most a quarter of the coordinate's scale, or a tenth of the way so far,
     apart. Where a share w of the whole is left, what is missed in a step matters w times as much,
-    and steps are ``1 / w`` times as long, four times at most. Particles move
-    in units of quartiles, each half of them in those of the other half.
+    and steps are ``1 / w`` times as long, four times at most. Particles move in units of quartiles,
+    each half of them in those of the other half.
 
     Parameters
     ----------
@@ -130,8 +130,8 @@ def _change_of_step(effective_share: float, longer: float) -> float:
 
     The weights' variance, ``1 / effective_share - 1``, grows with the step's square. Were each step
     the longest that the particles at hand allow, those with the highest weights would have the
-    shortest steps, and the estimate would be too low. A step was so many times longer than those
-    that this is asked of.
+    shortest steps, and the estimate would be too low. `longer` is how many times too long the step
+    was meant to be, as less is left.
     """
     variance = max(1 / effective_share - 1, _LEAST_VARIANCE)
     wanted = (1 / _EFFECTIVE_SHARE - 1) * longer**2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stanflow.service.json_values import finite
 
 if TYPE_CHECKING:
-    from stanflow.refine.refine import RefineStep
+    from stanflow.refine.refined import RefineStep
     from stanflow.training.train_step import TrainStep
 
 _SECONDS_BETWEEN_LINES = 0.25

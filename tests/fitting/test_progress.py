@@ -3,7 +3,7 @@ import math
 import numpy as np
 
 from stanflow.fitting.progress import RefineProgress, TrainProgress
-from stanflow.refine.refine import RefineStep
+from stanflow.refine.refined import RefineStep
 from stanflow.training.train_step import TrainStep
 
 

@@ -8,7 +8,7 @@ import stanflow.refine.outward as outward_module
 from stanflow.flow.config import FlowConfig
 from stanflow.flow.realnvp import build_flow
 from stanflow.refine.outward import go_outward
-from stanflow.refine.refine import LogEvidence, Refined
+from stanflow.refine.refined import LogEvidence, Refined
 from stanflow.refine.settling import Settling
 from stanflow.stan.density import CountingTarget
 from stanflow.stan.model import StanModel

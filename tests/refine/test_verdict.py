@@ -7,7 +7,7 @@ import pytest
 
 from stanflow.estimates.elbo import Elbo
 from stanflow.refine.elsewhere import Elsewhere
-from stanflow.refine.refine import LogEvidence, Outward, Refined
+from stanflow.refine.refined import LogEvidence, Outward, Refined
 from stanflow.refine.settling import Settling
 from stanflow.refine.verdict import judge
 

@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 import xarray
 
-from stanflow.refine.refine import RefineStep
+from stanflow.refine.refined import RefineStep
 from stanflow.service.schemas import Round
 from stanflow.service.teller import Teller
 from stanflow.training.train_step import TrainStep
