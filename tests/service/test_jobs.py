@@ -105,7 +105,7 @@ def test_a_fit_agrees_with_nuts(server, fit, reference):
 
 
 def test_events_tell_a_fit_as_it_trains(server):
-    job = server.begin("fits", server.model(), DATA, max_steps=3000, preset="paper", layers=4)
+    job = server.begin("fits", server.model(), DATA, max_steps=20_000, preset="paper", layers=4)
     events = events_of(server, job)
     steps = [data["step"] for name, data in events if name == "step"]
     assert len(steps) > 1
