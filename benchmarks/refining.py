@@ -1,8 +1,9 @@
 """Fits that importance weights cannot mend: evidence, verdict and time, by annealing.
 
 Each case is a whole `stanflow fit` with default settings. Where the evidence is known, its error is
-shown; the two forms of the horseshoe must agree. Results that the output file holds already are not
-computed again.
+shown. The horseshoe's, and its coefficients, are held against references/ (see horseshoe_gibbs.py):
+how far from its probability the share of draws below each quantile is, as coefficients of separable
+data have no means. Results that the output file holds already are not computed again.
 
     python benchmarks/refining.py [--only SECTION] [--seeds 3] [--out results.json]
 """
@@ -26,8 +27,10 @@ import numpy as np
 from models import MODELS
 from scipy import integrate, stats
 
+import stanflow
 from stanflow.files import write_file
 
+REFERENCES = Path(__file__).parent / "references"
 _REPORTED = (
     "dim", "log_evidence", "log_evidence_se", "elbo", "pareto_k", "verdict", "reasons", "refined",
     "refine", "modes", "steps", "stages", "gradient_evaluations", "seconds", "peak_memory_mb",
@@ -36,7 +39,7 @@ _REPORTED = (
 
 @dataclass(frozen=True)
 class Case:
-    """A program, its data, options of the command, and the log evidence where it is known."""
+    """A program, its data, options of the command, and what is known of the posterior."""
 
     section: str
     name: str
@@ -44,6 +47,7 @@ class Case:
     data: dict[str, Any]
     log_evidence: float | None = None
     options: tuple[str, ...] = ()
+    reference: dict[str, Any] | None = None
 
 
 def module_of(folder: str, name: str) -> ModuleType:
@@ -103,12 +107,15 @@ def cases() -> Iterator[Case]:
         yield Case("exact", f"two_modes_{dim}", program, data, 0.0)
     for d, rho in ((100, 0.1), (100, 0.5), (1000, 0.1)):
         data = simulated("horseshoe_logistic", n=100, d=d, rho=rho, seed=2)
+        reference = json.loads((REFERENCES / f"horseshoe_{d}_{rho}.json").read_text())
         for form in ("", "_noncentered"):
             yield Case(
                 "horseshoe" if d == 100 else "horseshoe, large",
                 f"horseshoe{form}_{d}_{rho}",
                 MODELS / "horseshoe_logistic" / f"horseshoe_logistic{form}.stan",
                 data,
+                reference["log_evidence"],
+                reference=reference,
             )
     yield from cases_to_spoil()
     yield from cases_of_training_before()
@@ -164,17 +171,42 @@ def run(case: Case, seed: int) -> dict[str, Any]:
         began = time.perf_counter()
         done = subprocess.run([*command, *case.options], check=True, capture_output=True, text=True)
         wall_seconds = time.perf_counter() - began
+        quantiles = case.reference and off_quantiles(case.reference, f"{folder}/fit")
     report = json.loads(done.stdout)
     result = {key: report.get(key) for key in _REPORTED} | {"wall_seconds": wall_seconds}
     return result | {
-        "section": case.section, "name": case.name, "seed": seed, "exact": case.log_evidence
+        "section": case.section, "name": case.name, "seed": seed, "exact": case.log_evidence,
+        "quantiles": quantiles,
     }  # fmt: skip
+
+
+def off_quantiles(reference: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Return how far shares of draws below a reference's quantiles are from what they are."""
+    fit = stanflow.load(folder)
+    of_beta = {f"beta[{j + 1}]": beta for j, beta in enumerate(fit.stan_variable("beta").T)}
+    draws = {name: fit.stan_variable(name) for name in ("alpha", "tau")} | of_beta
+    off = {
+        name: np.abs((draws[name][:, None] < quantiles).mean(axis=0) - reference["probabilities"])
+        for name, quantiles in reference["quantiles"].items()
+    }
+    worst = max(off, key=lambda name: float(off[name].max()))
+    return {
+        "root_mean_square": float(np.sqrt(np.mean([x**2 for x in off.values()]))),
+        "largest": float(off[worst].max()),
+        "worst": worst,
+        "tau": float(off["tau"].max()),
+    }
 
 
 def line(result: dict[str, Any]) -> str:
     exact = result["exact"]
     error = "" if exact is None else f"  off by {result['log_evidence'] - exact:+.3f}"
     refine = result["refine"]
+    quantiles = result["quantiles"]
+    if quantiles:
+        error += "  quantiles off by {root_mean_square:.3f}, {worst} {largest:.3f}".format(
+            **quantiles
+        )
     how = f"R-hat {refine['rhat']:.3f}" if refine else f"k-hat {result['pareto_k']:.2f}"
     return (
         f"{result['name']:36} seed {result['seed']}  {result['wall_seconds']:6.1f} s  log evidence "

@@ -161,7 +161,7 @@ def go_outward(
         return refined
     share = beyond / whole
     outside = _draws_beyond(
-        units.density, way, direction, last=last, n=round(wanted * share), rng=rng
+        units.density, way, direction, last=last, n=max(1, round(wanted * share)), rng=rng
     )
     inside = np.flatnonzero(s <= last)
     n_inside = wanted - len(outside)

@@ -26,6 +26,7 @@ _EFFECTIVE_SHARE = 0.9
 _FIRST_STEP, _FARTHEST_STEP, _FARTHEST_STEP_OF_WAY = 0.15, 0.25, 0.1
 _LEAST_EFFECTIVE_SHARE, _LEAST_VARIANCE, _LEAST_LEFT = 0.4, 1e-6, 0.25
 _SHORTEST_STEP = 1e-4
+_NO_DRAW = 1000.0
 _LAG = 10
 _FIRST_MOVES, _MOVES = 20, 4
 _KEPT = 64
@@ -177,10 +178,20 @@ def _weighed(
         points[:, coordinate] += way
         particles = path.at(points)
         log_ratio = (particles.log_end - half.particles.log_end).reshape(half.log_weights.shape)
-        log_ratio = np.where(np.isfinite(log_ratio), log_ratio, -np.inf)
+        log_ratio = _of_draws(np.where(np.isfinite(log_ratio), log_ratio, -np.inf))
         shares.append(np.nan_to_num(annealing.conditional_share(half, log_ratio)))
         weighed.append(replace(annealing.weigh(half, log_ratio), particles=particles))
     return weighed, float(np.mean(shares))
+
+
+def _of_draws(log_ratio: FloatArray) -> FloatArray:
+    """Return the ratios with those set to zero that no draws would have.
+
+    By Markov's inequality one of N draws has a ratio above x times its mean with a probability of
+    at most N / x. A particle from elsewhere that cannot move may have any.
+    """
+    highest = np.median(log_ratio) + math.log(_NO_DRAW * log_ratio.size)
+    return np.where(log_ratio > highest, -np.inf, log_ratio)
 
 
 def _kept(halves: list[Annealing], rng: np.random.Generator) -> FloatArray:

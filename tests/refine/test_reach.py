@@ -1,5 +1,7 @@
 """Particles whose weights lead beyond the flow's reach are held to it, and the rest follows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,27 @@ def test_what_is_beyond_follows(model, seed, sign):
     scaled = whole.z[:, 1:3] / np.exp(0.1 * (t[:, None] - MEAN))
     assert scaled.std() == pytest.approx(1, abs=0.1)
     np.testing.assert_allclose(whole.log_p, target.log_density(whole.z), rtol=1e-12)
+
+
+def test_a_bound_beyond_which_there_is_nothing_costs_nothing(model):
+    flow = flow_of()
+    target, refined = moved(model, flow)
+    held = replace(refined.held, bound=MEAN + 6 * SD)
+    z = model_draws(2000)
+    log_p = target.log_density(z)
+    known = replace(refined, held=held, z=z, base_points=z, log_p=log_p, log_q=log_p)
+    whole = go_outward(flow, target, known, most_evaluations=OUTWARD, seed=1)
+    assert whole.outward.share < 1e-3
+    assert whole.log_evidence.value == pytest.approx(refined.log_evidence.value, abs=0.01)
+
+
+def model_draws(n):
+    """Return draws of the model's density."""
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((n, 4))
+    z[:, 0] = MEAN + SD * z[:, 0]
+    z[:, 1:3] *= np.exp(0.1 * (z[:, :1] - MEAN))
+    return z
 
 
 def test_without_time_to_follow_it_is_said_that_it_was_not(model):

@@ -26,12 +26,30 @@ class Funnel(Density):
         return DensityBatch(log_density, gradient, np.isfinite(log_density))
 
 
-def follow(direction, seed, *, way=4.0, particles=PARTICLES):
+class FunnelWithPit(Funnel):
+    """A pit far from the funnel, too narrow to move in, that grows with v as nothing else does."""
+
+    PLACE, WIDTH, GROWTH = 100.0, 1e-5, 1000.0
+
+    def log_density_gradient(self, z):
+        batch = super().log_density_gradient(z)
+        inside = np.abs(z[:, 0] - self.PLACE) < 1
+        from_middle = (z - self.PLACE * np.eye(DIM)[0]) / self.WIDTH
+        from_middle[:, 2] = 0
+        log_density = self.GROWTH * z[:, 2] - 0.5 * (from_middle**2).sum(axis=1)
+        gradient = -from_middle / self.WIDTH + self.GROWTH * np.eye(DIM)[2]
+        return DensityBatch(
+            np.where(inside, log_density, batch.log_density),
+            np.where(inside[:, None], gradient, batch.gradient),
+            batch.accepted,
+        )
+
+
+def follow(direction, seed, *, way=4.0, particles=PARTICLES, density=None, points=None):
     rng = np.random.default_rng(seed)
-    points = rng.standard_normal((particles, DIM))
     return marginal(
-        Funnel(),
-        points,
+        Funnel() if density is None else density,
+        rng.standard_normal((particles, DIM)) if points is None else points,
         2,
         (0.0, direction),
         scale=2.0,
@@ -61,6 +79,14 @@ def test_the_estimate_has_no_bias():
     error = ratio.std(ddof=1) / np.sqrt(len(ratio))
     assert error < 0.025
     assert ratio.mean() == pytest.approx(1, abs=3 * error)
+
+
+def test_a_particle_that_is_no_draw_has_no_weight():
+    points = np.random.default_rng(2).standard_normal((PARTICLES, DIM))
+    points[0] = FunnelWithPit.PLACE * np.eye(DIM)[0]
+    way = follow(1.0, seed=1, way=1.0, density=FunnelWithPit(), points=points)
+    np.testing.assert_allclose(pooled(way.log_density), -(way.values**2) / 8, atol=0.3)
+    assert np.abs(way.points[1:, :, 0]).max() < 50
 
 
 @pytest.mark.parametrize("direction", [1.0, -1.0], ids=["mouth", "neck"])
