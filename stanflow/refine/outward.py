@@ -51,11 +51,64 @@ class _Units(NamedTuple):
     back: Callable[[FloatArray], FloatArray]
 
 
+class _Taken(NamedTuple):
+    """Up to which quantile draws are taken, and its value in the direction of the way."""
+
+    quantile: float
+    value: float
+
+
 class _Draws(NamedTuple):
     base_points: FloatArray
     z: FloatArray
     log_p: FloatArray
     log_q: FloatArray
+
+
+class _Free:
+    """Draws that nothing holds: taken up to where they are as many as the density has it."""
+
+    def __init__(self, refined: Refined) -> None:
+        self.refined = self.unfollowed = refined
+        self.are_enough = len(refined.z) >= _FEWEST_DRAWS
+
+    def direction(self, u: FloatArray, log_weights: FloatArray) -> tuple[int, int] | None:
+        return direction_of_weights(u, log_weights)
+
+    def nearest_end(self, s: FloatArray) -> float:
+        """Return the value that the way has to get beyond, of draws' values s in its direction."""
+        return float(np.quantile(s, _LAST[-1]))
+
+    def taken(self, values: FloatArray, log_density: FloatArray, s: FloatArray) -> _Taken:
+        quantile = _reliable_quantile(values, log_density, s)
+        return _Taken(quantile, float(np.quantile(s, quantile)))
+
+    def lack(self, added: LogEvidence) -> bool:
+        return added.value > max(math.log1p(_LEAST_ADDED), _STANDARD_ERRORS * added.se)
+
+
+class _Held:
+    """Draws held to a bound: up to it they are the posterior's, and beyond there are none."""
+
+    def __init__(self, refined: Refined, held: Restraint) -> None:
+        self._held = held
+        self.are_enough = bool(held.holds(refined.z).sum() >= _FEWEST_WITHIN)
+        self.refined = _within(refined, held) if self.are_enough else refined
+        nothing = LogEvidence(0.0, 0.0)
+        not_followed = Outward(held.coordinate, 0.0, nothing, values=0, ended=False, eubo=math.nan)
+        self.unfollowed = replace(self.refined, outward=not_followed)
+
+    def direction(self, u: FloatArray, log_weights: FloatArray) -> tuple[int, int]:
+        return self._held.direction
+
+    def nearest_end(self, s: FloatArray) -> float:
+        return self._held.sign * self._held.bound
+
+    def taken(self, values: FloatArray, log_density: FloatArray, s: FloatArray) -> _Taken:
+        return _Taken(1.0, self.nearest_end(s))
+
+    def lack(self, added: LogEvidence) -> bool:
+        return True
 
 
 @np.errstate(all="ignore")  # what is not finite has no weight
@@ -103,24 +156,21 @@ def go_outward(
         there are fewer than 400, the weights lead nowhere, or the draws have beyond t2 what the
         posterior has, within 1 % of it and two standard errors of its log.
     """
-    held, wanted = refined.held, len(refined.z)
-    if target.dim < 2 or (held is None and wanted < _FEWEST_DRAWS):
-        return refined
+    wanted = len(refined.z)
+    draws = _Free(refined) if refined.held is None else _Held(refined, refined.held)
+    if target.dim < 2 or not draws.are_enough:
+        return draws.unfollowed
+    refined = draws.refined
     rng = np.random.default_rng(seed)
-    if held is not None:
-        if held.holds(refined.z).sum() < _FEWEST_WITHIN:
-            return replace(refined, outward=_not_followed(held.coordinate))
-        refined = _within(refined, held)
-    units = _units(flow, target, refined.z, rng, held)
+    units = _units(flow, target, refined, rng)
     u, log_weights = units.of(refined.z), refined.log_p - refined.log_q
-    direction = direction_of_weights(u, log_weights) if held is None else held.direction
+    direction = draws.direction(u, log_weights)
     if direction is None:
         return refined
     coordinate, sign = direction
     s = sign * u[:, coordinate]
-    first, low, least, third = np.quantile(s, [_FROM, 0.25, _LAST[-1], 0.75])
-    if held is not None:
-        least = sign * held.bound
+    first, low, third = np.quantile(s, [_FROM, 0.25, 0.75])
+    least = draws.nearest_end(s)
     particles = _particles(most_evaluations)
     near = np.resize(rng.permutation(np.argsort(np.abs(s - first))[:particles]), particles)
     began = target.evaluations
@@ -142,34 +192,31 @@ def go_outward(
         left=left,
     )
     values, log_density = sign * way.values, pooled(way.log_density)
-    to, last = 1.0, least
     if not values[-1] > least:
-        return refined if held is None else replace(refined, outward=_not_followed(coordinate))
-    if held is None:
-        to = _reliable_quantile(values, log_density, s)
-        last = float(np.quantile(s, to))
+        return draws.unfollowed
+    taken = draws.taken(values, log_density, s)
     ended = _ends(values, log_density, least)
     # of the draws' mass from the first value to the last that they are taken up to
-    share_known = to - float((s <= first).mean())
-    beyond, error = _mass_beyond(values, way.log_density, last, share=share_known, ended=ended)
+    share_known = taken.quantile - float((s <= first).mean())
+    beyond, error = _mass_beyond(
+        values, way.log_density, taken.value, share=share_known, ended=ended
+    )
     error = math.hypot(error, beyond / math.sqrt(max(1.0, share_known * refined.settling.ess)))
-    whole = to + beyond
+    whole = taken.quantile + beyond
     # Errors of ratios are skewed: on the log scale half as much and twice as much are as far.
     added = LogEvidence(math.log(whole), error / whole)
-    is_more = added.value > max(math.log1p(_LEAST_ADDED), _STANDARD_ERRORS * added.se)
-    if held is None and not is_more:
+    if not draws.lack(added):
         return refined
     share = beyond / whole
     outside = _draws_beyond(
-        units.density, way, direction, last=last, n=max(1, round(wanted * share)), rng=rng
+        units.density, way, direction, last=taken.value, n=max(1, round(wanted * share)), rng=rng
     )
-    inside = np.flatnonzero(s <= last)
+    inside = np.flatnonzero(s <= taken.value)
     n_inside = wanted - len(outside)
     chosen = rng.choice(inside, size=n_inside, replace=n_inside > len(inside))
     new = _draws_at(flow, target, units.back(outside))
     old = (getattr(refined, name)[chosen] for name in _Draws._fields)
     order = rng.permutation(wanted)
-    draws = _Draws(*(np.concatenate(x)[order] for x in zip(old, new, strict=True)))
     outward = Outward(
         coordinate=coordinate,
         share=share,
@@ -178,7 +225,8 @@ def go_outward(
         ended=ended,
         eubo=float(log_weights[inside].mean()),
     )
-    return _with_draws(refined, draws, outward, particles)
+    merged = _Draws(*(np.concatenate(x)[order] for x in zip(old, new, strict=True)))
+    return _with_draws(refined, merged, outward, particles)
 
 
 def _particles(most_evaluations: int) -> int:
@@ -205,9 +253,8 @@ def _within(refined: Refined, held: Restraint) -> Refined:
 def _units(
     flow: Flow,
     target: Density,
-    z: FloatArray,
+    refined: Refined,
     rng: np.random.Generator,
-    held: Restraint | None,
 ) -> _Units:
     """Return the target in training's units, or with all of a hierarchy taken apart.
 
@@ -220,17 +267,13 @@ def _units(
     layer = flow.without_units()[-1]
     if layer is None:
         return _Units(target, lambda z: z, lambda u: u)
+    z, held = refined.z, refined.held
     points = rng.choice(z, size=points_looked_at(target.dim), replace=False)
     layers = find_noncentering(target, points, z.std(axis=0))
     if layers and not (held is not None and held.coordinate in layers[0].moved.tolist()):
         layer = layers[0]
     noncentered = NoncenteredDensity(target, layer)
     return _Units(noncentered, noncentered.carry_back, noncentered.carry)
-
-
-def _not_followed(coordinate: int) -> Outward:
-    nothing = LogEvidence(0.0, 0.0)
-    return Outward(coordinate, 0.0, nothing, values=0, ended=False, eubo=math.nan)
 
 
 def _integral(values: FloatArray, log_density: FloatArray, low: float, high: float) -> float:
