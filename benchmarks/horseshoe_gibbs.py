@@ -236,7 +236,8 @@ def combined(data: dict[str, Any], ways: list[Way]) -> dict[str, Any]:
     share_above = 1 - integrate.cumulative_trapezoid(np.exp(log_p - log_mass), at, initial=0)
     step = LOG_TAU[1] - LOG_TAU[0]
     se = step * np.sqrt((np.interp(LOG_TAU, at, share_above) ** 2 * errors**2).sum())
-    apart = [float(integrate.trapezoid(way.slopes, LOG_TAU)) for way in ways]
+    upward, downward = (integrate.trapezoid(way.slopes, LOG_TAU) for way in ways)
+    difference = float(upward - downward)
     of_tau = np.exp(np.interp(LOG_TAU, at, log_p) - log_mass)
     coefficients = np.concatenate([way.coefficients for way in ways], axis=1)
     weights = np.repeat(of_tau, coefficients.shape[1])
@@ -251,8 +252,8 @@ def combined(data: dict[str, Any], ways: list[Way]) -> dict[str, Any]:
     quantiles["tau"] = np.exp(np.interp(PROBABILITIES, 1 - share_above, at))
     return {
         "log_evidence": constant + float(np.logaddexp(log_mass, below)),
-        "log_evidence_se": float(se),
-        "difference_of_chains": apart[0] - apart[1],
+        "log_evidence_se": max(float(se), 0.5 * abs(difference)),
+        "difference_of_chains": difference,
         "log_tau": LOG_TAU.tolist(),
         "slopes": slopes.round(4).tolist(),
         "slopes_se": errors.round(4).tolist(),

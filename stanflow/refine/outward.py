@@ -27,8 +27,7 @@ from stanflow.sampling.restraint import Restraint
 from stanflow.sampling.standardize import StandardizedTarget
 from stanflow.stan.density import CountingTarget, Density
 from stanflow.statistics.medians import QUARTILES_OF_NORMAL
-from stanflow.training.noncentering import find_noncentering
-from stanflow.training.wiring import points_looked_at
+from stanflow.training.noncentering import find_noncentering, points_for_hierarchy
 
 _FROM, _LAST = 0.2, (0.9, 0.8, 0.7, 0.6, 0.5)  # quantiles of the draws
 _AS_MANY = 0.1  # relative
@@ -94,8 +93,14 @@ class _Held:
         self._held = held
         self.are_enough = bool(held.holds(refined.z).sum() >= _FEWEST_WITHIN)
         self.refined = _within(refined, held) if self.are_enough else refined
-        nothing = LogEvidence(0.0, 0.0)
-        not_followed = Outward(held.coordinate, 0.0, nothing, values=0, ended=False, eubo=math.nan)
+        not_followed = Outward(
+            coordinate=held.coordinate,
+            share=0.0,
+            log_added=LogEvidence(0.0, 0.0),
+            values=0,
+            ended=False,
+            eubo=float((self.refined.log_p - self.refined.log_q).mean()),
+        )
         self.unfollowed = replace(self.refined, outward=not_followed)
 
     def direction(self, u: FloatArray, log_weights: FloatArray) -> tuple[int, int]:
@@ -268,7 +273,7 @@ def _units(
     if layer is None:
         return _Units(target, lambda z: z, lambda u: u)
     z, held = refined.z, refined.held
-    points = rng.choice(z, size=points_looked_at(target.dim), replace=False)
+    points = rng.choice(z, size=points_for_hierarchy(target.dim), replace=False)
     layers = find_noncentering(target, points, z.std(axis=0))
     if layers and not (held is not None and held.coordinate in layers[0].moved.tolist()):
         layer = layers[0]

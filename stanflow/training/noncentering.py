@@ -32,9 +32,10 @@ from stanflow.training.warmstart import LocationScale, mean_field_start, typical
 from stanflow.training.wiring import points_looked_at
 
 _DIFFERENCE = 0.1  # in units of the mean-field fit's standard deviations
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 256, 8_000_000
 _MOST_PARENTS, _MOST_TIES, _MOST_LEVELS = 4, 8, 4
 _FEWEST_POINTS, _POINTS_A_WEIGHT = 4, 3
+_POINTS_WITHOUT_CHANCE = 12
 _LEAST_EFFECT = 0.05  # nats that a log scale changes by, over a standard deviation of the parent
 _LEAST_EFFECT_WITH_IT = 0.005
 _AGREEING = 0.8  # of the points, net, on an effect's sign
@@ -87,7 +88,7 @@ def noncenter(
     """
     best = None
     reached = typical_log_weight(target, fitted, rng)
-    points = fitted.draws(points_looked_at(target.dim), rng)
+    points = fitted.draws(points_for_hierarchy(target.dim), rng)
     scale = np.exp(fitted.log_scale)
     kinds = [0, 1]
     for _ in range(_MOST_ROUNDS):
@@ -108,6 +109,15 @@ def noncenter(
         points = best[0].carry(best[1].draws(len(points), rng))
         scale = points.std(axis=0)
     return best
+
+
+def points_for_hierarchy(dim: int) -> int:
+    """Return at how many points the hierarchy is looked for, by 2 D gradients each.
+
+    Of the D^2 pairs of coordinates some have derivatives of the same signs at few points by chance:
+    at six, a horseshoe's scale of one of a thousand coefficients seems to be set by another's.
+    """
+    return max(points_looked_at(dim), _POINTS_WITHOUT_CHANCE)
 
 
 @np.errstate(all="ignore")  # points where a derivative is not finite say nothing
@@ -259,8 +269,9 @@ def _rows_of_derivatives(
     coordinates: npt.NDArray[np.intp],
 ) -> Iterator[_Derivatives]:
     """Take derivatives for some coordinates."""
-    for first in range(0, len(coordinates), _ROWS_AT_ONCE):
-        rows = coordinates[first : first + _ROWS_AT_ONCE]
+    at_once = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // points.size))
+    for first in range(0, len(coordinates), at_once):
+        rows = coordinates[first : first + at_once]
         steps = np.zeros((len(rows), target.dim))
         steps[np.arange(len(rows)), rows] = _DIFFERENCE * scale[rows]
         second, third = (np.empty((len(points), *steps.shape)) for _ in range(2))

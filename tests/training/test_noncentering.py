@@ -10,7 +10,7 @@ from stanflow.flow.noncentering import NonCentering
 from stanflow.sampling.pullback import PulledBack, images
 from stanflow.stan.model import StanModel
 from stanflow.training.config import TrainConfig
-from stanflow.training.noncentering import find_noncentering, noncenter
+from stanflow.training.noncentering import find_noncentering, noncenter, points_for_hierarchy
 from stanflow.training.start import begin
 from stanflow.training.warmstart import LocationScale, mean_field_start
 
@@ -206,3 +206,24 @@ def test_a_coordinate_that_data_tell_is_the_others_sibling():
     assert scale_weights == pytest.approx({0: 1, 1: 1}, abs=0.02)
     assert not location_weights
     assert max(weights_of(of_shares, 7)[0].values()) < 0.05
+
+
+def test_of_a_million_pairs_none_is_found_by_chance():
+    """Scales of coefficients that outcomes say little of are nobody's children."""
+    d, n = 1000, 30
+    rng = np.random.default_rng(1)
+    target = StanModel(
+        stan_code="data { int n; int d; matrix[n, d] X; array[n] int y; } "
+        "parameters { vector[d] beta; real<lower=0> tau; vector<lower=0>[d] lambda; } "
+        "model { tau ~ cauchy(0, 1); lambda ~ cauchy(0, 1); beta ~ normal(0, tau * lambda); "
+        "y ~ bernoulli_logit(X * beta); }",
+        data={"n": n, "d": d, "X": rng.normal(size=(n, d)), "y": rng.integers(2, size=n)},
+        engine="embedded",
+    )
+    log_lambda = np.log(np.abs(rng.standard_cauchy(size=(100, d))))
+    log_tau = rng.normal(-10, 1, size=(100, 1))
+    beta = np.exp(log_tau + log_lambda) * rng.normal(size=(100, d))
+    at = np.concatenate([beta, log_tau, log_lambda], axis=1)
+    few = at[: points_for_hierarchy(target.dim)]
+    layer, _ = find_noncentering(target, few, at.std(axis=0))
+    assert layer.moved.tolist() == list(range(d))
