@@ -34,9 +34,10 @@ def moments(mean, sd, **more):
     return {"mean": mean, "sd": sd, "statistic": "moments", **more}
 
 
-def fitted(mean_error=0.05, sd_error=0.05, pareto_k=0.5, verdict="good", **more):
+def fitted(mean_error=0.05, sd_error=0.05, pareto_k=0.5, verdict="good", refined=False, **more):
     errors = {"mean_error": mean_error, "sd_error": sd_error, "by_quantiles": ["x.1", "x.2"]}
-    return {"accuracy": errors, "pareto_k": pareto_k, "verdict": verdict, **more}
+    shown = {"pareto_k": pareto_k, "verdict": verdict, "refined": refined}
+    return {"accuracy": errors, **shown, **more}
 
 
 # ---- Accuracy ----
@@ -93,6 +94,11 @@ def test_moments_are_compared_where_the_reference_knows_them():
 def test_a_fit_passes_where_all_is_well(bad):
     assert passes(fitted())
     assert not passes(fitted(**bad))
+
+
+def test_refined_draws_have_no_weights_to_be_bad():
+    assert passes(fitted(pareto_k=0.9, refined=True))
+    assert not passes(fitted(mean_error=0.11, refined=True))
 
 
 def test_a_failed_fit_does_not_pass_and_is_flagged():

@@ -10,7 +10,8 @@ that was cut off goes on where it was, and what was measured of the same code is
 
 - zoo: every pair of `stan_models` with D <= 50, weighted means and sds held against exact ones or a
   long NUTS run, which is kept in `references/` beside the results. A fit passes where the largest
-  error of a mean is at most 0.1 reference sds, that of an sd 10 %, and k-hat below 0.7.
+  error of a mean is at most 0.1 reference sds, that of an sd 10 %, and k-hat, where draws have
+  weights, below 0.7.
 - evidence: targets whose evidence is known.
 - horseshoe: the ELBO over time, against the paper's settings and Gaussian families.
 - large: D > 10,000.

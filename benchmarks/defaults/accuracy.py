@@ -92,14 +92,15 @@ def _largest(errors: Mapping[str, float]) -> str:
 
 
 def passes(item: Mapping[str, Any]) -> bool:
-    """Whether a fit has small errors and a k-hat that lets its weights be used."""
-    errors, k = item.get("accuracy"), item.get("pareto_k")
-    if errors is None or k is None or errors["mean_error"] is None or errors["sd_error"] is None:
+    """Whether a fit has small errors and, if its draws have weights, a k-hat that allows that."""
+    errors = item.get("accuracy")
+    if errors is None or errors["mean_error"] is None or errors["sd_error"] is None:
         return False
+    k = item["pareto_k"]
     return bool(
         errors["mean_error"] <= LARGEST_MEAN_ERROR
         and errors["sd_error"] <= LARGEST_SD_ERROR
-        and k < LARGEST_K
+        and (item["refined"] or (k is not None and k < LARGEST_K))
     )
 
 

@@ -22,7 +22,7 @@ LIMIT = 3600.0
 _KEPT = (
     "dim", "engine_version", "elbo", "elbo_se", "log_evidence", "log_evidence_se", "normalized",
     "pareto_k", "importance_ess", "verdict", "reasons", "steps", "stopped", "seconds",
-    "gradient_evaluations", "skipped_steps", "rejected_draws",
+    "gradient_evaluations", "skipped_steps", "rejected_draws", "refined",
 )  # fmt: skip
 
 

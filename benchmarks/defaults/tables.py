@@ -51,7 +51,7 @@ def zoo_table(items: Sequence[Item]) -> str:
         done = [item for item in own if "error" not in item]
         passed = f"{sum(map(passes, own))} of {len(own)}"
         if not done:
-            rows.append([model, own[0]["dim"], *[""] * 6, passed])
+            rows.append([model, own[0]["dim"], *[""] * 7, passed])
             continue
         exact = done[0]["exact_draws"]
         rows.append(
@@ -60,6 +60,7 @@ def zoo_table(items: Sequence[Item]) -> str:
                 done[0]["dim"],
                 _number(median(item["wall_seconds"] for item in done), ".1f"),
                 _number(_worst(item["pareto_k"] for item in done), ".2f"),
+                f"{sum(item['refined'] for item in done)} of {len(done)}",
                 _verdicts(own),
                 _number(_worst(item["accuracy"]["mean_error"] for item in done), ".3f"),
                 _percent(_worst(item["accuracy"]["sd_error"] for item in done)),
@@ -68,8 +69,8 @@ def zoo_table(items: Sequence[Item]) -> str:
             ]
         )
     head = [
-        "model", "D", "seconds", "k-hat", "verdict", "error of means", "of sds", "of exact draws",
-        "passes",
+        "model", "D", "seconds", "k-hat", "refined", "verdict", "error of means", "of sds",
+        "of exact draws", "passes",
     ]  # fmt: skip
     return "\n".join([_markdown(head, rows), "", *zoo_summary(items)])
 
@@ -79,8 +80,9 @@ def zoo_summary(items: Sequence[Item]) -> list[str]:
     passed = [item for item in items if passes(item)]
     silent = [item for item in items if not passes(item) and not flagged(item)]
     lines = [
-        "Seconds: median over seeds, of the whole command. k-hat and errors: the worst seed's, of "
-        "weighted draws; means in reference sds, sds by their logarithm. (q): for some scalars "
+        "Seconds: median over seeds, of the whole command. k-hat, of the flow, and errors: the "
+        "worst seed's, of draws with their weights, which refined ones have not; means in "
+        "reference sds, sds by their logarithm. (q): for some scalars "
         "median and interquartile range are compared. Of exact draws: what 4000 independent draws "
         "of the posterior have themselves, in the middle.",
         "",

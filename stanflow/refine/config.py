@@ -11,7 +11,7 @@ from stanflow.errors import UsageError
 When = Literal["auto", "always", "never"]
 
 _FEW_DIMENSIONS, _PARTICLES, _PARTICLES_IN_MANY_DIMENSIONS = 500, 512, 256
-_MOST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS = 1500, 50
+_MOST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS, _DIMENSIONS_WITH_HALF = 1500, 20, 100
 _FEWEST_STEPS_BEFORE, _FEWEST_IN_MANY_DIMENSIONS, _FEWEST_A_DIMENSION = 300, 600, 0.15
 _MOST_EVALUATIONS, _DIMENSIONS_WITH_ALL_EVALUATIONS = 300_000, 200
 
@@ -95,7 +95,10 @@ class RefineConfig:
         """
         if self.when == "never":
             return otherwise
-        wanted = _MOST_STEPS_BEFORE * min(1.0, _DIMENSIONS_WITH_ALL_STEPS / dim)
+        share = max(
+            min(1.0, _DIMENSIONS_WITH_ALL_STEPS / dim), 0.5 * min(1.0, _DIMENSIONS_WITH_HALF / dim)
+        )
+        wanted = _MOST_STEPS_BEFORE * share
         fewest = _FEWEST_STEPS_BEFORE + _FEWEST_A_DIMENSION * dim
         return round(max(wanted, min(fewest, _FEWEST_IN_MANY_DIMENSIONS)))
 
