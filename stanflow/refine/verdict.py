@@ -28,6 +28,7 @@ _APART_NOTICED, _LARGEST_APART = 1.2, 1.6  # R-hat
 _ESCAPED_NOTICED, _MOST_ESCAPED = 0.1, 0.5  # share of the chains
 _DIVERGENCE_NOTICED, _NOTICED_A_ROOT_DIMENSION = 3.0, 0.7  # nats
 _LARGEST_DIVERGENCE = 2.0  # times as much
+_LARGEST_ADDED = 9.0  # nats, by what lies outward
 _FEWEST_STEPS = 100
 _HIGHEST_K = 0.7
 
@@ -55,10 +56,10 @@ def judge(
     half a standard deviation to go; they are worth fewer than 100; the evidence's error is above a
     nat; its two estimates are half a nat apart, and three standard errors, or it is as far below
     the ELBO; the EUBO is above it by 6 nats and by ``1.4 sqrt(D)``, both without what lies outward;
-    what lies outward was not followed to its end; chains from elsewhere found 5 % of the posterior
-    where there are no draws, half of them ended there, or they did not come
-    together with the draws (R-hat above 1.6); 5 % of the posterior are in tails that draws never
-    came to. They are good if all of these are smaller still, Pareto k-hat of the bridge's terms is
+    what lies outward was not followed to its end, or adds 9 nats to the log evidence; chains from
+    elsewhere found 5 % of the posterior where there are no draws, half of them ended there, or they
+    did not come together with the draws (R-hat above 1.6); 5 % of the posterior are in tails that
+    draws never came to. They are good if all of these are smaller still, Pareto k-hat of the bridge's terms is
     below 0.7, and there were 100 steps of training at least.
 
     Parameters
@@ -146,12 +147,22 @@ def _to_tails(missing: float) -> Iterator[Objection]:
 
 
 def _to_outward(outward: Outward | None) -> Iterator[Objection]:
-    if outward is not None and not outward.ended:
+    if outward is None:
+        return
+    if not outward.ended:
         yield Objection(
             True,
             "the posterior goes on beyond the draws along one coordinate, and was not followed to "
             "its end",
             _LONGER,
+        )
+    if not outward.log_added.value < _LARGEST_ADDED:
+        share = math.exp(-outward.log_added.value)
+        yield Objection(
+            True,
+            f"the draws moved from the flow are {share:.1g} of the posterior that was found beyond "
+            "them: there may be more beside them, too, that nothing found",
+            _COMPARE,
         )
 
 

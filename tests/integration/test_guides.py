@@ -137,6 +137,7 @@ def test_limits_of_refined_fits_are_those_of_the_code():
         beyond: gaps,
         below: gaps,
         "the way outward": ("not gone to its end", ""),
+        "what lies outward, of the log evidence": (f"{v._LARGEST_ADDED:.0f} nats or more", ""),
         "EUBO above the log evidence, both without what lies outward": (
             {2.0: "twice as much"}[v._LARGEST_DIVERGENCE],
             f"max({v._DIVERGENCE_NOTICED:.0f}, {v._NOTICED_A_ROOT_DIMENSION} sqrt(D)) nats or more",

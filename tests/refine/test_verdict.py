@@ -128,6 +128,14 @@ def test_what_was_not_followed_to_its_end_is_unreliable():
     assert "not followed to its end" in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(("added", "name"), [(8.5, "good"), (9.5, "unreliable")])
+def test_draws_that_are_next_to_nothing_of_the_posterior_vouch_for_nothing(added, name):
+    outward = Outward(0, 1.0, LogEvidence(added, 0.02), 40, ended=True, eubo=-added - 4.9)
+    verdict = judged(replace(REFINED, outward=outward))
+    assert verdict.name == name
+    assert ("beyond them" in verdict.reasons[0]) == (name == "unreliable")
+
+
 @pytest.mark.parametrize(("eubo", "name"), [(-4.9, "good"), (-1.0, "usable")])
 def test_the_eubo_is_judged_without_what_lies_outward(eubo, name):
     """The flow need not hold what was found beyond what was moved from it."""
