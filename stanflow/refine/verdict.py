@@ -59,8 +59,8 @@ def judge(
     what lies outward was not followed to its end, or adds 9 nats to the log evidence; chains from
     elsewhere found 5 % of the posterior where there are no draws, half of them ended there, or they
     did not come together with the draws (R-hat above 1.6); 5 % of the posterior are in tails that
-    draws never came to. They are good if all of these are smaller still, Pareto k-hat of the bridge's terms is
-    below 0.7, and there were 100 steps of training at least.
+    draws never came to. They are good if all of these are smaller still, Pareto k-hat of the
+    bridge's terms is below 0.7, and there were 100 steps of training at least.
 
     Parameters
     ----------
