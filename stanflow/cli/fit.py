@@ -166,6 +166,7 @@ def fit(
             result.report["stages"]["save"] = {
                 "seconds": time.perf_counter() - began,
                 "gradient_evaluations": 0,
+                "density_evaluations": 0,
             }
     if as_json:
         print_json({**result.report, "out": str(folder)}, without=("columns",))

@@ -245,7 +245,7 @@ def assess(
     drawn, densities, constant = estimates.drawn, estimates.densities, estimates.constant
     elbo, importance = estimates.elbo, estimates.importance
     trained_by = estimates.trained_by
-    before_probe = target.evaluations
+    before_probe = target.gradients
     found = probe(
         flow,
         target,
@@ -254,7 +254,7 @@ def assess(
         gradient_evaluations=int(_PROBE_SHARE_OF_TRAINING * trained_by),
         seed=plan.probe_seed,
     )
-    of_probe = target.evaluations - before_probe
+    of_probe = target.gradients - before_probe
     tail_draws = min(
         _MOST_TAIL_DRAWS, max(_FEWEST_TAIL_DRAWS, int(_TAILS_SHARE_OF_TRAINING * trained_by))
     )
@@ -322,9 +322,9 @@ def assess_refined(
         The draws.
     """
     constant, elbo = estimates.constant, estimates.elbo
-    before = target.evaluations
+    before = target.gradients
     elsewhere = look_elsewhere(flow, target, refined, seed=plan.probe_seed)
-    of_chains = target.evaluations - before
+    of_chains = target.gradients - before
     in_tails = mass_in_tails(target, refined, seed=plan.tail_seed)
     constrained = model.constrain(refined.z, seed=plan.generated_seed)
     verdict = judge_refined(

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
-import numpy as np
-
-from stanflow.arrays import FloatArray
 from stanflow.fitting.assessment import SHARE_OF_TRAINING, evaluations_to_judge
-from stanflow.stan.model import StanModel
 
-_TIMED, _TIMES = 32, 3
 _MOST_FOR_JUDGING = 0.5  # of the time
 _SLACK = 1.2  # of judging
 _LEAST_FOR_TRAINING = 0.1  # of the time
@@ -18,7 +11,7 @@ _SHORTEST = 1e-9  # seconds
 
 
 def share_time(
-    model: StanModel, seconds: float, draws: int, evidence_draws: int
+    a_gradient: float, seconds: float, draws: int, evidence_draws: int
 ) -> tuple[float, int]:
     """Divide the time that is left between training and judging.
 
@@ -27,8 +20,8 @@ def share_time(
 
     Parameters
     ----------
-    model : StanModel
-        The posterior; some gradients are timed.
+    a_gradient : float
+        Seconds that one takes.
     seconds : float
         What is left.
     draws, evidence_draws : int
@@ -40,21 +33,9 @@ def share_time(
         For training.
     evidence_draws : int
         To judge by.
-
-    Raises
-    ------
-    InitializationError
-        The log density is not finite at any starting point.
     """
-    points = model.starting_points(_TIMED, np.random.default_rng(0))
-    a_draw = _SLACK * min(_seconds(model, points) for _ in range(_TIMES)) / _TIMED
+    a_draw = _SLACK * a_gradient
     affordable = int(_MOST_FOR_JUDGING * seconds / a_draw) - evaluations_to_judge(0)
     judged_by = min(evidence_draws, max(draws, affordable))
     training = (seconds - a_draw * evaluations_to_judge(judged_by)) / (1 + SHARE_OF_TRAINING)
     return max(training, _LEAST_FOR_TRAINING * seconds, _SHORTEST), judged_by
-
-
-def _seconds(model: StanModel, points: FloatArray) -> float:
-    began = time.perf_counter()
-    model.log_density_gradient(points)
-    return time.perf_counter() - began

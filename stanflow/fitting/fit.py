@@ -21,6 +21,7 @@ import stanflow
 from stanflow.errors import UsageError
 from stanflow.fitting.assessment import Assessment, DrawPlan
 from stanflow.fitting.budget import share_time
+from stanflow.fitting.cost import are_dear, seconds_a_gradient
 from stanflow.fitting.fit_report import FitReport
 from stanflow.fitting.fitting import SHARE_BEFORE_REFINING, Fitting
 from stanflow.fitting.modes import shares_of_modes
@@ -149,24 +150,32 @@ def fit(
         "refine_config": asdict(refining),
         "versions": _versions(),
     }
-    timed_config = train_config
-    if train_config.max_seconds is not None:
-        left = train_config.max_seconds - (time.perf_counter() - began)
-        if refining.when != "never":
-            left *= SHARE_BEFORE_REFINING
-        seconds, most = share_time(model, left, draws, plan.most_evidence_draws)
-        timed_config = replace(train_config, max_seconds=seconds)
-        fewest = min(plan.evidence_draws, most)
-        plan = replace(plan, evidence_draws=fewest, most_evidence_draws=most)
     kept = None
     if checkpoint is not None:
         kept = Checkpoint(Path(checkpoint), _identity(run, wiring), checkpoint_every)
         kept.read()
     target = CountingTarget(model)
+    stages = Stages(target)
+    with stages.measured("start"):
+        a_gradient = seconds_a_gradient(target)
+    if train_config.spare_gradients is None:
+        dear = are_dear(a_gradient, None if kept is None else kept.keep("cost"))
+        asked = (training or named_settings(preset)[1]).batch
+        train_config = replace(train_config, spare_gradients=dear, batch=asked).resolved(model.dim)
+        run["train_config"] = asdict(train_config)
+    timed_config = train_config
+    if train_config.max_seconds is not None:
+        left = train_config.max_seconds - (time.perf_counter() - began)
+        if refining.when != "never":
+            left *= SHARE_BEFORE_REFINING
+        seconds, most = share_time(a_gradient, left, draws, plan.most_evidence_draws)
+        timed_config = replace(train_config, max_seconds=seconds)
+        fewest = min(plan.evidence_draws, most)
+        plan = replace(plan, evidence_draws=fewest, most_evidence_draws=most)
     fitting = Fitting(
         model=model,
         target=target,
-        stages=Stages(target),
+        stages=stages,
         flow_config=flow_config,
         train_config=timed_config,
         refining=refining,
@@ -176,6 +185,7 @@ def fit(
         flow_seed=flow_seed,
         train_seed=train_seed,
         refine_seed=refine_seed,
+        a_gradient=a_gradient,
         checkpoint=kept,
         ends=began + (train_config.max_seconds or math.inf),
         shown=progress and on_step is None and on_round is None,
@@ -188,7 +198,15 @@ def fit(
     if grows and network.couplings > 0:
         run["flow_config"]["layers"] = network.couplings
     seconds = time.perf_counter() - began
-    report = _report(model, run, result, assessment, stages=fitting.stages, seconds=seconds)
+    report = _report(
+        model,
+        run,
+        result,
+        assessment,
+        stages=fitting.stages,
+        a_gradient=a_gradient,
+        seconds=seconds,
+    )
     return Fit(
         report=report,
         columns=assessment.constrained.columns,
@@ -237,6 +255,7 @@ def _report(
     assessment: Assessment,
     *,
     stages: Stages,
+    a_gradient: float,
     seconds: float,
 ) -> FitReport:
     return {
@@ -247,9 +266,13 @@ def _report(
         **assessment.report,
         "modes": shares_of_modes(result.flow),
         "steps": len(result.trace),
-        "gradient_evaluations": sum(
-            stage["gradient_evaluations"] for stage in stages.report.values()
-        ),
+        **stages.evaluations(),
+        "cost": {
+            "seconds_a_gradient": a_gradient,
+            "seconds_a_flow_step": stages.seconds_beside_gradients(
+                "training", a_gradient, len(result.trace)
+            ),
+        },
         "seconds": seconds,
         "peak_memory_mb": _peak_memory_mb(),
         "out": None,

@@ -36,11 +36,27 @@ class TailsReport(TypedDict):
     evaluations: int
 
 
-class StageReport(TypedDict):
+class EvaluationsReport(TypedDict):
+    """How often the program was evaluated: with gradients, and without."""
+
+    gradient_evaluations: int
+    density_evaluations: int
+
+
+class StageReport(EvaluationsReport):
     """What a stage cost."""
 
     seconds: float
-    gradient_evaluations: int
+
+
+class CostReport(TypedDict):
+    """What a gradient of the program took, with others beside it, and a step of the flow alone.
+
+    The latter is what training took beyond its gradients, and null where they leave nothing of it.
+    """
+
+    seconds_a_gradient: float
+    seconds_a_flow_step: float | None
 
 
 class OutwardReport(TypedDict):
@@ -143,6 +159,8 @@ class _ReportOfEveryFit(AssessmentReport):
 class FitReport(_ReportOfEveryFit, total=False):
     """All of it; the entries below are not in fits of StanFlow 0.1."""
 
+    density_evaluations: int
+    cost: CostReport
     stages: dict[str, StageReport]
     returns: int
     breakdown: str

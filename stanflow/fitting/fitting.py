@@ -71,6 +71,8 @@ class Fitting:
     grows : bool
         Whether training begins with few layers.
     flow_seed, train_seed, refine_seed : int
+    a_gradient : float
+        Seconds that one takes.
     checkpoint : Checkpoint or None
         Where the states of training and moving are kept.
     ends : float
@@ -94,6 +96,7 @@ class Fitting:
     flow_seed: int
     train_seed: int
     refine_seed: int
+    a_gradient: float
     checkpoint: Checkpoint | None
     ends: float
     shown: bool
@@ -110,7 +113,9 @@ class Fitting:
         from stanflow.fitting.progress import TrainProgress
 
         most = self.train_config.most_steps(self.model.dim)
-        with TrainProgress(most, self.model.normalizing_constant.value) as shown:
+        a_batch = self.train_config.draws_a_step(self.model.dim) * self.a_gradient
+        constant = self.model.normalizing_constant.value
+        with TrainProgress(most, constant, seconds_of_gradients=a_batch) as shown:
             yield shown
 
     def train(self) -> TrainResult:
@@ -218,7 +223,7 @@ class Fitting:
                 should_stop=partial(_must_end, limits),
                 on_round=tell,
             )
-            before = self.target.evaluations
+            before = self.target.gradients
             with self.stages.measured("refine"):
                 refined = moved(
                     result.flow,
@@ -230,7 +235,7 @@ class Fitting:
                 )
             if refined is not None and refined.stopped == "far":
                 left = self.refining.evaluations_for(self.model.dim)
-                left -= self.target.evaluations - before
+                left -= self.target.gradients - before
                 sharper, anew = self._sharpened(
                     result.flow, estimates, refined, moved.keywords["should_stop"]
                 )

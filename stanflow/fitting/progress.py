@@ -19,7 +19,7 @@ _BEFORE_TRAINING = "looking for where the posterior is"
 
 
 class TrainProgress(Progress):
-    """Shows steps, ELBO, seconds and rejected draws.
+    """Shows steps, ELBO, seconds, how many of them are gradients', and rejected draws.
 
     The ELBO is the median of the last 50 steps'.
 
@@ -29,11 +29,15 @@ class TrainProgress(Progress):
         How many steps to expect at most.
     constant : float
         Added to the ELBO shown.
+    seconds_of_gradients : float
+        What those of a step take.
     """
 
-    def __init__(self, most_steps: int, constant: float) -> None:
+    def __init__(self, most_steps: int, constant: float, *, seconds_of_gradients: float) -> None:
         super().__init__(_BEFORE_TRAINING, most_steps)
         self._constant = constant
+        self._seconds_of_gradients = seconds_of_gradients
+        self._first: TrainStep | None = None
         self._recent = deque[float](maxlen=_STEPS_SHOWN)
         self._rejected = 0
 
@@ -50,12 +54,24 @@ class TrainProgress(Progress):
             self._recent.append(step.elbo)
         elbo = median(self._recent) + self._constant if self._recent else math.nan
         rejected = f"rejected {self._rejected}"
+        cost = self._cost(step)
         self.update(
             "training",
             step.step,
-            f"ELBO {elbo:.2f}  {rejected}",
-            f"step {step.step}/{self._total}  ELBO {elbo:.2f}  {step.seconds:.1f} s  {rejected}",
+            f"ELBO {elbo:.2f}  {cost}",
+            f"step {step.step}/{self._total}  ELBO {elbo:.2f}  {step.seconds:.1f} s  "
+            f"{cost}  {rejected}",
         )
+
+    def _cost(self, step: TrainStep) -> str:
+        """Say what a step takes, and how much of that is the gradients'."""
+        if self._first is None:
+            self._first = step
+        if step.step == self._first.step:
+            return ""
+        taken = (step.seconds - self._first.seconds) / (step.step - self._first.step)
+        share = min(1.0, self._seconds_of_gradients / taken)
+        return f"{1e3 * taken:.3g} ms a step, {share:.0%} gradients"
 
 
 class RefineProgress(Progress):

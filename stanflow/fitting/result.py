@@ -262,7 +262,9 @@ class Fit(StanVariables):
             )
         elif (model.program.hash, model.data.hash) != known:
             raise UsageError(f"the fit is of {report['model']} with other data or another program")
-        target = CountingTarget(model, report["gradient_evaluations"])
+        target = CountingTarget(
+            model, report["gradient_evaluations"], report.get("density_evaluations", 0)
+        )
         seeds = np.random.SeedSequence([seed, n]).generate_state(6)
         plan = DrawPlan(n, n, n, *map(int, seeds))
         estimates = estimate(self.flow, model, plan, target)
@@ -278,7 +280,8 @@ class Fit(StanVariables):
         anew: FitReport = {
             **report,
             **assessment.report,
-            "gradient_evaluations": target.evaluations,
+            "gradient_evaluations": target.gradients,
+            "density_evaluations": target.densities,
             "out": None,
             "resampled": False,
         }

@@ -11,9 +11,10 @@ from stanflow.errors import UsageError
 When = Literal["auto", "always", "never"]
 
 _FEW_DIMENSIONS, _PARTICLES, _PARTICLES_IN_MANY_DIMENSIONS = 500, 512, 256
-_MOST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS, _DIMENSIONS_WITH_HALF = 1500, 20, 100
+_MOST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS, _DIMENSIONS_WITH_HALF = 1200, 25, 125
 _FEWEST_STEPS_BEFORE, _FEWEST_IN_MANY_DIMENSIONS, _FEWEST_A_DIMENSION = 300, 600, 0.15
 _MOST_EVALUATIONS, _DIMENSIONS_WITH_ALL_EVALUATIONS = 300_000, 200
+_MOST_IN_VERY_FEW, _VERY_FEW_DIMENSIONS = 65_000, 20
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class RefineConfig:
     moves : int
         Hamiltonian trajectories at each inverse temperature.
     most_evaluations : int, optional
-        Gradients to take at most; by default 300,000, and fewer above 200 dimensions, where each
-        takes longer.
+        Gradients to take at most; by default 300,000, fewer above 200 dimensions, where each takes
+        longer, and 65,000 up to 20, where a fit by NUTS takes hardly more.
 
     Raises
     ------
@@ -80,6 +81,8 @@ class RefineConfig:
         """Return the most gradients to take in D dimensions."""
         if self.most_evaluations is not None:
             return self.most_evaluations
+        if dim <= _VERY_FEW_DIMENSIONS:
+            return _MOST_IN_VERY_FEW
         share = min(1.0, math.pow(_DIMENSIONS_WITH_ALL_EVALUATIONS / dim, 0.25))
         return round(_MOST_EVALUATIONS * share)
 

@@ -36,6 +36,7 @@ _FEWEST_DRAWS, _FEWEST_WITHIN = 400, 50
 _ISLANDS = 4
 _NEGLIGIBLE, _LEAST_ADDED = 4e-3, 0.01  # of the posterior
 _STANDARD_ERRORS = 2.0
+_NEAR = 3.0  # nats that log weights of draws that nothing holds are above the log evidence
 _CANDIDATES = 4  # for each draw
 _FEWEST_VALUES = 8
 _FLAT = 1e-6
@@ -72,6 +73,8 @@ class _Free:
         self.are_enough = len(refined.z) >= _FEWEST_DRAWS
 
     def direction(self, u: FloatArray, log_weights: FloatArray) -> tuple[int, int] | None:
+        if log_weights.mean() - self.refined.log_evidence.value < _NEAR:
+            return None
         return direction_of_weights(u, log_weights)
 
     def nearest_end(self, s: FloatArray) -> float:
@@ -158,8 +161,9 @@ def go_outward(
     -------
     Refined
         With the draws and the evidence that this makes. Where draws were not held, as it was if
-        there are fewer than 400, the weights lead nowhere, or the draws have beyond t2 what the
-        posterior has, within 1 % of it and two standard errors of its log.
+        there are fewer than 400, the weights lead nowhere, their mean is within 3 nats of the log
+        evidence, or the draws have beyond t2 what the posterior has, within 1 % of it and two
+        standard errors of its log.
     """
     wanted = len(refined.z)
     draws = _Free(refined) if refined.held is None else _Held(refined, refined.held)

@@ -114,5 +114,5 @@ def _compiled(
     loops.stanflow_trajectories.argtypes = [_pointer]
     loops.stanflow_trajectories.restype = None
     loops.stanflow_trajectories(ctypes.addressof(arguments))
-    density.count(int(evaluated.sum()))
+    density.count_gradients(int(evaluated.sum()))
     return Phase(points, momentum, DensityBatch(log_density, gradient, accepted))

@@ -63,15 +63,16 @@ class CompiledDensity:
         Their first argument; it lives as long as the density.
     threads : int
         That may call them at once.
-    count : callable
-        To be told how many draws it was evaluated at.
+    count_gradients, count_densities : callable
+        To be told at how many draws it was evaluated with its gradient, and without.
     """
 
     log_density_gradient: int
     log_density: int
     model: int
     threads: int
-    count: Callable[[int], None] = lambda draws: None
+    count_gradients: Callable[[int], None] = lambda draws: None
+    count_densities: Callable[[int], None] = lambda draws: None
 
 
 class Density(ABC):
@@ -132,18 +133,23 @@ class CountingTarget(Target):
     ----------
     target : Target
         What is evaluated.
-    evaluations : int
-        Draws at which it was before.
+    gradients, densities : int
+        Draws at which it was before, with its gradient and without.
 
     Attributes
     ----------
-    evaluations : int
+    gradients, densities : int
         Draws at which it was so far.
     """
 
-    def __init__(self, target: Target, evaluations: int = 0) -> None:
-        self.evaluations = evaluations
+    def __init__(self, target: Target, gradients: int = 0, densities: int = 0) -> None:
+        self.gradients, self.densities = gradients, densities
         self._target = target
+
+    @property
+    def evaluations(self) -> int:
+        """Draws at which it was so far, in either way."""
+        return self.gradients + self.densities
 
     @property
     @override
@@ -153,19 +159,26 @@ class CountingTarget(Target):
     @override
     def compiled(self) -> CompiledDensity | None:
         density = self._target.compiled()
-        return None if density is None else replace(density, count=self._count)
+        if density is None:
+            return None
+        return replace(
+            density, count_gradients=self._count_gradients, count_densities=self._count_densities
+        )
 
-    def _count(self, draws: int) -> None:
-        self.evaluations += draws
+    def _count_gradients(self, draws: int) -> None:
+        self.gradients += draws
+
+    def _count_densities(self, draws: int) -> None:
+        self.densities += draws
 
     @override
     def log_density_gradient(self, z: FloatArray) -> DensityBatch:
-        self._count(len(z))
+        self._count_gradients(len(z))
         return self._target.log_density_gradient(z)
 
     @override
     def log_density(self, z: FloatArray) -> FloatArray:
-        self._count(len(z))
+        self._count_densities(len(z))
         return self._target.log_density(z)
 
     @override

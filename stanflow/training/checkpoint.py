@@ -15,7 +15,7 @@ import torch
 from stanflow.errors import UsageError, one_line, reason
 from stanflow.files import write_file
 
-_FORMAT = "6"
+_FORMAT = "7"
 _LARGEST_SHARE_OF_TIME = 0.05
 
 
@@ -57,6 +57,10 @@ class Checkpoint:
         """Return the last state of a stage, written or read; None where there is none."""
         return self._states.get(stage)
 
+    def add(self, stage: str, state: State) -> None:
+        """Take up a state of a stage, to be in the file from the next write on."""
+        self._states[stage] = {name: tensor.contiguous() for name, tensor in state.items()}
+
     def write(self, stage: str, state: State) -> None:
         """Replace the file by one with another state of a stage, and the others' last ones.
 
@@ -70,7 +74,7 @@ class Checkpoint:
         from safetensors.torch import save
 
         began = time.perf_counter()
-        self._states[stage] = {name: tensor.contiguous() for name, tensor in state.items()}
+        self.add(stage, state)
         tensors = {
             f"{stage}/{name}": tensor
             for stage, state in self._states.items()
@@ -150,6 +154,10 @@ class Keep:
     def state(self) -> State | None:
         """The stage's last state, written or read; None where there is none."""
         return self._checkpoint.state(self._stage)
+
+    def add(self, state: State) -> None:
+        """Keep another state in its place from the next write on; see `Checkpoint.add`."""
+        self._checkpoint.add(self._stage, state)
 
     def write(self, state: State) -> None:
         """Keep another state in its place; see `Checkpoint.write`."""

@@ -144,13 +144,13 @@ class CompiledGradientEstimator:
         """
         self._sweep.check_current()
         self._gradient(self._address, _key(generator), True)
-        self._density.count(self._sweep.batch)
+        self._density.count_gradients(self._sweep.batch)
         return result_of(self._log_ratio, self._accepted, self._tails)
 
     def log_weights(self, generator: torch.Generator) -> FloatArray:
         """Return log p - log q of a batch of the flow's own draws, those without one left out."""
         self._gradient(self._address, _key(generator), False)
-        self._density.count(self._sweep.batch)
+        self._density.count_densities(self._sweep.batch)
         return self._log_ratio[self._accepted]
 
     def largest(self) -> FloatArray:

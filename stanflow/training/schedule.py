@@ -18,7 +18,7 @@ _STEPS_BETWEEN_LOOKS = 50
 _SHARE_LOOKED_AT = 0.6
 _STANDARD_ERRORS = 2.0
 _GAIN_WORTH_STEPS = 0.03  # nats
-_NOISE_OF_A_DIMENSION = 0.002  # nats
+_NOISE_OF_A_DIMENSION = 0.5  # nats, over the draws a step
 _LEFT_AT_AN_EARLY_END = 0.02  # nats
 _MOST_DIMENSIONS_OF_NOISE = 50
 _FEWEST_STEPS, _FEWEST_COOLING_STEPS = 300, 600
@@ -131,9 +131,9 @@ class Plateau(Schedule):
     ELBO is below its bound by KL(q | p). For log weights of small variance that is half of it, the
     first term of the cumulant expansion of ``log E_q[p / q]``. So from step 300 on the rate starts
     to fall, too, when this half, in the median of the last 50 steps, is below 0.03 nats and what
-    the steps' noise adds at the first rate: 0.002 nats a dimension, of the first 50. It falls for
-    600 steps at least, which takes most of that noise away: what an early end leaves should be
-    below 0.02 nats.
+    the steps' noise adds at the first rate: half a nat over the draws a step for each dimension, of
+    the first 50. It falls for 600 steps at least, which takes most of that noise away: what an
+    early end leaves should be below 0.02 nats.
 
     Where training has ended in either way, it may go on once; the second time the trace decides.
 
@@ -148,7 +148,8 @@ class Plateau(Schedule):
     def __init__(self, config: TrainConfig, dim: int) -> None:
         super().__init__(config, dim)
         self._fewest_steps = min(config.min_steps, self._max_steps)
-        noise = _NOISE_OF_A_DIMENSION * min(dim, _MOST_DIMENSIONS_OF_NOISE)
+        noise_of_a_dimension = _NOISE_OF_A_DIMENSION / config.draws_a_step(dim)
+        noise = noise_of_a_dimension * min(dim, _MOST_DIMENSIONS_OF_NOISE)
         self._small_divergence = _GAIN_WORTH_STEPS + noise
         self._elbos: list[float] = []  # at the first rate, and since training went on if it did
         self._divergences = deque[float](maxlen=_STEPS_BETWEEN_LOOKS)

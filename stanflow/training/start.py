@@ -23,10 +23,6 @@ from stanflow.training.noncentering import noncenter
 from stanflow.training.warmstart import LocationScale, mean_field_start
 from stanflow.training.whitening import whitening
 
-_CHAINS, _CHAINS_IN_MANY_DIMENSIONS = 32, 16
-_ADAPT_AFTER = (20, 50, 100, 180)  # transitions
-_TRANSITIONS, _TRANSITIONS_IN_MANY_DIMENSIONS = 300, 150
-_ENOUGH_IF_MIXED, _HIGHEST_RHAT = 150, 1.1  # transitions, and R-hat since the metric was adapted
 _MANY_DIMENSIONS = 500
 _FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS = 4, 12
 _POINTS = 256
@@ -34,6 +30,31 @@ _TAILS_OF_NORMAL = 3.290
 _WEIGHT_OF_TAILS = 0.7
 _WIDENINGS = (1.0, 0.5, 0.25, 0.0, -1.0, -2.0)  # shares of the usual one
 _MOST_REJECTED = 0.1
+
+
+@dataclass(frozen=True)
+class _Ensemble:
+    """How chains look for where the posterior is.
+
+    Attributes
+    ----------
+    chains, transitions : int
+    adapt_after : tuple of int
+        Transitions after which the metric is adapted.
+    enough_if_mixed : int
+        Transitions that will do where R-hat since the last adaptation is below `highest_rhat`.
+    """
+
+    chains: int
+    transitions: int
+    adapt_after: tuple[int, ...]
+    enough_if_mixed: int
+    highest_rhat: float
+
+
+_SPARING = _Ensemble(16, 110, (15, 35, 80), enough_if_mixed=60, highest_rhat=1.2)
+_THOROUGH = _Ensemble(32, 300, (20, 50, 100, 180), enough_if_mixed=150, highest_rhat=1.1)
+_IN_MANY_DIMENSIONS = _Ensemble(16, 150, (20, 50, 100), enough_if_mixed=150, highest_rhat=1.1)
 
 
 @dataclass(frozen=True)
@@ -75,15 +96,15 @@ def begin(
     """Find where training begins.
 
     With ``start="ensemble"`` a mean-field fit comes first, then 32 Hamiltonian chains (16 above
-    500 dimensions): half of them start as Stan's do, half from the mean-field fit. They adapt
-    their metric together, and up to 500 dimensions half of their transitions will do where they
-    agree by then. Median and spread of each coordinate over their draws are the units; spread is
-    the interquartile range, or the wider of it and the central 90 %, as heavy tails ask for a wide
-    start. Where linear correlations are most of the posterior's shape, they are part of the units
-    (see `whitening`). Where they are so strong that the mean-field fit cannot have found the
-    posterior, the chains run in correlated units, too (see `batch_and_match`). And where some
-    coordinates set the scale of others, all of that is done with the hierarchy taken apart (see
-    `noncentering`).
+    500 dimensions, and where gradients are spared): half of them start as Stan's do, half from the
+    mean-field fit. They adapt their metric together, and up to 500 dimensions half of their
+    transitions will do where they agree by then. Median and spread of each coordinate over their
+    draws are the units; spread is the interquartile range, or the wider of it and the central 90 %,
+    as heavy tails ask for a wide start. Where linear correlations are most of the posterior's
+    shape, they are part of the units (see `whitening`). Where they are so strong that the
+    mean-field fit cannot have found the posterior, the chains run in correlated units, too (see
+    `batch_and_match`). And where some coordinates set the scale of others, all of that is done with
+    the hierarchy taken apart (see `noncentering`).
 
     Parameters
     ----------
@@ -126,17 +147,24 @@ def _begin_at(
     should_stop: Callable[[], bool],
 ) -> Start:
     """Run an ensemble from a mean-field fit, in correlated units where it takes them."""
+    ensemble = _ensemble(config, target.dim)
     if not config.whiten:
-        return _of_ensemble(target, fitted, rng, should_stop)
+        return _of_ensemble(target, fitted, ensemble, rng, should_stop)
     of_fit = _InUnits(target, fitted.location, fitted.log_scale)
     ridge = along_ridge(of_fit, rng.spawn(1)[0], should_stop)
     if ridge is None:
-        start = _of_ensemble(target, fitted, rng, should_stop)
+        start = _of_ensemble(target, fitted, ensemble, rng, should_stop)
         return start if should_stop() else _whitened(start, target, rng)
     units = _InUnits(target, of_fit.out_of_units(ridge.location), fitted.log_scale, ridge.factor)
     unit_normal = LocationScale(np.zeros(target.dim), np.zeros(target.dim))
-    start = _of_ensemble(units, unit_normal, rng, should_stop)
+    start = _of_ensemble(units, unit_normal, ensemble, rng, should_stop)
     return _out_of_units(start if should_stop() else _whitened(start, units, rng), units)
+
+
+def _ensemble(config: TrainConfig, dim: int) -> _Ensemble:
+    if config.spares_gradients(dim):
+        return _SPARING
+    return _THOROUGH if dim <= _MANY_DIMENSIONS else _IN_MANY_DIMENSIONS
 
 
 class _InUnits(StandardizedTarget, Target):
@@ -206,10 +234,11 @@ def _of_mean_field(fitted: LocationScale, rng: np.random.Generator) -> Start:
 def _of_ensemble(
     target: Target,
     fitted: LocationScale,
+    ensemble: _Ensemble,
     rng: np.random.Generator,
     should_stop: Callable[[], bool],
 ) -> Start:
-    draws = _run_ensemble(target, fitted, rng, should_stop)
+    draws = _run_ensemble(target, fitted, ensemble, rng, should_stop)
     location = np.median(draws, axis=0)
     log_scale = np.log(_spread(draws))
     points = rng.choice(draws, size=min(_POINTS, len(draws)), replace=False)
@@ -238,43 +267,43 @@ def _whitened(start: Start, target: Target, rng: np.random.Generator) -> Start:
 def _run_ensemble(
     target: Target,
     fitted: LocationScale,
+    ensemble: _Ensemble,
     rng: np.random.Generator,
     should_stop: Callable[[], bool],
 ) -> FloatArray:
     """Return the chains' draws after the first third, (n, D)."""
-    few = target.dim <= _MANY_DIMENSIONS
-    n_chains = _CHAINS if few else _CHAINS_IN_MANY_DIMENSIONS
-    transitions = _TRANSITIONS if few else _TRANSITIONS_IN_MANY_DIMENSIONS
     scale = np.exp(fitted.log_scale)
     around = fitted.draws(_POINTS, rng)
     there = target.log_density_gradient(around)
     usable = around[there.accepted]  # from the others no chain gets away
-    like_fit = usable[: n_chains // 2]
-    starts = np.concatenate([target.starting_points(n_chains - len(like_fit), rng), like_fit])
+    like_fit = usable[: ensemble.chains // 2]
+    starts = np.concatenate(
+        [target.starting_points(ensemble.chains - len(like_fit), rng), like_fit]
+    )
     chains = Chains(target, starts, Metric(np.empty((0, target.dim)), scale), rng)
     level = _low_quantile(there)
     chains.climb(level, first_step=0.1)
-    if len(usable) >= n_chains:
-        chains.restart(chains.lost(level), usable[-n_chains:])
+    if len(usable) >= ensemble.chains:
+        chains.restart(chains.lost(level), usable[-ensemble.chains :])
     recorded: list[FloatArray] = []
-    for transition in range(1, transitions + 1):
+    for transition in range(1, ensemble.transitions + 1):
         steps = rng.integers(_FEWEST_LEAPFROG_STEPS, _MOST_LEAPFROG_STEPS + 1)
         chains.transition(int(steps))
         recorded.append(chains.z)
-        if transition in _ADAPT_AFTER:
+        if transition in ensemble.adapt_after:
             recent = np.concatenate(recorded[transition // 2 :])
             chains.adapt(Metric(recent, _spread(recent)))
-        may_be_enough = transition == _ENOUGH_IF_MIXED < transitions
-        if should_stop() or (may_be_enough and _have_mixed(recorded)):
+        looks = transition == ensemble.enough_if_mixed
+        if should_stop() or (looks and _have_mixed(recorded, ensemble)):
             break
     return np.concatenate(recorded[len(recorded) // 3 :])
 
 
-def _have_mixed(recorded: list[FloatArray]) -> bool:
+def _have_mixed(recorded: list[FloatArray], ensemble: _Ensemble) -> bool:
     """Return whether the chains agree on every coordinate since they last adapted their metric."""
-    adapted = max(after for after in _ADAPT_AFTER if after < len(recorded))
+    adapted = max(after for after in ensemble.adapt_after if after < len(recorded))
     draws = np.stack(recorded[adapted:])
-    return all(rhat(draws[:, :, i].T) < _HIGHEST_RHAT for i in range(draws.shape[2]))
+    return all(rhat(draws[:, :, i].T) < ensemble.highest_rhat for i in range(draws.shape[2]))
 
 
 def _low_quantile(batch: DensityBatch) -> float:

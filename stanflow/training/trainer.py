@@ -58,8 +58,8 @@ class TrainResult:
         was where training was sound for the last time.
     returns : int
         How often training broke down, went back to where it was sound, and on more slowly.
-    gradient_evaluations : int
-        Of the target's log density so far, the start's included.
+    gradient_evaluations, density_evaluations : int
+        Of the target so far, the start's included: with gradients, and without.
     """
 
     flow: Flow
@@ -68,6 +68,7 @@ class TrainResult:
     breakdown: str = ""
     returns: int = 0
     gradient_evaluations: int = 0
+    density_evaluations: int = 0
 
     @property
     def skipped_steps(self) -> int:
@@ -133,7 +134,8 @@ def train(
         result = TrainResult(run.flow)
         if keep is not None and keep.state is not None:
             run.restore(keep.state, result)
-            target.evaluations = result.gradient_evaluations
+            target.gradients = result.gradient_evaluations
+            target.densities = result.density_evaluations
         for step in range(len(result.trace) + 1, config.most_steps(target.dim) + 1):
             said, norm = run.step(step, limits.seconds)
             result.trace.append(
@@ -149,7 +151,8 @@ def train(
             )
             on_step(result.trace[-1])
             stopped = limits.reason_to_stop() or run.record(result)
-            result.gradient_evaluations = target.evaluations
+            result.gradient_evaluations = target.gradients
+            result.density_evaluations = target.densities
             if stopped is not None:
                 result.stopped = stopped
                 break
@@ -311,7 +314,12 @@ class _Run:
                 "parameters": self.flow.flat,
                 "generator": self._generator.get_state(),
                 "counts": torch.tensor(
-                    [result.gradient_evaluations, self.failed_in_a_row, self._has_grown]
+                    [
+                        result.gradient_evaluations,
+                        result.density_evaluations,
+                        self.failed_in_a_row,
+                        self._has_grown,
+                    ]
                 ),
             },
             "adam": self._optimizer.state(),
@@ -328,7 +336,7 @@ class _Run:
     def restore(self, state: State, result: TrainResult) -> None:
         """Go back to a state."""
         self._safeguard.restore(part("safeguard.", state))
-        evaluations, self.failed_in_a_row, has_grown = map(int, state["run.counts"])
+        gradients, densities, self.failed_in_a_row, has_grown = map(int, state["run.counts"])
         if has_grown:
             self._layers = self.flow.bijections
         self._take_care(self._safeguard.returns)
@@ -337,7 +345,7 @@ class _Run:
         self._generator.set_state(state["run.generator"])
         if self._best is not None:
             self._best.restore(part("best.", state))
-        result.gradient_evaluations = evaluations
+        result.gradient_evaluations, result.density_evaluations = gradients, densities
         result.trace = from_state(part("trace.", state))
         for step in result.trace:
             self._schedule.record(step.elbo, step.log_weight_sd, step.seconds)

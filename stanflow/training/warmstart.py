@@ -14,11 +14,12 @@ from stanflow.arrays import FloatArray
 from stanflow.stan.density import Density, Target
 from stanflow.statistics.medians import QUARTILES_OF_NORMAL
 
-_STEPS_A_ROUND = 200
-_AVERAGED = 100
+_FEW_DIMENSIONS = 20
+_STEPS_A_ROUND, _STEPS_IN_FEW_DIMENSIONS = 200, 100
+_SHARE_AVERAGED = 0.5  # of a round
 _MOST_ROUNDS = 20
 _GAIN_WORTH_A_ROUND, _DIMENSIONS_OF_GAIN = 0.5, 200  # nats of ELBO, more in more dimensions
-_BATCH = 16
+_BATCH, _BATCH_IN_FEW_DIMENSIONS = 16, 8
 _BATCH_FOR_ELBO = 64
 _DRAWS_FOR_MEDIAN = 256
 _GROW, _SHRINK = 1.2, 0.5
@@ -47,7 +48,8 @@ def mean_field_start(
     Rprop (Riedmiller and Braun 1993) looks at the signs of a gradient alone: a coordinate's step
     grows while its sign stays and halves when it turns. So a posterior a thousand units away is
     reached in some fifty steps whatever the scales are, and near it the noise of the draws makes
-    the steps die out. After each round of 200 steps the last 100 are averaged; when that no longer
+    the steps die out. After each round of 200 steps, 100 up to 20
+    dimensions, the later half is averaged; when that no longer
     raises the ELBO, the best average is returned.
 
     Parameters
@@ -122,11 +124,14 @@ class _Rprop:
         self._step_sizes = np.full(len(start), _FIRST_STEP)
         self._signs = np.zeros(len(start))
         self._longest = longest
+        few = target.dim <= _FEW_DIMENSIONS
+        self._steps_a_round = _STEPS_IN_FEW_DIMENSIONS if few else _STEPS_A_ROUND
+        self._batch = _BATCH_IN_FEW_DIMENSIONS if few else _BATCH
 
     def run(self) -> FloatArray:
         """Take a round of steps and return the average of the last ones."""
-        last = deque[FloatArray](maxlen=_AVERAGED)
-        for _ in range(_STEPS_A_ROUND):
+        last = deque[FloatArray](maxlen=int(_SHARE_AVERAGED * self._steps_a_round))
+        for _ in range(self._steps_a_round):
             self._step()
             last.append(self._usable)
             if self._should_stop():
@@ -134,7 +139,7 @@ class _Rprop:
         return np.asarray(np.mean(last, axis=0))
 
     def _step(self) -> None:
-        gradient = _path_gradient(self._target, self._parameters, self._rng)
+        gradient = _path_gradient(self._target, self._parameters, self._batch, self._rng)
         if gradient is None:  # too far: go back, and on from there more carefully
             self._parameters = self._usable.copy()
             self._parameters[self._target.dim :] -= _FIRST_STEP
@@ -150,12 +155,12 @@ class _Rprop:
 
 
 def _path_gradient(
-    target: Density, parameters: FloatArray, rng: np.random.Generator
+    target: Density, parameters: FloatArray, batch_size: int, rng: np.random.Generator
 ) -> FloatArray | None:
     """Return the gradient of -ELBO in (location, log scale); None if no draw is accepted."""
     dim = target.dim
     scale = np.exp(parameters[dim:])
-    e = rng.standard_normal((_BATCH, dim))
+    e = rng.standard_normal((batch_size, dim))
     batch = target.log_density_gradient(parameters[:dim] + scale * e)
     if not batch.accepted.any():
         return None
@@ -168,7 +173,7 @@ def _elbo(target: Density, parameters: FloatArray, rng: np.random.Generator) -> 
     """Estimate the ELBO up to a constant; -infinity if any draw is rejected."""
     dim = target.dim
     e = rng.standard_normal((_BATCH_FOR_ELBO, dim))
-    batch = target.log_density_gradient(parameters[:dim] + np.exp(parameters[dim:]) * e)
-    if not batch.accepted.all():
+    log_density = target.log_density(parameters[:dim] + np.exp(parameters[dim:]) * e)
+    if not np.isfinite(log_density).all():
         return -np.inf
-    return float(batch.log_density.mean() + parameters[dim:].sum())
+    return float(log_density.mean() + parameters[dim:].sum())

@@ -5,6 +5,7 @@ Transforms and Jacobians are written from the Stan Reference Manual, "Constraint
 
 import json
 import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy import special, stats
 
 import stanflow
 
+SIMULATE_STIFF_ODE = Path(__file__).parents[2] / "stan_models/stiff_ode/simulate.py"
 # Points far out, and near the origin, where rounding of large terms hides no small one.
 RADII = np.repeat([1.0, 0.2], 5)
 
@@ -191,6 +193,37 @@ def ode(p, data):
     return prior + lognormal(data["y"], np.log(amount / volume), sigma)
 
 
+def stiff_ode(p, data):
+    """With scipy's Radau, much more accurate than the program's solver is asked to be."""
+    log_rates = [p.real(np.log(rate), 0.5) for rate in (0.04, 3e7, 1e4)]
+    sigma = p.positive()
+    shares = runpy.run_path(str(SIMULATE_STIFF_ODE))["shares"](data["time"], *np.exp(log_rates))
+    prior = normal(np.array(log_rates), np.log([0.04, 3e7, 1e4]), 0.5)
+    return prior + exponential(sigma, 5) + lognormal(data["y"], np.log(shares), sigma)
+
+
+def hidden_markov(p, data):
+    """By products of matrices, scaled at each step."""
+    K = int(data["K"])  # noqa: N806
+    transition = np.stack([p.simplex(K) for _ in range(K)])
+    mu, sigma = p.ordered(K), p.positives(K)
+    emitted = stats.norm.pdf(data["y"][:, None], mu, sigma)
+    prior = sum(stats.dirichlet.logpdf(row, np.full(K, 2.0)) for row in transition)
+    prior += normal(mu, 0, 5) + lognormal(sigma, 0, 0.5)
+    forward, log_likelihood = np.full(K, 1 / K) * emitted[0], 0.0
+    for at_t in emitted[1:]:
+        log_likelihood += np.log(forward.sum())
+        forward = forward / forward.sum() @ transition * at_t
+    return prior + log_likelihood + np.log(forward.sum())
+
+
+def logistic_regression(p, data):
+    alpha, beta = p.real(), p.reals(data["d"])
+    sign = 2 * data["y"] - 1
+    prior = normal(alpha, 0, 2) + normal(beta)
+    return prior + special.log_expit(sign * (alpha + data["X"] @ beta)).sum()
+
+
 def survival(p, data):
     shape, alpha, beta = p.positive(), p.real(), p.reals(data["d"])
     scale_event = np.exp(alpha + data["X_event"] @ beta)
@@ -215,6 +248,7 @@ CASES = [
     (hierarchical_schools, "hierarchical_schools", 30, "", 1e-11),
     (item_response, "item_response", 36, "", 1e-11),
     (gaussian_process, "gaussian_process", 24, "", 1e-9),  # a nearly singular covariance
+    (gaussian_process, "gaussian_process_100", 104, "--n 100", 1e-6),
     (stochastic_volatility, "stochastic_volatility", 43, "--T 40", 1e-11),
     (stochastic_volatility, "stochastic_volatility_500", 503, "--T 500", 1e-11),
     (poisson_random_effects, "poisson_random_effects", 20, "", 1e-11),
@@ -229,6 +263,9 @@ CASES = [
     (simplex_mixture, "simplex_mixture", 8, "", 1e-11),
     (covariance, "covariance", 20, "", 1e-11),
     (ode, "ode", 4, "", 1e-7),  # the solver's tolerance is 1e-8 a step
+    (stiff_ode, "stiff_ode", 4, "", 1e-5),  # the solver's tolerance is 1e-8 a step
+    (hidden_markov, "hidden_markov", 12, "", 1e-11),
+    (logistic_regression, "logistic_regression", 11, "", 1e-11),
     (survival, "survival", 6, "", 1e-11),
     (robust_regression, "robust_regression", 6, "", 1e-11),
 ]
