@@ -26,7 +26,8 @@ def _told(of: Callable[[int], int], in_paper: int | None = None) -> str:
     change = next((dim for dim in _DIMENSIONS if of(dim) != first), None)
     told = str(first)
     if change is not None:
-        then = str(of(change)) if of(change) == of(_DIMENSIONS[-1]) else "fewer"
+        then = "more" if of(change) > first else "fewer"
+        then = str(of(change)) if of(change) == of(_DIMENSIONS[-1]) else then
         told += f", {then} above {change - 1} dimensions"
     paper = "" if in_paper is None or in_paper == first else f"; paper: {in_paper}"
     return f"[default: {told}{paper}]"

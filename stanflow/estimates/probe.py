@@ -26,15 +26,37 @@ from stanflow.sampling.metric import Metric
 from stanflow.stan.density import Target
 from stanflow.statistics.markov_chains import rhat
 
-_MOST_CHAINS, _FEWEST_CHAINS = 32, 8
-_USUAL_CLIMBS, _TRANSITIONS, _LEAPFROG_STEPS = 150, 50, 8
-_EVALUATIONS_A_CHAIN = _USUAL_CLIMBS + _TRANSITIONS * _LEAPFROG_STEPS
-FEWEST_EVALUATIONS = _FEWEST_CHAINS * _EVALUATIONS_A_CHAIN
+_MOST_CHAINS, _FEWEST_CHAINS = 32, 16
+_FEW_DIMENSIONS = 20
+_USUAL_CLIMBS = 150
 _OVERDISPERSION = 4.0
 _LOG_WEIGHT_OF_ESCAPE = math.log(1000)
 _NEGLIGIBLE = 0.5  # nats: log weights that differ by less are alike
 _LARGEST_EXPONENT = 700.0  # of a finite exponential
 _BEYOND_COMPARISON = 1e9  # a log weight that stands for an infinite one
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How long chains walk.
+
+    Attributes
+    ----------
+    transitions, leapfrog_steps : int
+        After a climb, and of each transition.
+    """
+
+    transitions: int = 50
+    leapfrog_steps: int = 8
+
+    @property
+    def evaluations(self) -> int:
+        """About how many gradients a chain takes."""
+        return _USUAL_CLIMBS + self.transitions * self.leapfrog_steps
+
+
+_SHORT_WALK, _WALK = Walk(40, 5), Walk()
+FEWEST_EVALUATIONS = _FEWEST_CHAINS * _WALK.evaluations
 
 
 @dataclass(frozen=True)
@@ -105,11 +127,16 @@ def probe(
         For starting points and momenta.
     """
     rng = np.random.default_rng(seed)
-    chains = int(
-        np.clip(gradient_evaluations // _EVALUATIONS_A_CHAIN, _FEWEST_CHAINS, _MOST_CHAINS)
-    )
+    walk = _SHORT_WALK if target.dim <= _FEW_DIMENSIONS else _WALK
+    chains = int(np.clip(gradient_evaluations // walk.evaluations, _FEWEST_CHAINS, _MOST_CHAINS))
     points, densities = walk_from_elsewhere(
-        target, metric_of(flow, drawn.z), drawn.z, drawn.densities.log_p, chains=chains, rng=rng
+        target,
+        metric_of(flow, drawn.z),
+        drawn.z,
+        drawn.densities.log_p,
+        chains=chains,
+        walk=walk,
+        rng=rng,
     )
     log_weights = log_weights_at(flow, points, densities) - log_evidence
     escaped = have_escaped(log_weights, densities)
@@ -142,6 +169,7 @@ def walk_from_elsewhere(
     *,
     chains: int,
     rng: np.random.Generator,
+    walk: Walk = _WALK,
 ) -> tuple[FloatArray, FloatArray]:
     """Start chains away from draws, let them climb to the level of these, and mix.
 
@@ -155,6 +183,7 @@ def walk_from_elsewhere(
         The draws, and the target's log density there.
     chains : int
     rng : numpy.random.Generator
+    walk : Walk
 
     Returns
     -------
@@ -168,7 +197,7 @@ def walk_from_elsewhere(
     if lost.any():
         walking.restart(lost, _around(z, chains, rng))
         walking.climb(level, first_step=0.1)
-    return _mix(walking)
+    return _mix(walking, walk)
 
 
 def have_escaped(log_weights: FloatArray, densities: FloatArray) -> npt.NDArray[np.bool_]:
@@ -185,12 +214,12 @@ def have_escaped(log_weights: FloatArray, densities: FloatArray) -> npt.NDArray[
     return np.asarray(escaped & np.isfinite(densities).all(axis=0))
 
 
-def _mix(chains: Chains) -> tuple[FloatArray, FloatArray]:
+def _mix(chains: Chains, walk: Walk) -> tuple[FloatArray, FloatArray]:
     """Let the chains run; return points (n, C, D) and log densities (n, C) of the second half."""
     points, densities = [], []
-    for transition in range(_TRANSITIONS):
-        chains.transition(_LEAPFROG_STEPS)
-        if transition >= _TRANSITIONS // 2:
+    for transition in range(walk.transitions):
+        chains.transition(walk.leapfrog_steps)
+        if transition >= walk.transitions // 2:
             points.append(chains.z)
             densities.append(chains.there.log_density)
     return np.stack(points), np.stack(densities)

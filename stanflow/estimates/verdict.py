@@ -202,7 +202,7 @@ def flow_suffices(
         ELBO of each training step.
     """
     objections = (
-        *_to_convergence(trace),
+        *_to_convergence(trace, elbo, importance),
         *_to_divergence(elbo, importance),
         *_to_weights(importance),
         *_to_halves(z, importance),
@@ -221,7 +221,7 @@ def _objections(diagnostics: Diagnostics) -> Iterator[Objection]:
     yield from _to_weights(diagnostics.importance)
     yield from to_rejected_draws(diagnostics.rejected_share, diagnostics.boundary)
     yield from _to_skipped_steps(diagnostics)
-    yield from _to_convergence(diagnostics.trace)
+    yield from _to_convergence(diagnostics.trace, diagnostics.elbo, diagnostics.importance)
     yield from _to_halves(diagnostics.z, diagnostics.importance)
     yield from _to_unweighted_draws(diagnostics.z, diagnostics.importance)
 
@@ -366,7 +366,13 @@ def _to_skipped_steps(diagnostics: Diagnostics) -> Iterator[Objection]:
         )
 
 
-def _to_convergence(trace: FloatArray) -> Iterator[Objection]:
+def _to_convergence(
+    trace: FloatArray, elbo: Elbo, importance: ImportanceEstimate
+) -> Iterator[Objection]:
+    """Object to an ELBO that still rose, unless no more is left to gain.
+
+    Where the learning rate falls, a step's noise does, too, and the ELBO rises by that.
+    """
     if len(trace) < _FEWEST_STEPS:
         yield Objection(
             True, f"{len(trace)} training steps are too few to tell whether it converged",
@@ -375,6 +381,10 @@ def _to_convergence(trace: FloatArray) -> Iterator[Objection]:
         return
     last = int(_LAST_SHARE * len(trace))
     gain, se = gain_of_medians(trace[-2 * last : -last], trace[-last:])
+    left = importance.log_evidence - elbo.value
+    nothing_left = importance.pareto_k <= HIGHEST_K_UNWEIGHTED and left <= _GAIN_STILL_RISING
+    if nothing_left and gain <= _GAIN_UNCONVERGED:
+        return
     if gain > max(3 * se, _GAIN_STILL_RISING) or not math.isfinite(gain):
         yield Objection(
             not gain <= _GAIN_UNCONVERGED,

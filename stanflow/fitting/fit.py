@@ -133,7 +133,7 @@ def fit(
     began = time.perf_counter()
     grows = (flow or named_settings(preset)[0]).layers is None
     unless_given = RefineConfig(when="never" if preset == "paper" else "auto")
-    refining = (refining or unless_given).resolved(model.dim)
+    refining = (refining or unless_given).resolved(model.dim, draws)
     flow_config, train_config = _resolved(model, preset, flow, training, refining)
     flow_seed, train_seed, *seeds, refine_seed = (
         int(s) for s in np.random.SeedSequence(seed).generate_state(9)
@@ -161,8 +161,11 @@ def fit(
     if train_config.spare_gradients is None:
         dear = are_dear(a_gradient, None if kept is None else kept.keep("cost"))
         asked = (training or named_settings(preset)[1]).batch
-        train_config = replace(train_config, spare_gradients=dear, batch=asked).resolved(model.dim)
-        run["train_config"] = asdict(train_config)
+        if dear:
+            train_config = replace(train_config, spare_gradients=True, batch=asked).resolved(
+                model.dim
+            )
+            run["train_config"] = asdict(train_config)
     timed_config = train_config
     if train_config.max_seconds is not None:
         left = train_config.max_seconds - (time.perf_counter() - began)
@@ -244,7 +247,9 @@ def _resolved(
     if flow_config.family != "realnvp":
         # Where the family cannot be the target, only the flow's own draws lead to the best ELBO,
         # and a flow in correlated units would be of another family.
-        train_config = replace(train_config, tail_share=0.0, whiten=False, noncenter=False)
+        train_config = replace(
+            training, tail_share=0.0, whiten=False, noncenter=False, spare_gradients=False
+        ).resolved(model.dim)
     return flow_config, train_config
 
 

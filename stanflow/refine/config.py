@@ -14,7 +14,7 @@ _FEW_DIMENSIONS, _PARTICLES, _PARTICLES_IN_MANY_DIMENSIONS = 500, 512, 256
 _MOST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS, _DIMENSIONS_WITH_HALF = 1200, 25, 125
 _FEWEST_STEPS_BEFORE, _FEWEST_IN_MANY_DIMENSIONS, _FEWEST_A_DIMENSION = 300, 600, 0.15
 _MOST_EVALUATIONS, _DIMENSIONS_WITH_ALL_EVALUATIONS = 300_000, 200
-_MOST_IN_VERY_FEW, _VERY_FEW_DIMENSIONS = 65_000, 20
+_MOST_IN_VERY_FEW, _VERY_FEW_DIMENSIONS, _USUAL_DRAWS = 60_000, 20, 4000
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RefineConfig:
         Hamiltonian trajectories at each inverse temperature.
     most_evaluations : int, optional
         Gradients to take at most; by default 300,000, fewer above 200 dimensions, where each takes
-        longer, and 65,000 up to 20, where a fit by NUTS takes hardly more.
+        longer, and 60,000 up to 20, where NUTS takes about as many; more for more than 4000 draws.
 
     Raises
     ------
@@ -77,12 +77,13 @@ class RefineConfig:
         wanted = _PARTICLES if dim <= _FEW_DIMENSIONS else _PARTICLES_IN_MANY_DIMENSIONS
         return max(2, wanted // self.islands) * self.islands
 
-    def evaluations_for(self, dim: int) -> int:
-        """Return the most gradients to take in D dimensions."""
+    def evaluations_for(self, dim: int, draws: int = _USUAL_DRAWS) -> int:
+        """Return the most gradients to take in D dimensions for so many draws."""
         if self.most_evaluations is not None:
             return self.most_evaluations
         if dim <= _VERY_FEW_DIMENSIONS:
-            return _MOST_IN_VERY_FEW
+            times = max(1.0, draws / _USUAL_DRAWS)
+            return min(_MOST_EVALUATIONS, round(times * _MOST_IN_VERY_FEW))
         share = min(1.0, math.pow(_DIMENSIONS_WITH_ALL_EVALUATIONS / dim, 0.25))
         return round(_MOST_EVALUATIONS * share)
 
@@ -105,10 +106,10 @@ class RefineConfig:
         fewest = _FEWEST_STEPS_BEFORE + _FEWEST_A_DIMENSION * dim
         return round(max(wanted, min(fewest, _FEWEST_IN_MANY_DIMENSIONS)))
 
-    def resolved(self, dim: int) -> RefineConfig:
+    def resolved(self, dim: int, draws: int = _USUAL_DRAWS) -> RefineConfig:
         """Return the configuration with what depends on the dimension D filled in."""
         return replace(
             self,
             particles=self.particles_for(dim),
-            most_evaluations=self.evaluations_for(dim),
+            most_evaluations=self.evaluations_for(dim, draws),
         )

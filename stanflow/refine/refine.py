@@ -237,7 +237,8 @@ class _Run:
     @property
     def _is_far(self) -> bool:
         """Whether much of the posterior is where the flow has little."""
-        return self._record.snapshots[-1].log_weights.mean() - self._log_evidence > _FAR
+        eubo = float(self._record.snapshots[-1].log_weights.mean())
+        return eubo - self._log_evidence > _FAR
 
     def _effective_share(self) -> float:
         """Return how many effective draws are enough, as a share of those wanted.

@@ -26,12 +26,9 @@ _CHOICES = {
 }
 
 # Path gradients' noise vanishes where the flow is nearly the target, so few draws serve.
-_FEW_DIMENSIONS = 20
-_BATCHES, _BATCH_ABOVE = (
-    ((_FEW_DIMENSIONS, 32), (100, 64), (500, 256)),
-    128,
-)  # up to how many dimensions
-_SPARING_BATCH = 64
+_FEW_DIMENSIONS, _MANY_DIMENSIONS = 20, 500
+_SPARING_BATCH_IN_FEW_DIMENSIONS, _SPARING_BATCH = 32, 64
+_BATCH, _BATCH_IN_MANY_DIMENSIONS = 256, 128
 _MOST_STEPS, _DIMENSIONS_WITH_ALL_STEPS = 4000, 2500
 
 
@@ -42,8 +39,8 @@ class TrainConfig:
     Parameters
     ----------
     batch : int, optional
-        Draws a step; by default 32, above 20 dimensions 64, above 100 dimensions 256, and above 500
-        dimensions 128.
+        Draws a step; by default 256, and 128 above 500 dimensions; where gradients are spared 32,
+        and 64 above 20 dimensions.
     max_steps : int, optional
         Most steps to take; by default 4000, fewer above 2500 dimensions, where each takes long.
     max_seconds : float, optional
@@ -93,10 +90,11 @@ class TrainConfig:
     device : {"cpu", "cuda"}
         Where the flow is trained; Stan runs on the CPU's threads.
     spare_gradients : bool, optional
-        Whether to take few gradients, above 20 dimensions too: no more than 64 draws a step, and a
-        short look for where the posterior is. By default `stanflow.fit` measures what one costs,
-        and spares them from 50 microseconds on. Where a program is near that, only a value given
-        makes a run repeatable.
+        Whether to take few gradients: small batches, and a short look for where the posterior is.
+        By default up to 20 dimensions; and above, with 64 draws a step at most, where
+        `stanflow.fit` measures that one takes 50 microseconds or more, which sets it to True. Where
+        a program is near that, only a value given makes a run repeatable. `stanflow.fit` takes
+        False for Gaussian families, whose gradients' noise does not vanish.
 
     Raises
     ------
@@ -161,12 +159,13 @@ class TrainConfig:
         """Return the batch in D dimensions."""
         if self.batch is not None:
             return self.batch
-        draws = next((draws for most, draws in _BATCHES if dim <= most), _BATCH_ABOVE)
-        return min(draws, _SPARING_BATCH) if self.spare_gradients else draws
+        if not self.spares_gradients(dim):
+            return _BATCH if dim <= _MANY_DIMENSIONS else _BATCH_IN_MANY_DIMENSIONS
+        return _SPARING_BATCH if dim > _FEW_DIMENSIONS else _SPARING_BATCH_IN_FEW_DIMENSIONS
 
     def spares_gradients(self, dim: int) -> bool:
-        """Return whether the start takes few gradients in D dimensions."""
-        return dim <= _FEW_DIMENSIONS or bool(self.spare_gradients)
+        """Return whether few gradients are taken in D dimensions."""
+        return dim <= _FEW_DIMENSIONS if self.spare_gradients is None else self.spare_gradients
 
     def most_steps(self, dim: int) -> int:
         """Return the most steps to take in D dimensions."""

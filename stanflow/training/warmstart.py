@@ -15,8 +15,8 @@ from stanflow.stan.density import Density, Target
 from stanflow.statistics.medians import QUARTILES_OF_NORMAL
 
 _FEW_DIMENSIONS = 20
-_STEPS_A_ROUND, _STEPS_IN_FEW_DIMENSIONS = 200, 100
-_SHARE_AVERAGED = 0.5  # of a round
+_STEPS_A_ROUND = 200
+_AVERAGED = 100
 _MOST_ROUNDS = 20
 _GAIN_WORTH_A_ROUND, _DIMENSIONS_OF_GAIN = 0.5, 200  # nats of ELBO, more in more dimensions
 _BATCH, _BATCH_IN_FEW_DIMENSIONS = 16, 8
@@ -48,8 +48,7 @@ def mean_field_start(
     Rprop (Riedmiller and Braun 1993) looks at the signs of a gradient alone: a coordinate's step
     grows while its sign stays and halves when it turns. So a posterior a thousand units away is
     reached in some fifty steps whatever the scales are, and near it the noise of the draws makes
-    the steps die out. After each round of 200 steps, 100 up to 20
-    dimensions, the later half is averaged; when that no longer
+    the steps die out. After each round of 200 steps the last 100 are averaged; when that no longer
     raises the ELBO, the best average is returned.
 
     Parameters
@@ -124,14 +123,12 @@ class _Rprop:
         self._step_sizes = np.full(len(start), _FIRST_STEP)
         self._signs = np.zeros(len(start))
         self._longest = longest
-        few = target.dim <= _FEW_DIMENSIONS
-        self._steps_a_round = _STEPS_IN_FEW_DIMENSIONS if few else _STEPS_A_ROUND
-        self._batch = _BATCH_IN_FEW_DIMENSIONS if few else _BATCH
+        self._batch = _BATCH_IN_FEW_DIMENSIONS if target.dim <= _FEW_DIMENSIONS else _BATCH
 
     def run(self) -> FloatArray:
         """Take a round of steps and return the average of the last ones."""
-        last = deque[FloatArray](maxlen=int(_SHARE_AVERAGED * self._steps_a_round))
-        for _ in range(self._steps_a_round):
+        last = deque[FloatArray](maxlen=_AVERAGED)
+        for _ in range(_STEPS_A_ROUND):
             self._step()
             last.append(self._usable)
             if self._should_stop():

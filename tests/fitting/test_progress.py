@@ -8,7 +8,7 @@ from stanflow.training.train_step import TrainStep
 
 
 def shown(capsys, elbos, rejected=0, constant=0.0):
-    with TrainProgress(len(elbos), constant) as progress:
+    with TrainProgress(len(elbos), constant, seconds_of_gradients=0.025) as progress:
         for number, elbo in enumerate(elbos, start=1):
             progress(TrainStep(number, 0.1 * number, elbo, 0.1, 1.0, rejected, np.ones(3)))
     captured = capsys.readouterr()
@@ -18,7 +18,7 @@ def shown(capsys, elbos, rejected=0, constant=0.0):
 
 def test_the_last_line_says_steps_elbo_seconds_and_rejected_draws(capsys):
     line = shown(capsys, [-5.0] * 60, rejected=2, constant=-40.0)
-    assert line == "step 60/60  ELBO -45.00  6.0 s  rejected 120"
+    assert line == "step 60/60  ELBO -45.00  6.0 s  100 ms a step, 25% gradients  rejected 120"
 
 
 def test_a_bad_beginning_is_forgotten_and_a_skipped_step_is_no_number(capsys):

@@ -16,7 +16,7 @@ from stanflow.errors import UsageError
 from tests.command_line import STANFLOW, run, run_json
 from tests.one_of import one_of
 
-MEASURED_ANEW = {"seconds", "stages", "peak_memory_mb", "out"}
+MEASURED_ANEW = {"seconds", "stages", "cost", "peak_memory_mb", "out"}
 # Whose learning rate stays, so that it takes all its steps, and each of them a while.
 LONG = ("--preset", "paper", "--layers", 16, "--draws", 500, "--engine", "embedded")
 SETTINGS = ("--max-steps", 400, "--draws", 500, "--checkpoint-every", 0, "--engine", "embedded")

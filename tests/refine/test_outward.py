@@ -26,13 +26,14 @@ def funnel_draws(rng, *, limit):
     return np.concatenate([np.exp(2 * v) * rng.normal(size=(DRAWS, 4)), v], axis=1)
 
 
-def refined(target, z, log_weights):
+def refined(target, z, log_weights, far=4.0):
+    """Draws with weights of which those of mean zero are so far above the evidence of -1."""
     log_p = target.log_density(z)
     return Refined(
         base_points=z,
         z=z,
         log_p=log_p,
-        log_q=log_p - log_weights,
+        log_q=log_p - log_weights + 1.0 - far,
         annealed=LogEvidence(-1.0, 0.02),
         bridge=LogEvidence(-1.01, 0.01, 0.1),
         eubo=0.5,
@@ -75,7 +76,7 @@ def test_what_is_missing_is_put_there_and_weighed(seed):
     assert after.bridge.value == pytest.approx(before.bridge.value + added.value)
     assert after.bridge.se == pytest.approx(np.hypot(before.bridge.se, added.se))
     assert after.bridge.pareto_k == before.bridge.pareto_k
-    assert outward.eubo < z[z[:, 4] < LIMIT, 4].mean()
+    assert outward.eubo < (before.log_p - before.log_q)[z[:, 4] < LIMIT].mean()
     v = after.z[:, 4]
     assert len(v) == DRAWS
     for beyond in (LIMIT, 1.5):
@@ -93,11 +94,14 @@ def test_draws_that_lack_nothing_stay_as_they_are(seed):
     assert after is before
 
 
-def test_weights_that_lead_nowhere_cost_nothing():
+@pytest.mark.parametrize("far", [4.0, 2.0])
+def test_weights_that_lead_nowhere_or_are_near_cost_nothing(far):
     z = funnel_draws(np.random.default_rng(1), limit=LIMIT)
     target = CountingTarget(StanModel(stan_code=FUNNEL, engine="embedded"))
     flow = build_flow(FlowConfig(layers=2, hidden=4), dim=5, seed=1).double()
-    before = refined(target, z, np.random.default_rng(2).normal(size=DRAWS))
+    noise = np.random.default_rng(2).normal(size=DRAWS)
+    log_weights = noise if far > 3 else z[:, 4] - z[:, 4].mean()
+    before = refined(target, z, log_weights, far)
     spent = target.evaluations
     assert go_outward(flow, target, before, most_evaluations=ALL, seed=1) is before
     assert target.evaluations == spent
@@ -108,7 +112,7 @@ def test_a_way_that_was_not_gone_to_its_end_says_so():
     x = stats.cauchy.rvs(size=4 * DRAWS, random_state=rng)
     x = x[x < 1][:DRAWS]
     z = np.column_stack([x, rng.normal(size=DRAWS)])
-    _before, after = outward_of(CAUCHY, z, x, seed=1, most=20_000)
+    _before, after = outward_of(CAUCHY, z, np.arctan(x), seed=1, most=20_000)
     assert not after.outward.ended
     assert after.outward.share > 0.1
 

@@ -77,9 +77,11 @@ class StudentTTarget(Target):
 TARGET = GaussianTarget([1.0, -2.0, 30.0], [[1.0, 0.8, 0], [0.8, 1.0, 0], [0, 0, 100.0]])
 
 
-def trained(flow_config, target=TARGET, seed=1, **settings):
+def trained(flow_config, target=TARGET, seed=1, *, spare_gradients=False, **settings):
     flow = build_flow(flow_config, target.dim, seed)
-    return flow, begin_and_train(flow, target, TrainConfig(**settings), seed)
+    return flow, begin_and_train(
+        flow, target, TrainConfig(spare_gradients=spare_gradients, **settings), seed
+    )
 
 
 def begin_and_train(

@@ -162,7 +162,7 @@ def test_the_start_is_in_units_of_a_ridge(seed):
     scale = np.array([1e3, 0.5])
     correlation = np.array([[1, -0.999999], [-0.999999, 1]])
     target = GaussianTarget([-3e3, 2.0], correlation * np.outer(scale, scale))
-    start = begin(target, TrainConfig(), seed)
+    start = begin(target, TrainConfig(spare_gradients=False), seed)
     matrix = np.exp(start.log_scale)[:, None] * start.factor
     whitened = np.linalg.solve(np.linalg.cholesky(target.covariance), matrix)
     # Twice the posterior's own, as where there is no ridge.

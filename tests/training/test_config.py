@@ -36,13 +36,20 @@ def test_values_out_of_range_are_refused(change, message):
 
 
 def test_what_depends_on_the_dimension_is_filled_in_unless_it_is_given():
-    small, large = (TrainConfig().resolved(dim) for dim in (4, 5000))
-    assert large.batch < small.batch
+    small, large = (TrainConfig().resolved(dim) for dim in (40, 5000))
     assert large.learning_rate < small.learning_rate
     assert large.max_steps < small.max_steps == 4000
     given = TrainConfig(batch=7, max_steps=5, learning_rate=0.3)
     assert given.resolved(5000) == given
     assert small.resolved(5000) == small
+
+
+@pytest.mark.parametrize(
+    ("spare", "draws"), [(None, [32, 256, 128]), (True, [32, 64, 64]), (False, [256, 256, 128])]
+)
+def test_gradients_are_spared_in_few_dimensions_or_where_it_is_said(spare, draws):
+    config = TrainConfig(spare_gradients=spare)
+    assert [config.draws_a_step(dim) for dim in (20, 21, 501)] == draws
 
 
 def test_a_device_that_is_not_there_is_refused():

@@ -28,7 +28,9 @@ def test_the_warm_start_knows_the_elbo_and_its_gradient():
     elbo = -0.5 * (off @ precision @ off + variance @ np.diag(precision)) + log_scale.sum()
     gradient = np.concatenate([precision @ off, variance * np.diag(precision) - 1])
     elbos = [warmstart._elbo(TARGET, parameters, rng) for _ in range(400)]
-    gradients = np.array([warmstart._path_gradient(TARGET, parameters, rng) for _ in range(2000)])
+    gradients = np.array(
+        [warmstart._path_gradient(TARGET, parameters, 16, rng) for _ in range(2000)]
+    )
     assert np.mean(elbos) == pytest.approx(elbo, abs=4.5 * np.std(elbos) / np.sqrt(400))
     bound = 4.5 * gradients.std(0) / np.sqrt(2000)
     assert (np.abs(gradients.mean(0) - gradient) < bound + 1e-12).all()
