@@ -34,8 +34,7 @@ from stanflow.training.checkpoint import Keep
 
 _FEWEST_SNAPSHOTS, _FEWEST_KEPT = 20, 8
 _SETTLED_RHAT, _SETTLED_SHIFT = 1.02, 0.1
-_EFFECTIVE_SHARE, _LEAST_EFFECTIVE_SHARE = 0.5, 0.125  # of the draws wanted
-_SHARE_WITH_LEAST = 0.5  # of the evaluations
+_EFFECTIVE_SHARE, _EFFECTIVE_SHARE_HELD = 0.5, 0.125  # of the draws wanted
 _SHARE_BEFORE_SHARPENING, _FAR = 0.4, 3.0  # of the evaluations; nats
 _EVALUATIONS_HELD = 1.5  # times the evaluations, as annealing begins anew
 
@@ -60,8 +59,7 @@ def refine(
     Particles are drawn from the flow's base, widened (see `WidenedBase`), annealed to the density
     pulled back through the flow, and moved on there until they have settled: until snapshots from
     the later half of their way there have a nested R-hat below 1.02, no shift above a tenth of a
-    standard deviation, and are worth half of the draws wanted; less, down to an eighth, where half
-    of the evaluations are spent by then. The draws are chosen from these.
+    standard deviation, and are worth half of the draws wanted. The draws are chosen from these.
 
     Where particles come to the density with weights ``log p - log q`` whose mean is 3 nats above
     the log evidence, and which grow with one coordinate, much of the posterior lies where the flow
@@ -224,33 +222,17 @@ class _Run:
             may_end_far
             and self._held is None
             and self.evaluations > _SHARE_BEFORE_SHARPENING * self.most
-            and self._is_far
         ):
-            return "far"
+            eubo = self._record.snapshots[-1].log_weights.mean()
+            if eubo - self._log_evidence > _FAR:
+                return "far"
         enough = len(self._record.snapshots) >= self._enough
         if not enough or self._record.moves % _FEWEST_SNAPSHOTS:
             return None
         found = self._settling(self._record.kept(self._snapshots))
         self._tell(found.rhat)
-        return "settled" if _is_settled(found, self._effective_share() * self._draws) else None
-
-    @property
-    def _is_far(self) -> bool:
-        """Whether much of the posterior is where the flow has little."""
-        eubo = float(self._record.snapshots[-1].log_weights.mean())
-        return eubo - self._log_evidence > _FAR
-
-    def _effective_share(self) -> float:
-        """Return how many effective draws are enough, as a share of those wanted.
-
-        The more moves it has taken, the dearer are further ones, unless the flow is far.
-        """
-        if self._held is not None:
-            return _LEAST_EFFECTIVE_SHARE
-        if self._is_far:
-            return _EFFECTIVE_SHARE
-        spent = min(1.0, self.evaluations / (_SHARE_WITH_LEAST * self.most))
-        return _EFFECTIVE_SHARE + spent * (_LEAST_EFFECTIVE_SHARE - _EFFECTIVE_SHARE)
+        share = _EFFECTIVE_SHARE if self._held is None else _EFFECTIVE_SHARE_HELD
+        return "settled" if _is_settled(found, share * self._draws) else None
 
     def _settling(self, kept: Snapshot) -> Settling:
         scores = [rank_normalized(x) for x in (kept.log_weights, kept.log_densities)]
