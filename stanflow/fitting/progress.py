@@ -58,7 +58,7 @@ class TrainProgress(Progress):
         self.update(
             "training",
             step.step,
-            f"ELBO {elbo:.2f}  {cost}",
+            f"ELBO {elbo:.2f}  {cost}" + (f"  {rejected}" if self._rejected else ""),
             f"step {step.step}/{self._total}  ELBO {elbo:.2f}  {step.seconds:.1f} s  "
             f"{cost}  {rejected}",
         )
@@ -67,7 +67,7 @@ class TrainProgress(Progress):
         """Say what a step takes, and how much of that is the gradients'."""
         if self._first is None:
             self._first = step
-        if step.step == self._first.step:
+        if not step.seconds > self._first.seconds:
             return ""
         taken = (step.seconds - self._first.seconds) / (step.step - self._first.step)
         share = min(1.0, self._seconds_of_gradients / taken)

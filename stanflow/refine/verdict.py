@@ -28,6 +28,7 @@ _APART_NOTICED, _LARGEST_APART = 1.2, 1.6  # R-hat
 _ESCAPED_NOTICED, _MOST_ESCAPED = 0.1, 0.5  # share of the chains
 _DIVERGENCE_NOTICED, _NOTICED_A_ROOT_DIMENSION = 3.0, 0.7  # nats
 _LARGEST_DIVERGENCE = 2.0  # times as much
+_FAR_FOR_UNSETTLED = 1.0  # nats
 _LARGEST_ADDED = 9.0  # nats, by what lies outward
 _FEWEST_STEPS = 100
 _HIGHEST_K = 0.7
@@ -60,7 +61,8 @@ def judge(
     elsewhere found 5 % of the posterior where there are no draws, half of them ended there, or they
     did not come together with the draws (R-hat above 1.6); 5 % of the posterior are in tails that
     draws never came to. They are good if all of these are smaller still, Pareto k-hat of the
-    bridge's terms is below 0.7, and there were 100 steps of training at least.
+    bridge's terms is below 0.7, there were 100 steps of training at least, and moves ended with
+    the draws settled, or with the EUBO within a nat of the log evidence.
 
     Parameters
     ----------
@@ -185,6 +187,14 @@ def _to_settling(refined: Refined) -> Iterator[Objection]:
         yield Objection(
             not found.ess >= _FEWEST_EFFECTIVE,
             f"the draws are worth only {found.ess:.0f} independent ones",
+            _LONGER,
+        )
+    above = refined.eubo - refined.log_evidence.value
+    if refined.stopped != "settled" and refined.outward is None and above >= _FAR_FOR_UNSETTLED:
+        yield Objection(
+            False,
+            f"moves ended before the draws were as many as were asked for, and the EUBO is "
+            f"{above:.1f} nats above the log evidence: where the flow has little, there may be more",
             _LONGER,
         )
 

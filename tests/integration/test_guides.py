@@ -142,6 +142,10 @@ def test_limits_of_refined_fits_are_those_of_the_code():
             {2.0: "twice as much"}[v._LARGEST_DIVERGENCE],
             f"max({v._DIVERGENCE_NOTICED:.0f}, {v._NOTICED_A_ROOT_DIMENSION} sqrt(D)) nats or more",
         ),
+        "EUBO above the log evidence, where moves ended before draws had settled": (
+            "",
+            f"{v._FAR_FOR_UNSETTLED:.0f} nat or more",
+        ),
         "mass in tails that draws have not come to, up to D = 50": (
             f"above {v._MISSING:.0%}",
             f"above {v._TAIL_NOTICED:.0%}",

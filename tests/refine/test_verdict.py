@@ -65,6 +65,7 @@ def test_a_flow_of_a_few_steps_is_not_good_for_that(steps, name):
         ({"settling": Settling(1.01, 0.0, 20)}, "unreliable", "worth only 20"),
         ({"bridge": None, "annealed": LogEvidence(-5, 0.5)}, "usable", "known to 0.50 nats"),
         ({"bridge": None, "annealed": LogEvidence(-5, 3.0)}, "unreliable", "known to 3.00"),
+        ({"stopped": "evaluations", "eubo": -3.9}, "usable", "1.1 nats above the log evidence"),
         ({"eubo": -1.0}, "usable", "4.0 nats above the log evidence"),
         ({"eubo": 5.0}, "unreliable", "10.0 nats above the log evidence"),
         ({"bridge": LogEvidence(-5.0, 0.01, 0.8)}, "usable", "the bridge's terms is 0.80"),
