@@ -193,8 +193,8 @@ def _to_settling(refined: Refined) -> Iterator[Objection]:
     if refined.stopped != "settled" and refined.outward is None and above >= _FAR_FOR_UNSETTLED:
         yield Objection(
             False,
-            f"moves ended before the draws were as many as were asked for, and the EUBO is "
-            f"{above:.1f} nats above the log evidence: where the flow has little, there may be more",
+            "moves ended before the draws were as many as were asked for, and the EUBO is "
+            f"{above:.1f} nats above the log evidence: there may be more where the flow has little",
             _LONGER,
         )
 
