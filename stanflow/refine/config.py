@@ -14,7 +14,7 @@ _FEW_DIMENSIONS, _PARTICLES, _PARTICLES_IN_MANY_DIMENSIONS = 500, 512, 256
 _MOST_STEPS_BEFORE, _DIMENSIONS_WITH_ALL_STEPS, _DIMENSIONS_WITH_HALF = 1200, 25, 125
 _FEWEST_STEPS_BEFORE, _FEWEST_IN_MANY_DIMENSIONS, _FEWEST_A_DIMENSION = 300, 600, 0.15
 _MOST_EVALUATIONS, _DIMENSIONS_WITH_ALL_EVALUATIONS = 300_000, 200
-_MOST_IN_VERY_FEW, _VERY_FEW_DIMENSIONS, _USUAL_DRAWS = 60_000, 20, 4000
+_FEWEST_EVALUATIONS, _DIMENSIONS_WITH_FEWEST, _USUAL_DRAWS = 60_000, 20, 4000
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class RefineConfig:
         """Return the most gradients to take in D dimensions for so many draws."""
         if self.most_evaluations is not None:
             return self.most_evaluations
-        if dim <= _VERY_FEW_DIMENSIONS:
+        if dim <= _DIMENSIONS_WITH_FEWEST:
             times = max(1.0, draws / _USUAL_DRAWS)
-            return min(_MOST_EVALUATIONS, round(times * _MOST_IN_VERY_FEW))
+            return min(_MOST_EVALUATIONS, round(times * _FEWEST_EVALUATIONS))
         share = min(1.0, math.pow(_DIMENSIONS_WITH_ALL_EVALUATIONS / dim, 0.25))
         return round(_MOST_EVALUATIONS * share)
 

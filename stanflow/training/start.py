@@ -41,20 +41,23 @@ class _Ensemble:
     chains, transitions : int
     adapt_after : tuple of int
         Transitions after which the metric is adapted.
-    enough_if_mixed : int
+    enough_if_mixed : int or None
         Transitions that will do where R-hat since the last adaptation is below `highest_rhat`.
+    kept_if_mixed : int
+        How many of these, the last ones, are kept then; otherwise two thirds of all are.
     """
 
     chains: int
     transitions: int
     adapt_after: tuple[int, ...]
-    enough_if_mixed: int
-    highest_rhat: float
+    enough_if_mixed: int | None = None
+    kept_if_mixed: int = 0
+    highest_rhat: float = 1.1
 
 
-_SPARING = _Ensemble(16, 140, (15, 35, 80), enough_if_mixed=60, highest_rhat=1.2)
-_THOROUGH = _Ensemble(32, 300, (20, 50, 100, 180), enough_if_mixed=150, highest_rhat=1.1)
-_IN_MANY_DIMENSIONS = _Ensemble(16, 150, (20, 50, 100), enough_if_mixed=150, highest_rhat=1.1)
+_SPARING = _Ensemble(16, 140, (15, 35, 80), 60, kept_if_mixed=25, highest_rhat=1.2)
+_THOROUGH = _Ensemble(32, 300, (20, 50, 100, 180), 150, kept_if_mixed=100)
+_IN_MANY_DIMENSIONS = _Ensemble(16, 150, (20, 50, 100))
 
 
 @dataclass(frozen=True)
@@ -271,7 +274,7 @@ def _run_ensemble(
     rng: np.random.Generator,
     should_stop: Callable[[], bool],
 ) -> FloatArray:
-    """Return the chains' draws, (n, D): those since they last adapted, or after the first third."""
+    """Return the chains' later draws, (n, D)."""
     scale = np.exp(fitted.log_scale)
     around = fitted.draws(_POINTS, rng)
     there = target.log_density_gradient(around)
@@ -293,23 +296,18 @@ def _run_ensemble(
         if transition in ensemble.adapt_after:
             recent = np.concatenate(recorded[transition // 2 :])
             chains.adapt(Metric(recent, _spread(recent)))
-        if transition == ensemble.enough_if_mixed:
-            since_adapted = recorded[_last(ensemble.adapt_after, transition) :]
-            if _have_mixed(since_adapted, ensemble.highest_rhat):
-                return np.concatenate(since_adapted)
+        if transition == ensemble.enough_if_mixed and _have_mixed(recorded, ensemble):
+            return np.concatenate(recorded[-ensemble.kept_if_mixed :])
         if should_stop():
             break
     return np.concatenate(recorded[len(recorded) // 3 :])
 
 
-def _last(adapt_after: tuple[int, ...], transition: int) -> int:
-    return max(after for after in adapt_after if after < transition)
-
-
-def _have_mixed(recorded: list[FloatArray], highest_rhat: float) -> bool:
-    """Return whether chains agree on every coordinate."""
-    draws = np.stack(recorded)
-    return all(rhat(draws[:, :, i].T) < highest_rhat for i in range(draws.shape[2]))
+def _have_mixed(recorded: list[FloatArray], ensemble: _Ensemble) -> bool:
+    """Return whether the chains agree on every coordinate since they last adapted their metric."""
+    adapted = max(after for after in ensemble.adapt_after if after < len(recorded))
+    draws = np.stack(recorded[adapted:])
+    return all(rhat(draws[:, :, i].T) < ensemble.highest_rhat for i in range(draws.shape[2]))
 
 
 def _low_quantile(batch: DensityBatch) -> float:
